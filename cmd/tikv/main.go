@@ -1,0 +1,36 @@
+// Command tikv runs an embedded TiKV cluster and works with the data of any cluster.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr, os.LookupEnv}))
+}
+
+// run is the whole program; its result is the exit code.
+func run(ctx context.Context, args []string, io stdio) int {
+	root := rootCommand(io)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitCode(err)
+	var silent *silentError
+	if !errors.As(err, &silent) {
+		fmt.Fprintln(io.err, "tikv:", err)
+	}
+	if code == exitUsage {
+		fmt.Fprintln(io.err, "Run 'tikv --help' for usage.")
+	}
+	return code
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// stdio is what the program reads, writes and looks up; tests give their own.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+	env      func(name string) (string, bool)
+}
+
+func rootCommand(io stdio) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tikv",
+		Short: "An embedded TiKV cluster, and a client for any cluster",
+		Long: `tikv runs a whole TiKV cluster in one process, and reads and writes the data of any cluster.
+
+Exit codes: 0 done, 1 failed, 2 key absent, 3 wrong usage, 4 cluster unavailable, 5 outcome of a write unknown.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return &usageError{fmt.Errorf("unknown command %q", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetIn(io.in)
+	root.SetOut(io.out)
+	root.SetErr(io.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.AddCommand(versionCommand(io))
+	return root
+}
+
+// exactly is cobra.ExactArgs with an error of ours.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return &usageError{errors.New("expected " + what)}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,52 @@
+package storage
+
+import "github.com/tikv-go/tikv/internal/keys"
+
+// Batch is a list of writes that Apply makes visible together. A later write of the
+// same key wins. The zero Batch is empty. It keeps the slices it is given.
+type Batch struct {
+	ops  []op
+	size int
+}
+
+type opKind uint8
+
+const (
+	opPut opKind = iota
+	opDelete
+	opDeleteRange
+)
+
+// op is one write; of opDeleteRange key and value are the bounds.
+type op struct {
+	kind       opKind
+	cf         CF
+	key, value []byte
+}
+
+// Put sets the value of key.
+func (b *Batch) Put(cf CF, key, value []byte) { b.add(op{opPut, cf, key, value}) }
+
+// Delete removes key, if it is there.
+func (b *Batch) Delete(cf CF, key []byte) { b.add(op{opDelete, cf, key, nil}) }
+
+// DeleteRange removes the keys in r that were there before the batch or are put by an
+// earlier write of it.
+func (b *Batch) DeleteRange(cf CF, r keys.Range) { b.add(op{opDeleteRange, cf, r.Start, r.End}) }
+
+func (b *Batch) add(o op) {
+	b.ops = append(b.ops, o)
+	b.size += len(o.key) + len(o.value)
+}
+
+// Append adds the writes of o after those of b.
+func (b *Batch) Append(o *Batch) {
+	b.ops = append(b.ops, o.ops...)
+	b.size += o.size
+}
+
+// Len is the number of writes.
+func (b *Batch) Len() int { return len(b.ops) }
+
+// Size is the number of bytes in keys, values and bounds.
+func (b *Batch) Size() int { return b.size }

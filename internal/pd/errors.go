@@ -1,0 +1,75 @@
+package pd
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Kind is a class of PD errors.
+type Kind uint8
+
+// The kinds.
+const (
+	Unavailable  Kind = iota + 1 // no member answered within the call's time
+	Rejected                     // PD answered with an error
+	NotFound                     // PD has no such keyspace or store
+	WrongCluster                 // members, or a member and the client, belong to different clusters
+	Protocol                     // an answer that breaks PD's own rules
+	Closed                       // the client is closed
+)
+
+// String is the kind's name.
+func (k Kind) String() string {
+	switch k {
+	case Unavailable:
+		return "unavailable"
+	case Rejected:
+		return "rejected"
+	case NotFound:
+		return "not found"
+	case WrongCluster:
+		return "wrong cluster"
+	case Protocol:
+		return "bad answer"
+	case Closed:
+		return "closed"
+	}
+	return fmt.Sprintf("Kind(%d)", uint8(k))
+}
+
+// Error is a failed call to PD. Every error of a Client is one.
+type Error struct {
+	Op      string // "GetRegion", "Tso", ...
+	Addr    string // the member asked last; empty if none was
+	Kind    Kind
+	Message string // what the last attempt said
+	Err     error  // the cause: a sentinel, or context.Cause of the caller's context
+}
+
+// Error says what happened, where.
+func (e *Error) Error() string {
+	s := "pd: " + e.Op
+	if e.Addr != "" {
+		s += " at " + e.Addr
+	}
+	s += ": " + e.Kind.String()
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// The sentinels that errors of a Client match.
+var (
+	ErrKeyspaceNotFound = errors.New("no such keyspace")
+	ErrStoreNotFound    = errors.New("no such store")
+	ErrWrongCluster     = errors.New("wrong cluster id")
+	ErrClosed           = errors.New("client closed")
+	ErrNoAnswer         = errors.New("no answer in time") // the default bound of a call without a deadline
+)

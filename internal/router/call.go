@@ -1,0 +1,97 @@
+// Package router brings one request to the right replica of the right region: it
+// locates, sends, reads region errors, waits and sends again, within the budget of one
+// call and under the rules of what may be sent twice.
+package router
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/backoff"
+	"github.com/tikv-go/tikv/internal/codec"
+)
+
+// Call is one operation of a caller: its options, its budget, and what has happened to
+// it so far, over all its attempts and regions. It belongs to one goroutine at a time;
+// each part of a call that is split has its own (Part).
+type Call struct {
+	Op    string // public name, for errors: "Snapshot.Get"
+	Codec codec.Codec
+
+	// Resend: running the request twice is harmless to the caller, so it is sent
+	// again, marked as a retry, after its answer was lost.
+	Resend bool
+	// Decides: the request is a write whose outcome the caller must know. Once its
+	// answer was lost, every failure of the call is an *Undetermined. It goes without
+	// saying where Resend is false.
+	Decides bool
+	// Owed: work of the client's own that goes on while the client closes.
+	Owed bool
+
+	Timeout       time.Duration // of one attempt; 0: the router's default
+	Priority      kvrpcpb.CommandPri
+	RequestSource string
+
+	// RetryFor is the budget of the call where ctx has no deadline; 0: the router's
+	// default.
+	RetryFor time.Duration
+	// Retry paces the call; nil: made when first needed.
+	Retry *backoff.Retry
+
+	key      []byte // wire key, for errors; the caller's bytes
+	begun    time.Time
+	sends    int // requests that a server can have seen
+	attempts attempts
+	lost     []error // answers to a deciding write that never came
+}
+
+// Part returns the call for one part of the work, with what is left of the budget.
+// What befalls the part is its own.
+func (c *Call) Part() *Call {
+	part := &Call{
+		Op: c.Op, Codec: c.Codec, Resend: c.Resend, Decides: c.Decides, Owed: c.Owed,
+		Timeout: c.Timeout, Priority: c.Priority, RequestSource: c.RequestSource,
+		RetryFor: c.RetryFor, begun: c.begun,
+	}
+	if c.Retry != nil {
+		part.Retry = c.Retry.Fork()
+	}
+	return part
+}
+
+// Lost reports whether an answer to the deciding write was lost: unless the answer that
+// came in the end is definitive, the outcome is unknown.
+func (c *Call) Lost() bool { return len(c.lost) > 0 }
+
+// Undetermined returns the error of a call whose outcome is unknown, because of cause
+// and what was lost before.
+func (c *Call) Undetermined(cause error) error {
+	causes := c.lost
+	if cause != nil {
+		causes = append(causes[:len(causes):len(causes)], cause)
+	}
+	return &Undetermined{Op: c.Op, Key: bytes.Clone(c.key), Causes: causes}
+}
+
+// Note records an attempt that got no answer.
+func (c *Call) Note(a Attempt) { c.attempts.add(a) }
+
+func (c *Call) begin() {
+	if c.begun.IsZero() {
+		c.begun = time.Now()
+	}
+}
+
+// decides reports whether a lost answer leaves something open.
+func (c *Call) decides() bool { return c.Decides || !c.Resend }
+
+// pace returns the call's Retry.
+func (c *Call) pace(ctx context.Context, budget time.Duration) *backoff.Retry {
+	if c.Retry == nil {
+		c.Retry = backoff.For(ctx, budget)
+	}
+	return c.Retry
+}

@@ -1,0 +1,178 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+)
+
+// ErrRegionChanged is Send's answer when the request does not fit the region any more:
+// locate or group again. Send has waited as needed.
+var ErrRegionChanged = errors.New("router: the region has changed")
+
+// ErrClosed is the end of calls that were in flight when the client closed.
+var ErrClosed = errors.New("router: client closed")
+
+// Reason is why an attempt got no answer: the region errors of TiKV, then what the
+// client itself met.
+type Reason uint8
+
+// The reasons.
+const (
+	ReasonNone Reason = iota
+	NotLeader
+	RegionNotFound
+	KeyNotInRegion
+	EpochNotMatch
+	ServerBusy
+	StaleCommand
+	StoreNotMatch
+	EntryTooLarge
+	MaxTSNotSynced
+	ReadIndexNotReady
+	Merging
+	DataNotReady
+	RegionNotInitialized
+	DiskFull
+	Recovery
+	Flashback
+	FlashbackNotPrepared
+	Witness
+	MismatchPeer
+	BucketVersion
+	UndeterminedResult
+	OtherRegionError
+	Lock
+	Dial
+	ConnLost
+	Timeout
+	QueueFull
+	NoStore
+	RefusedCall
+	PD
+	lastReason
+)
+
+var reasonNames = [lastReason]string{
+	"none", "not leader", "region not found", "key not in region", "epoch not match", "server busy",
+	"stale command", "store not match", "entry too large", "max timestamp not synced",
+	"read index not ready", "merging", "data not ready", "region not initialized", "disk full",
+	"recovery", "flashback", "flashback not prepared", "witness", "mismatched peer",
+	"bucket version", "undetermined result", "other region error", "lock", "dial",
+	"connection lost", "timeout", "queue full", "no such store", "refused", "pd",
+}
+
+// String is the reason in words.
+func (r Reason) String() string {
+	if r < lastReason {
+		return reasonNames[r]
+	}
+	return "Reason(" + strconv.Itoa(int(r)) + ")"
+}
+
+// Attempt is one try that got no answer.
+type Attempt struct {
+	StoreID uint64
+	Addr    string
+	Reason  Reason
+	Elapsed time.Duration
+	Err     error
+}
+
+// attempts keeps the last few.
+type attempts struct {
+	last  []Attempt
+	total int
+}
+
+const keptAttempts = 8
+
+func (a *attempts) add(at Attempt) {
+	if len(a.last) == keptAttempts {
+		copy(a.last, a.last[1:])
+		a.last = a.last[:keptAttempts-1]
+	}
+	a.last = append(a.last, at)
+	a.total++
+}
+
+// Undetermined is a deciding write whose answer was lost. Causes are the lost answers
+// and what ended the call.
+type Undetermined struct {
+	Op     string
+	Key    []byte // wire key, if the call has one
+	Causes []error
+}
+
+// Error says what is not known.
+func (e *Undetermined) Error() string { return e.Op + ": outcome unknown" }
+
+// Unwrap returns the causes.
+func (e *Undetermined) Unwrap() []error { return e.Causes }
+
+// Unavailable is a call that ran out of retries or of time.
+type Unavailable struct {
+	Op       string
+	Key      []byte // wire key, if the call has one
+	RegionID uint64 // of the last attempt
+	Elapsed  time.Duration
+	Attempts []Attempt // the last ones, in order
+	Total    int
+	Cause    error // the context's, or backoff.ErrExhausted
+}
+
+// Error gives the numbers, and the last attempt's reason.
+func (e *Unavailable) Error() string {
+	text := e.Op + ": no answer after " + strconv.Itoa(e.Total) + " attempts"
+	if n := len(e.Attempts); n > 0 {
+		text += ", the last: " + e.Attempts[n-1].Reason.String()
+	}
+	return text
+}
+
+// Unwrap returns the errors of the attempts and the cause.
+func (e *Unavailable) Unwrap() []error {
+	errs := make([]error, 0, len(e.Attempts)+1)
+	for _, a := range e.Attempts {
+		if a.Err != nil {
+			errs = append(errs, a.Err)
+		}
+	}
+	return append(errs, e.Cause)
+}
+
+// Refused is a refusal that is final.
+type Refused struct {
+	Op, Addr string
+	RegionID uint64
+	Reason   Reason // ReasonNone: the answer of the operation itself
+	Class    Class
+	Message  string // the server's
+}
+
+// Error is the server's message.
+func (e *Refused) Error() string { return e.Op + ": refused by " + e.Addr + ": " + e.Message }
+
+// RegionError is a region error as an attempt's error.
+type RegionError struct {
+	Reason  Reason
+	Message string // the server's
+}
+
+// Error names the error; the message may hold keys and is left out.
+func (e *RegionError) Error() string { return "region error: " + e.Reason.String() }
+
+// end returns the error of a call that ends because of cause, without an answer.
+func (c *Call) end(ctx context.Context, cause error, regionID uint64) error {
+	switch {
+	case c.Lost():
+		return c.Undetermined(cause)
+	case errors.Is(cause, ErrClosed) || errors.Is(ctx.Err(), context.Canceled):
+		return cause
+	}
+	return &Unavailable{
+		Op: c.Op, Key: append([]byte(nil), c.key...), RegionID: regionID, Elapsed: time.Since(c.begun),
+		Attempts: c.attempts.last, Total: c.attempts.total, Cause: cause,
+	}
+}

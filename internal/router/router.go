@@ -1,0 +1,312 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/metapb"
+
+	"github.com/tikv-go/tikv/internal/backoff"
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/pd"
+	"github.com/tikv-go/tikv/internal/region"
+	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/internal/transport"
+)
+
+// Transport is what the router sends through: a *transport.Pool.
+type Transport interface {
+	Call(ctx context.Context, addr string, req transport.Message) (transport.Response, error)
+}
+
+// Config is what a Router is made with.
+type Config struct {
+	ClusterID uint64
+	Regions   *region.Cache
+	Transport Transport
+	Logger    *slog.Logger // nil: silent
+
+	RPCTimeout time.Duration // of one attempt; 0: 30 s for reads, 20 s for what changes data
+	RetryFor   time.Duration // a call's budget where ctx has no deadline; 0: 20 s
+}
+
+// Defaults of a Config (TiKV ends a write that was not proposed after 20 s at most).
+const (
+	readTimeout  = 30 * time.Second
+	writeTimeout = 20 * time.Second
+	retryBudget  = 20 * time.Second
+)
+
+// Router is safe for concurrent use.
+type Router struct {
+	cfg     Config
+	closing context.Context // ended by Shut
+	shut    context.CancelCauseFunc
+}
+
+// New returns a router. ctx is the client's lifetime: when it ends, calls do.
+func New(ctx context.Context, cfg Config) *Router {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.RetryFor == 0 {
+		cfg.RetryFor = retryBudget
+	}
+	r := &Router{cfg: cfg}
+	r.closing, r.shut = context.WithCancelCause(ctx)
+	return r
+}
+
+// Shut makes calls that are not Owed end with ErrClosed instead of trying again.
+func (r *Router) Shut() { r.shut(ErrClosed) }
+
+// Wait sleeps for the call's next delay of the kind. Its error is the call's: ctx has
+// ended, the budget is used up, or the client closes.
+func (r *Router) Wait(ctx context.Context, call *Call, kind backoff.Kind) error {
+	return r.wait(ctx, call, kind, 0, 0)
+}
+
+func (r *Router) wait(ctx context.Context, call *Call, kind backoff.Kind, limit time.Duration, regionID uint64) error {
+	call.begin()
+	budget := call.RetryFor
+	if budget == 0 {
+		budget = r.cfg.RetryFor
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		// The budget is of time: attempts that wait for an answer use it up as well.
+		left := budget - time.Since(call.begun)
+		if left <= 0 {
+			return call.end(ctx, backoff.ErrExhausted, regionID)
+		}
+		if limit == 0 || left < limit {
+			limit = left
+		}
+	}
+	waiting := ctx
+	if !call.Owed {
+		merged, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(r.closing, func() { cancel(ErrClosed) })()
+		waiting = merged
+	}
+	if err := call.pace(ctx, budget).WaitAtMost(waiting, kind, limit); err != nil {
+		return call.end(ctx, err, regionID)
+	}
+	return nil
+}
+
+// open refuses a call that ctx or the client's end has overtaken.
+func (r *Router) open(ctx context.Context, call *Call, regionID uint64) error {
+	if ctx.Err() != nil {
+		return call.end(ctx, context.Cause(ctx), regionID)
+	}
+	if !call.Owed && r.closing.Err() != nil {
+		return call.end(ctx, ErrClosed, regionID)
+	}
+	return nil
+}
+
+// Locate returns the region that holds the wire key.
+func (r *Router) Locate(ctx context.Context, call *Call, wireKey []byte) (*region.Region, error) {
+	key := call.Codec.RegionKey(wireKey)
+	if found := r.cfg.Regions.Lookup(key); found != nil {
+		return found, nil
+	}
+	return r.load(ctx, call, key, r.cfg.Regions.Locate)
+}
+
+// LocateEnd returns the region that holds the keys just before the wire key, where a
+// scan backwards from there begins. An empty key is the end of all keys.
+func (r *Router) LocateEnd(ctx context.Context, call *Call, wireKey []byte) (*region.Region, error) {
+	var key []byte
+	if len(wireKey) > 0 {
+		key = call.Codec.RegionKey(wireKey)
+	}
+	return r.load(ctx, call, key, r.cfg.Regions.LocateEnd)
+}
+
+// load asks PD, again and again as the call's budget allows.
+func (r *Router) load(ctx context.Context, call *Call, key []byte, locate func(context.Context, []byte) (*region.Region, error)) (*region.Region, error) {
+	call.begin()
+	for stale := false; ; {
+		if err := r.open(ctx, call, 0); err != nil {
+			return nil, err
+		}
+		began := time.Now()
+		found, err := locate(ctx, key)
+		kind := backoff.PD
+		switch {
+		case err == nil:
+			return found, nil
+		case errors.Is(err, region.ErrStale):
+			if stale { // the store will tell
+				return found, nil
+			}
+			stale, kind = true, backoff.RegionMiss
+		case ctx.Err() != nil:
+			call.Note(Attempt{Reason: PD, Elapsed: time.Since(began), Err: err})
+			return nil, call.end(ctx, context.Cause(ctx), 0)
+		case isClosed(err):
+			return nil, call.end(ctx, ErrClosed, 0)
+		case errors.Is(err, pd.ErrWrongCluster):
+			return nil, &Refused{Op: call.Op, Addr: "PD", Message: err.Error()}
+		}
+		call.Note(Attempt{Reason: PD, Elapsed: time.Since(began), Err: err})
+		if err := r.wait(ctx, call, kind, 0, 0); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Group is the keys of one region, by their indexes in what was grouped.
+type Group struct {
+	Region *region.Region
+	Index  []int
+}
+
+// Group sorts wire keys by region. The first group is that of the first key, and
+// indexes within a group ascend.
+func (r *Router) Group(ctx context.Context, call *Call, wireKeys [][]byte) ([]Group, error) {
+	found := make([]*region.Region, len(wireKeys))
+	var missing []int
+	var last *region.Region
+	for i, wire := range wireKeys {
+		key := call.Codec.RegionKey(wire)
+		if last == nil || !last.Contains(key) {
+			last = r.cfg.Regions.Lookup(key)
+		}
+		if found[i] = last; last == nil {
+			missing = append(missing, i)
+		}
+	}
+	if err := r.locateAll(ctx, call, wireKeys, missing, found); err != nil {
+		return nil, err
+	}
+	var groups []Group
+	at := make(map[*region.Region]int)
+	for i, reg := range found {
+		n, ok := at[reg]
+		if !ok {
+			n = len(groups)
+			at[reg] = n
+			groups = append(groups, Group{Region: reg})
+		}
+		groups[n].Index = append(groups[n].Index, i)
+	}
+	return groups, nil
+}
+
+// scanLimit is the most regions that are loaded in one round trip.
+const scanLimit = 128
+
+// locateAll fills found at the indexes missing. Several regions are loaded at once,
+// as long as at least half of what comes is wanted.
+func (r *Router) locateAll(ctx context.Context, call *Call, wireKeys [][]byte, missing []int, found []*region.Region) error {
+	slices.SortFunc(missing, func(a, b int) int { return bytes.Compare(wireKeys[a], wireKeys[b]) })
+	limit := min(len(missing), scanLimit)
+	for len(missing) > 0 {
+		key := call.Codec.RegionKey(wireKeys[missing[0]])
+		var batch []*region.Region
+		if limit > 1 {
+			last := call.Codec.RegionKey(wireKeys[missing[len(missing)-1]])
+			// What fails here is tried, and waited for, below.
+			batch, _ = r.cfg.Regions.Scan(ctx, keys.Range{Start: key, End: keys.Next(last)}, limit)
+		}
+		used := 0
+		for _, reg := range batch {
+			n := take(call, wireKeys, missing, found, reg)
+			if missing = missing[n:]; n > 0 {
+				used++
+			}
+		}
+		if used == 0 {
+			reg, err := r.load(ctx, call, key, r.cfg.Regions.Locate)
+			if err != nil {
+				return err
+			}
+			found[missing[0]] = reg
+			missing = missing[1:]
+			missing = missing[take(call, wireKeys, missing, found, reg):]
+		}
+		limit = min(2*used, len(missing), scanLimit)
+	}
+	return nil
+}
+
+// take gives reg to the first of the missing keys that it holds, and counts them.
+func take(call *Call, wireKeys [][]byte, missing []int, found []*region.Region, reg *region.Region) int {
+	for n, i := range missing {
+		if !reg.Contains(call.Codec.RegionKey(wireKeys[i])) {
+			return n
+		}
+		found[i] = reg
+	}
+	return len(missing)
+}
+
+// Do locates a wire key's region and sends, until there is an answer or the call ends.
+func Do[Resp transport.Response](ctx context.Context, r *Router, call *Call, wireKey []byte, req transport.Request) (Resp, error) {
+	var none Resp
+	call.key = wireKey
+	for {
+		reg, err := r.Locate(ctx, call, wireKey)
+		if err != nil {
+			return none, err
+		}
+		resp, err := r.Send(ctx, call, reg, req)
+		if err == ErrRegionChanged {
+			continue
+		}
+		if err != nil {
+			return none, err
+		}
+		if typed, ok := resp.(Resp); ok {
+			return typed, nil
+		}
+		return none, &Refused{Op: call.Op, RegionID: reg.ID, Message: "the answer is to another request"}
+	}
+}
+
+// NewRegions returns a region cache that loads from PD. Its loads are tasks of the
+// client.
+func NewRegions(client *pd.Client, tasks *task.Group) *region.Cache {
+	return region.New(pdSource{client}, tasks)
+}
+
+type pdSource struct{ client *pd.Client }
+
+func (s pdSource) Region(ctx context.Context, key []byte) (region.Found, error) {
+	return found(s.client.Region(ctx, key))
+}
+
+func (s pdSource) PrevRegion(ctx context.Context, key []byte) (region.Found, error) {
+	return found(s.client.PrevRegion(ctx, key))
+}
+
+func found(r *pd.Region, err error) (region.Found, error) {
+	if r == nil || err != nil {
+		return region.Found{}, err
+	}
+	return region.Found{Meta: r.Meta, Leader: r.Leader, Down: r.Down}, nil
+}
+
+func (s pdSource) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]region.Found, error) {
+	regions, err := s.client.ScanRegions(ctx, r, limit)
+	all := make([]region.Found, len(regions))
+	for i, r := range regions {
+		all[i], _ = found(r, nil)
+	}
+	return all, err
+}
+
+func (s pdSource) Store(ctx context.Context, id uint64) (*metapb.Store, error) {
+	store, err := s.client.Store(ctx, id)
+	if errors.Is(err, pd.ErrStoreNotFound) {
+		return nil, nil
+	}
+	return store, err
+}

@@ -1,0 +1,40 @@
+package router
+
+import "strings"
+
+// Class is what a refusal is about, where TiKV says so only in words.
+type Class uint8
+
+// The classes.
+const (
+	ClassOther Class = iota
+	ClassUnsupported
+	ClassTooLarge
+	ClassBadTimestamp // a region error in words: the request's timestamp is far in the future
+)
+
+// texts is the only place in which the words of a server are looked at: the strings
+// that TiKV gives no code for, each with its source.
+var texts = [...]struct {
+	text  string
+	class Class
+	from  string
+}{
+	{"ttl is not enabled", ClassUnsupported, "src/storage/errors.rs TtlNotEnabled"},
+	{"cf is deprecated in API V2", ClassUnsupported, "src/storage/errors.rs CfDeprecated"},
+	{"Api version in request does not match", ClassUnsupported, "src/storage/errors.rs ApiVersionNotMatched"},
+	{"Key mode mismatched with the request mode", ClassUnsupported, "src/storage/errors.rs InvalidKeyMode"},
+	{"invalid cf name", ClassUnsupported, "src/storage/errors.rs InvalidCf"},
+	{"max key size exceeded", ClassTooLarge, "src/storage/errors.rs KeyTooLarge"},
+	{"invalid max_ts update", ClassBadTimestamp, "components/concurrency_manager/src/lib.rs InvalidMaxTsUpdate"},
+}
+
+// Classify tells what the text of a server's error is about.
+func Classify(text string) Class {
+	for i := range texts {
+		if strings.Contains(text, texts[i].text) {
+			return texts[i].class
+		}
+	}
+	return ClassOther
+}

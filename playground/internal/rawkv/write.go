@@ -1,0 +1,250 @@
+package rawkv
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/storage"
+	"github.com/tikv-go/tikv/playground/internal/storage/check"
+)
+
+// mutation is one key's write.
+type mutation struct {
+	key []byte
+	value
+}
+
+// write applies the mutations in one batch. An atomic one (for_cas) takes the latches
+// of its keys, which orders it with compare-and-swap; others do not wait.
+func (e *Engine) write(ctx context.Context, cf storage.CF, atomic bool, muts ...mutation) *check.Error {
+	if atomic {
+		all := make([][]byte, len(muts))
+		for i, m := range muts {
+			all[i] = m.key
+		}
+		release, err := e.latches.Acquire(ctx, all...)
+		if err != nil {
+			return check.Other(err.Error())
+		}
+		defer release()
+	}
+	return e.apply(cf, muts...)
+}
+
+func (e *Engine) apply(cf storage.CF, muts ...mutation) *check.Error {
+	batch := new(storage.Batch)
+	if e.format == formatV2 {
+		e.addVersions(batch, cf, muts)
+	} else {
+		for _, m := range muts {
+			if m.deleted {
+				batch.Delete(cf, m.key)
+			} else {
+				batch.Put(cf, m.key, e.format.encode(m.value))
+			}
+		}
+	}
+	if err := e.store.Apply(batch); err != nil {
+		return check.Other(err.Error())
+	}
+	return nil
+}
+
+// addVersions adds V2 versions, all of one timestamp; a deletion is a version too. Each
+// is newer than what its key has, even if the clock went back since, and replaces it:
+// only TiKV's change feed reads old versions, and its garbage collection drops them.
+func (e *Engine) addVersions(batch *storage.Batch, cf storage.CF, muts []mutation) {
+	snap := e.store.Snapshot()
+	defer snap.Close()
+	now := e.cfg.Timestamp()
+	for _, m := range muts {
+		ts := now
+		for old := range snap.Scan(cf, versions(m.key), false) {
+			if _, t, ok := splitVersion(old); ok && t != ^uint64(0) {
+				ts = max(ts, t+1)
+			}
+			batch.Delete(cf, old)
+		}
+		batch.Put(cf, versionKey(m.key, ts), e.format.encode(m.value))
+	}
+}
+
+// checkTTL refuses a TTL where the store has none.
+func (e *Engine) checkTTL(ttls ...uint64) *check.Error {
+	if e.format == formatV1 {
+		for _, ttl := range ttls {
+			if ttl != 0 {
+				return errTTLNotEnabled()
+			}
+		}
+	}
+	return nil
+}
+
+// writable makes the checks that all writes have in common. The size of keys is not
+// checked of atomic writes, as in TiKV (src/storage/mod.rs, raw_batch_put_atomic).
+func (e *Engine) writable(ctx *kvrpcpb.Context, cmd check.Command, cfName string, atomic bool, all ...[]byte) (storage.CF, *check.Error) {
+	if atomic {
+		cmd = "raw_atomic_store"
+	}
+	if err := check.Keys(e.cfg.APIVersion, ctx, cmd, all...); err != nil {
+		return 0, err
+	}
+	for _, key := range all {
+		if err := check.KeySize(len(key)); err != nil && !atomic {
+			return 0, err
+		}
+	}
+	return e.family(cfName)
+}
+
+// Put answers RawPut.
+func (e *Engine) Put(ctx context.Context, _ keys.Range, req *kvrpcpb.RawPutRequest) *kvrpcpb.RawPutResponse {
+	cf, err := e.writable(req.Context, "raw_put", req.Cf, req.ForCas, req.Key)
+	if err == nil {
+		err = e.checkTTL(req.Ttl)
+	}
+	if err == nil {
+		err = e.write(ctx, cf, req.ForCas, mutation{req.Key, value{data: req.Value, expires: e.expiry(req.Ttl)}})
+	}
+	return &kvrpcpb.RawPutResponse{Error: message(err)}
+}
+
+// BatchPut answers RawBatchPut: all pairs or none. No TTLs are zeros, one is for all
+// pairs (TiKV src/server/service/kv.rs, future_raw_batch_put). A wrong number of them is
+// an error in V1 too, where TiKV ignores the surplus of pairs.
+func (e *Engine) BatchPut(ctx context.Context, _ keys.Range, req *kvrpcpb.RawBatchPutRequest) *kvrpcpb.RawBatchPutResponse {
+	all := make([][]byte, len(req.Pairs))
+	for i, pair := range req.Pairs {
+		all[i] = pair.GetKey()
+	}
+	cf, err := e.writable(req.Context, "raw_batch_put", req.Cf, req.ForCas, all...)
+	if err == nil {
+		err = e.checkTTL(req.Ttls...)
+	}
+	if err == nil && len(req.Ttls) > 1 && len(req.Ttls) != len(req.Pairs) {
+		err = errTTLCount()
+	}
+	if err != nil {
+		return &kvrpcpb.RawBatchPutResponse{Error: err.Message}
+	}
+	muts := make([]mutation, len(req.Pairs))
+	for i, pair := range req.Pairs {
+		var ttl uint64
+		switch len(req.Ttls) {
+		case 0:
+		case 1:
+			ttl = req.Ttls[0]
+		default:
+			ttl = req.Ttls[i]
+		}
+		muts[i] = mutation{pair.GetKey(), value{data: pair.GetValue(), expires: e.expiry(ttl)}}
+	}
+	return &kvrpcpb.RawBatchPutResponse{Error: message(e.write(ctx, cf, req.ForCas, muts...))}
+}
+
+// Delete answers RawDelete.
+func (e *Engine) Delete(ctx context.Context, _ keys.Range, req *kvrpcpb.RawDeleteRequest) *kvrpcpb.RawDeleteResponse {
+	cf, err := e.writable(req.Context, "raw_delete", req.Cf, req.ForCas, req.Key)
+	if err == nil {
+		err = e.write(ctx, cf, req.ForCas, mutation{req.Key, value{deleted: true}})
+	}
+	return &kvrpcpb.RawDeleteResponse{Error: message(err)}
+}
+
+// BatchDelete answers RawBatchDelete: all keys or none.
+func (e *Engine) BatchDelete(ctx context.Context, _ keys.Range, req *kvrpcpb.RawBatchDeleteRequest) *kvrpcpb.RawBatchDeleteResponse {
+	cf, err := e.writable(req.Context, "raw_batch_delete", req.Cf, req.ForCas, req.Keys...)
+	if err == nil {
+		muts := make([]mutation, len(req.Keys))
+		for i, key := range req.Keys {
+			muts[i] = mutation{key, value{deleted: true}}
+		}
+		err = e.write(ctx, cf, req.ForCas, muts...)
+	}
+	return &kvrpcpb.RawBatchDeleteResponse{Error: message(err)}
+}
+
+// DeleteRange answers RawDeleteRange. It removes the entries themselves, in V2 too. A
+// range that is empty or inverted is refused (TiKV components/raftstore/src/store/fsm/
+// apply.rs, handle_delete_range).
+func (e *Engine) DeleteRange(_ context.Context, bounds keys.Range, req *kvrpcpb.RawDeleteRangeRequest) *kvrpcpb.RawDeleteRangeResponse {
+	return &kvrpcpb.RawDeleteRangeResponse{Error: message(e.deleteRange(bounds, req))}
+}
+
+func (e *Engine) deleteRange(bounds keys.Range, req *kvrpcpb.RawDeleteRangeRequest) *check.Error {
+	for _, key := range [][]byte{req.StartKey, req.EndKey} {
+		if err := check.KeySize(len(key)); err != nil {
+			return err
+		}
+	}
+	if err := check.Range(e.cfg.APIVersion, req.Context, "raw_delete_range", req.StartKey, req.EndKey); err != nil {
+		return err
+	}
+	cf, err := e.family(req.Cf)
+	if err != nil {
+		return err
+	}
+	in := keys.Range{Start: e.format.bound(req.StartKey), End: e.format.bound(req.EndKey)}
+	if in.Empty() {
+		return check.Other(fmt.Sprintf("invalid delete range command, start_key: %v, end_key: %v", in.Start, in.End))
+	}
+	batch := new(storage.Batch)
+	if in = in.Intersect(bounds); !in.Empty() {
+		batch.DeleteRange(cf, in)
+	}
+	if err := e.store.Apply(batch); err != nil {
+		return check.Other(err.Error())
+	}
+	return nil
+}
+
+// CompareAndSwap answers RawCompareAndSwap: if the key's value is the one expected, it
+// writes the new one, or, with delete, removes the key. The answer has the value from
+// before in either case (TiKV src/storage/txn/commands/compare_and_swap.rs).
+func (e *Engine) CompareAndSwap(ctx context.Context, _ keys.Range, req *kvrpcpb.RawCASRequest) *kvrpcpb.RawCASResponse {
+	previous, existed, swapped, err := e.compareAndSwap(ctx, req)
+	if err != nil {
+		return &kvrpcpb.RawCASResponse{Error: err.Message}
+	}
+	return &kvrpcpb.RawCASResponse{Succeed: swapped, PreviousNotExist: !existed, PreviousValue: previous}
+}
+
+func (e *Engine) compareAndSwap(ctx context.Context, req *kvrpcpb.RawCASRequest) (previous []byte, existed, swapped bool, err *check.Error) {
+	if err = check.Keys(e.cfg.APIVersion, req.Context, "raw_compare_and_swap", req.Key); err != nil {
+		return
+	}
+	if _, err = e.family(req.Cf); err != nil {
+		return
+	}
+	if err = e.checkTTL(req.Ttl); err != nil {
+		return
+	}
+	release, ended := e.latches.Acquire(ctx, req.Key)
+	if ended != nil {
+		return nil, false, false, check.Other(ended.Error())
+	}
+	defer release()
+	r, err := e.open(req.Cf)
+	if err != nil {
+		return
+	}
+	previous, existed, err = r.get(req.Key)
+	r.Close()
+	if err != nil || existed == req.PreviousNotExist || existed && !bytes.Equal(previous, req.PreviousValue) {
+		return
+	}
+	next := mutation{req.Key, value{data: req.Value, expires: e.expiry(req.Ttl)}}
+	if req.Delete {
+		if !existed {
+			return nil, false, true, nil
+		}
+		next.value = value{deleted: true}
+	}
+	err = e.apply(r.cf, next)
+	return previous, existed, err == nil, err
+}

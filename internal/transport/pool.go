@@ -5,11 +5,24 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"reflect"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/tikv-go/tikv/internal/task"
+)
+
+// The defaults of a Config.
+const (
+	DefaultDialTimeout = 5 * time.Second
+	DefaultQueueLimit  = 16384
 )
 
 // Config is what a Pool is made with. The zero Config is usable.
@@ -18,16 +31,39 @@ type Config struct {
 	TLS         *tls.Config                                              // nil: plain text
 	AddressMap  func(addr string) string                                 // what to dial for an address; nil: itself
 	Logger      *slog.Logger                                             // nil: silent
-	DialTimeout time.Duration                                            // of one attempt, handshakes included; 0: 5 s
-	QueueLimit  int                                                      // calls that wait to be written, for each address; 0: 16384
+	DialTimeout time.Duration                                            // of one attempt, handshakes included; 0: DefaultDialTimeout
+	QueueLimit  int                                                      // calls that wait to be written, for each address; 0: DefaultQueueLimit
 }
 
 // Pool is the connections to all addresses, each made by the first call to it. It is
 // safe for concurrent use.
-type Pool struct{ cfg Config }
+type Pool struct {
+	cfg      Config
+	commands map[reflect.Type]*command
+	tasks    *task.Group
+	calls    sync.Pool // *call
+	encoders sync.Pool // *encoder
+
+	endpoints atomic.Pointer[map[string]*endpoint] // replaced whole, under mu
+	mu        sync.Mutex
+	closed    bool
+}
 
 // New returns a pool without connections. Close ends it.
-func New(cfg Config) *Pool { return &Pool{cfg: cfg} }
+func New(cfg Config) *Pool {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.DialTimeout <= 0 {
+		cfg.DialTimeout = DefaultDialTimeout
+	}
+	if cfg.QueueLimit <= 0 {
+		cfg.QueueLimit = DefaultQueueLimit
+	}
+	p := &Pool{cfg: cfg, commands: newCommands(), tasks: task.Root(context.Background())}
+	p.endpoints.Store(&map[string]*endpoint{})
+	return p
+}
 
 // Call sends req to addr and returns the answer: on the address's stream of batched
 // commands where the command is one of those, else as a call of its own. req is fully
@@ -38,27 +74,129 @@ func New(cfg Config) *Pool { return &Pool{cfg: cfg} }
 // as soon as ctx ends. An answer may never come (TiKV drops a batched command that
 // ends in an internal error), so ctx should have an end. Every error is an *Error.
 func (p *Pool) Call(ctx context.Context, addr string, req Message) (Response, error) {
-	return nil, &Error{Addr: addr, Kind: Closed, Err: ErrClosed}
+	cmd := p.commands[reflect.TypeOf(req)]
+	if cmd == nil {
+		return nil, &Error{Addr: addr, Kind: Refused, Err: fmt.Errorf("%T is no command", req)}
+	}
+	if ctx.Err() != nil {
+		return nil, &Error{Addr: addr, Kind: Timeout, Err: context.Cause(ctx)}
+	}
+	e, err := p.endpoint(addr)
+	if err != nil {
+		return nil, err
+	}
+	if cmd.wrap == nil {
+		return e.invoke(ctx, cmd, req)
+	}
+	return e.call(ctx, cmd, req)
 }
 
 // Conn returns the connection to addr for calls that Call has no command for: PD's, and
 // streams. It ends with Drop and Close; ask again for each call.
 func (p *Pool) Conn(addr string) (*grpc.ClientConn, error) {
-	return nil, &Error{Addr: addr, Kind: Closed, Err: ErrClosed}
+	e, err := p.endpoint(addr)
+	if err != nil {
+		return nil, err
+	}
+	return e.conn, nil
 }
 
 // Health asks addr whether it serves (grpc.health.v1).
 func (p *Pool) Health(ctx context.Context, addr string) error {
-	return &Error{Addr: addr, Kind: Closed, Err: ErrClosed}
+	e, err := p.endpoint(addr)
+	if err != nil {
+		return err
+	}
+	return e.health(ctx)
 }
 
 // Drop closes the connection to addr; its calls fail with ConnLost. The next call makes
 // a new one at once.
-func (p *Pool) Drop(addr string) {}
+func (p *Pool) Drop(addr string) {
+	p.mu.Lock()
+	old := *p.endpoints.Load()
+	e := old[addr]
+	if e != nil {
+		rest := maps.Clone(old)
+		delete(rest, addr)
+		p.endpoints.Store(&rest)
+	}
+	p.mu.Unlock()
+	if e != nil {
+		e.close(ConnLost, ErrDropped)
+	}
+}
 
-// Load is the calls that wait to be written and those that wait for an answer.
-func (p *Pool) Load() (queued, pending int) { return 0, 0 }
+// Load is the calls that wait to be written and those that wait for an answer, single
+// ones left out.
+func (p *Pool) Load() (queued, pending int) {
+	for _, e := range *p.endpoints.Load() {
+		q, n := e.load()
+		queued, pending = queued+q, pending+n
+	}
+	return queued, pending
+}
 
-// Close ends all calls with Closed, and all connections, and returns when every
-// goroutine has ended.
-func (p *Pool) Close() {}
+// Close ends all calls with Closed, and all connections, and returns when every task of
+// the pool has ended.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	open := *p.endpoints.Load()
+	p.endpoints.Store(&map[string]*endpoint{})
+	p.mu.Unlock()
+	for _, e := range open {
+		e.close(Closed, ErrClosed)
+	}
+	p.tasks.Close(ErrClosed)
+}
+
+// endpoint returns that of addr, a new one for its first call.
+func (p *Pool) endpoint(addr string) (*endpoint, error) {
+	if e := (*p.endpoints.Load())[addr]; e != nil {
+		return e, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, &Error{Addr: addr, Kind: Closed, Err: ErrClosed}
+	}
+	old := *p.endpoints.Load()
+	if e := old[addr]; e != nil {
+		return e, nil
+	}
+	e, err := newEndpoint(p, addr)
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(old)
+	all[addr] = e
+	p.endpoints.Store(&all)
+	return e, nil
+}
+
+// encode puts the encoded request into c.
+func (p *Pool) encode(c *call, req Message) (err error) {
+	enc, _ := p.encoders.Get().(*encoder)
+	if enc == nil {
+		enc = newEncoder()
+	}
+	c.data, err = enc.encode(c.cmd, c.id, req)
+	p.encoders.Put(enc)
+	return err
+}
+
+// takeCall returns an idle call.
+func (p *Pool) takeCall() *call {
+	c, _ := p.calls.Get().(*call)
+	if c == nil {
+		c = &call{ready: make(chan struct{}, 1)}
+	}
+	return c
+}
+
+// giveCall takes back a call that is idle or done and whose token was taken.
+func (p *Pool) giveCall(c *call) {
+	*c = call{ready: c.ready}
+	p.calls.Put(c)
+}

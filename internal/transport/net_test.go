@@ -1,0 +1,178 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/tikvpb"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/test/bufconn"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// network is a network in memory whose addresses can be served, refuse, hang at
+// dialling, or accept and stay silent.
+type network struct {
+	mu        sync.Mutex
+	listeners map[string]*bufconn.Listener
+	hang      map[string]bool
+	held      map[string]chan struct{}
+	dials     map[string]int
+	conns     map[string][]*conn
+}
+
+func newNetwork() *network {
+	return &network{
+		listeners: map[string]*bufconn.Listener{}, hang: map[string]bool{}, held: map[string]chan struct{}{},
+		dials: map[string]int{}, conns: map[string][]*conn{},
+	}
+}
+
+var errRefused = errors.New("connection refused")
+
+func (n *network) dial(ctx context.Context, addr string) (net.Conn, error) {
+	n.mu.Lock()
+	n.dials[addr]++
+	l, hang, held := n.listeners[addr], n.hang[addr], n.held[addr]
+	n.mu.Unlock()
+	if held != nil {
+		<-held
+	}
+	if hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if l == nil {
+		return nil, errRefused
+	}
+	c, err := l.DialContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wrapped := &conn{Conn: c}
+	wrapped.thawed = sync.NewCond(&wrapped.mu)
+	n.mu.Lock()
+	n.conns[addr] = append(n.conns[addr], wrapped)
+	n.mu.Unlock()
+	return wrapped, nil
+}
+
+func (n *network) listen(addr string) *bufconn.Listener {
+	l := bufconn.Listen(64 << 10)
+	n.mu.Lock()
+	n.listeners[addr] = l
+	n.mu.Unlock()
+	return l
+}
+
+func (n *network) unlisten(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.listeners, addr)
+}
+
+// hold makes dials to addr wait for release.
+func (n *network) hold(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.held[addr] = make(chan struct{})
+}
+
+func (n *network) release(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.held[addr])
+	delete(n.held, addr)
+}
+
+// cut closes all connections to addr.
+func (n *network) cut(addr string) {
+	for _, c := range n.take(addr) {
+		c.Close()
+	}
+}
+
+// freeze stops the bytes on all connections to addr; nothing is closed.
+func (n *network) freeze(addr string) {
+	for _, c := range n.take(addr) {
+		c.mu.Lock()
+		c.frozen = true
+		c.mu.Unlock()
+	}
+}
+
+func (n *network) take(addr string) []*conn {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	conns := n.conns[addr]
+	delete(n.conns, addr)
+	return conns
+}
+
+func (n *network) dialled(addr string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.dials[addr]
+}
+
+type conn struct {
+	net.Conn
+	mu     sync.Mutex
+	thawed *sync.Cond
+	frozen bool
+	closed bool
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	for c.frozen && !c.closed {
+		c.thawed.Wait()
+	}
+	c.mu.Unlock()
+	return c.Conn.Write(b)
+}
+
+func (c *conn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.thawed.Broadcast()
+	c.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// store is a fake TiKV: the service with a batch function in it.
+type store struct {
+	tikvpb.UnimplementedTikvServer
+	*grpc.Server
+	health *health.Server
+	batch  func(tikvpb.Tikv_BatchCommandsServer) error
+	unary  unaryFuncs
+}
+
+func (s *store) BatchCommands(stream tikvpb.Tikv_BatchCommandsServer) error { return s.batch(stream) }
+
+// serve starts a store at addr; it stops with the test, or before.
+func (n *network) serve(t testing.TB, addr string, s *store, opts ...grpc.ServerOption) *store {
+	opts = append(opts,
+		grpc.ForceServerCodecV2(grpcCodec{}),
+		grpc.MaxRecvMsgSize(math.MaxInt32),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
+	s.Server = grpc.NewServer(opts...)
+	s.health = health.NewServer()
+	tikvpb.RegisterTikvServer(s.Server, s)
+	healthpb.RegisterHealthServer(s.Server, s.health)
+	l := n.listen(addr)
+	go s.Server.Serve(l)
+	t.Cleanup(s.Server.Stop)
+	return s
+}

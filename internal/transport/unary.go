@@ -1,0 +1,83 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+)
+
+// invoke sends req in a call of its own. It is grpc's Invoke in its three steps,
+// because the step that fails tells whether the server can have seen the request.
+func (e *endpoint) invoke(ctx context.Context, cmd *command, req Message) (Message, error) {
+	data, err := req.Marshal()
+	if err != nil {
+		return nil, &Error{Addr: e.addr, Kind: Refused, Err: err}
+	}
+	gctx, cancel := context.WithCancel(ctx)
+	defer cancel() // grpc asks for it, where a stream is left before its end
+	s, err := e.conn.NewStream(gctx, &grpc.StreamDesc{ClientStreams: true}, cmd.method)
+	if err != nil {
+		return nil, e.callFailure(ctx, Dial, false, err)
+	}
+	resp := cmd.reply()
+	if err := s.SendMsg(&frame{mem.BufferSlice{mem.SliceBuffer(data)}}); err != nil {
+		if errors.Is(err, io.EOF) { // the reason is for the receiver
+			if err = s.RecvMsg(resp); err == nil {
+				err = io.ErrUnexpectedEOF
+			}
+		}
+		return nil, e.callFailure(ctx, callKind(err), false, err)
+	}
+	if err = s.CloseSend(); err == nil {
+		err = s.RecvMsg(resp)
+	}
+	if err != nil {
+		return nil, e.callFailure(ctx, callKind(err), true, err)
+	}
+	return resp, nil
+}
+
+// callFailure is failure, but for a caller's context that has ended.
+func (e *endpoint) callFailure(ctx context.Context, kind Kind, wasSent bool, err error) *Error {
+	if ctx.Err() != nil {
+		return &Error{Addr: e.addr, Kind: Timeout, Sent: wasSent, Err: context.Cause(ctx)}
+	}
+	// The server's clock may be ahead of ours by a moment: grpc sends it the deadline.
+	if _, ok := ctx.Deadline(); ok && status.Code(err) == codes.DeadlineExceeded {
+		return &Error{Addr: e.addr, Kind: Timeout, Sent: wasSent, Err: context.DeadlineExceeded}
+	}
+	return e.failure(kind, wasSent, err)
+}
+
+// callKind tells an answer that is an error from a connection that broke. TiKV fails a
+// call that ends in an internal error with UNKNOWN (src/server/service/kv.rs).
+func callKind(err error) Kind {
+	switch status.Code(err) {
+	case codes.OK, codes.Unavailable, codes.Canceled, codes.Internal, codes.Aborted, codes.DeadlineExceeded:
+		return ConnLost
+	}
+	return Refused
+}
+
+// health asks for the state of the whole server.
+func (e *endpoint) health(ctx context.Context) error {
+	resp, err := healthpb.NewHealthClient(e.conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		kind := callKind(err)
+		if status.Code(err) == codes.Unavailable {
+			kind = Dial
+		}
+		return e.callFailure(ctx, kind, kind != Dial, err)
+	}
+	if s := resp.GetStatus(); s != healthpb.HealthCheckResponse_SERVING {
+		return &Error{Addr: e.addr, Kind: Refused, Sent: true, Err: fmt.Errorf("health: %s", s)}
+	}
+	return nil
+}

@@ -6,6 +6,7 @@ package router
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -66,14 +67,10 @@ func (c *Call) Part() *Call {
 // came in the end is definitive, the outcome is unknown.
 func (c *Call) Lost() bool { return len(c.lost) > 0 }
 
-// Undetermined returns the error of a call whose outcome is unknown, because of cause
+// Undetermined returns the error of a call whose outcome is unknown, because of causes
 // and what was lost before.
-func (c *Call) Undetermined(cause error) error {
-	causes := c.lost
-	if cause != nil {
-		causes = append(causes[:len(causes):len(causes)], cause)
-	}
-	return &Undetermined{Op: c.Op, Key: bytes.Clone(c.key), Causes: causes}
+func (c *Call) Undetermined(causes ...error) error {
+	return &Undetermined{Op: c.Op, Key: bytes.Clone(c.key), Causes: slices.Concat(c.lost, causes)}
 }
 
 // Note records an attempt that got no answer.

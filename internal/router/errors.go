@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strconv"
@@ -119,7 +120,7 @@ type Unavailable struct {
 	Elapsed  time.Duration
 	Attempts []Attempt // the last ones, in order
 	Total    int
-	Cause    error // the context's, or backoff.ErrExhausted
+	Causes   []error // the context's, or backoff.ErrExhausted
 }
 
 // Error gives the numbers, and the last attempt's reason.
@@ -139,7 +140,7 @@ func (e *Unavailable) Unwrap() []error {
 			errs = append(errs, a.Err)
 		}
 	}
-	return append(errs, e.Cause)
+	return append(errs, e.Causes...)
 }
 
 // Refused is a refusal that is final.
@@ -163,16 +164,31 @@ type RegionError struct {
 // Error names the error; the message may hold keys and is left out.
 func (e *RegionError) Error() string { return "region error: " + e.Reason.String() }
 
+// Canceled is a call that was cancelled. Nothing that decides was sent.
+type Canceled struct{ Causes []error }
+
+// Error is the first cause's.
+func (e *Canceled) Error() string { return e.Causes[0].Error() }
+
+// Unwrap returns the causes: the context's cause and, if it is another, its error.
+func (e *Canceled) Unwrap() []error { return e.Causes }
+
 // end returns the error of a call that ends because of cause, without an answer.
 func (c *Call) end(ctx context.Context, cause error, regionID uint64) error {
+	causes := []error{cause}
+	if err := ctx.Err(); err != nil && err != cause {
+		causes = append(causes, err)
+	}
 	switch {
 	case c.Lost():
-		return c.Undetermined(cause)
-	case errors.Is(cause, ErrClosed) || errors.Is(ctx.Err(), context.Canceled):
-		return cause
+		return c.Undetermined(causes...)
+	case errors.Is(cause, ErrClosed):
+		return ErrClosed
+	case errors.Is(ctx.Err(), context.Canceled):
+		return &Canceled{Causes: causes}
 	}
 	return &Unavailable{
-		Op: c.Op, Key: append([]byte(nil), c.key...), RegionID: regionID, Elapsed: time.Since(c.begun),
-		Attempts: c.attempts.last, Total: c.attempts.total, Cause: cause,
+		Op: c.Op, Key: bytes.Clone(c.key), RegionID: regionID, Elapsed: time.Since(c.begun),
+		Attempts: c.attempts.last, Total: c.attempts.total, Causes: causes,
 	}
 }

@@ -138,7 +138,7 @@ func (r *Router) judge(ctx context.Context, call *Call, s *replicas, t *try) err
 	case isClosed(t.err):
 		return call.end(ctx, ErrClosed, s.region.ID)
 	case t.mayRun && !call.Resend:
-		return call.Undetermined(nil)
+		return call.Undetermined()
 	}
 	return r.act(ctx, call, s, t)
 }

@@ -1,0 +1,209 @@
+package tikv
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+
+	"github.com/pingcap/kvproto/pkg/keyspacepb"
+
+	"github.com/tikv-go/tikv/internal/codec"
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/pd"
+	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/internal/transport"
+)
+
+// Client is a connection to one TiKV cluster. It is safe for concurrent use and
+// owns every goroutine and connection it starts; Close ends them all.
+type Client struct {
+	cfg    config
+	engine *engine
+
+	closing  atomic.Bool
+	closed   chan struct{} // closed when Close has done its work
+	closeErr error         // set before closed
+}
+
+// engine is what the views of a client work with.
+type engine struct {
+	pool   *transport.Pool
+	pd     *pd.Client
+	router *router.Router
+	logger *slog.Logger
+	keys   keys.Printer
+
+	tasks *task.Group // what ends with the client
+	owed  *task.Group // what Close waits for: secondaries, rollbacks, unlocks
+
+	txn, raw codec.Codec
+}
+
+// Open connects to the cluster whose PD members listen at pd. ctx bounds Open
+// alone. Invalid options are all reported at once, joined in one error; a failed
+// Open leaves nothing behind.
+func Open(ctx context.Context, pd []string, opts ...Option) (*Client, error) {
+	return open(ctx, "Open", pd, opts)
+}
+
+func open(ctx context.Context, op string, addrs []string, opts []Option) (*Client, error) {
+	cfg := config{closeTimeout: defaultCloseTimeout, logger: slog.New(slog.DiscardHandler), view: viewConfig{retryFor: defaultRetryFor}}
+	if err := cfg.apply(op, addrs, opts); err != nil {
+		return nil, err
+	}
+	e := &engine{logger: cfg.logger, keys: keys.Printer{Plain: cfg.plainKeys}}
+	if err := e.start(ctx, &cfg, addrs); err != nil {
+		e.stop(nil)
+		if arg, ok := err.(*ArgumentError); ok {
+			arg.Op = op
+		}
+		return nil, mapError(errorContext{op: op, keys: e.keys}, err)
+	}
+	return &Client{cfg: cfg, engine: e, closed: make(chan struct{})}, nil
+}
+
+// apply reads and checks all that Open is given.
+func (cfg *config) apply(op string, addrs []string, opts []Option) error {
+	_ = apply(op, opts, cfg, func(o Option) { o.applyOpen(cfg) })
+	if len(addrs) == 0 {
+		cfg.add("pd", "needs at least one address")
+	}
+	for _, a := range addrs {
+		if strings.TrimSpace(a) == "" {
+			cfg.add("pd", "has an empty address")
+		}
+	}
+	if cfg.hasKeyspace {
+		if cfg.apiGiven && cfg.api != APIV2 {
+			cfg.add("WithKeyspace", "needs APIV2")
+		}
+		cfg.api = APIV2
+	}
+	return cfg.err()
+}
+
+// start makes the engine's parts in the order in which they need each other.
+func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err error) {
+	e.tasks = task.Root(ctx)
+	e.owed = task.New(e.tasks.Context())
+	e.pool = transport.New(transport.Config{Dial: cfg.dial, TLS: cfg.tls, AddressMap: cfg.addressMap, Logger: cfg.logger})
+	if e.pd, err = pd.Open(ctx, addrs, pd.Config{Pool: e.pool, Logger: cfg.logger}); err != nil {
+		return err
+	}
+	var keyspace uint32
+	if cfg.api == APIV2 {
+		if keyspace, err = e.keyspace(ctx, cfg.keyspace); err != nil {
+			return err
+		}
+	}
+	e.txn = codec.New(cfg.api.codec(), codec.Txn, keyspace)
+	e.raw = codec.New(cfg.api.codec(), codec.Raw, keyspace)
+	e.router = router.New(e.tasks.Context(), router.Config{
+		ClusterID: e.pd.ClusterID(), Regions: router.NewRegions(e.pd, e.tasks), Transport: e.pool,
+		Logger: cfg.logger, RPCTimeout: cfg.rpcTimeout,
+	})
+	return nil
+}
+
+// keyspace finds the id of a keyspace that is in use.
+func (e *engine) keyspace(ctx context.Context, name string) (uint32, error) {
+	meta, err := e.pd.Keyspace(ctx, name)
+	if err != nil {
+		if perr, ok := err.(*pd.Error); ok && perr.Kind == pd.NotFound {
+			return 0, &ArgumentError{Arg: "WithKeyspace", Reason: "names no keyspace of the cluster"}
+		}
+		return 0, err
+	}
+	if meta.GetState() != keyspacepb.KeyspaceState_ENABLED {
+		return 0, &ArgumentError{Arg: "WithKeyspace", Reason: "names a keyspace that is " + meta.GetState().String()}
+	}
+	return meta.GetId(), nil
+}
+
+// stop ends what was started, whatever of it there is. cause is what calls in flight
+// end with.
+func (e *engine) stop(cause error) {
+	if e.owed != nil {
+		e.owed.Refuse()
+		e.owed.Cancel(cause)
+	}
+	if e.tasks != nil {
+		e.tasks.Refuse()
+		e.tasks.Cancel(cause)
+	}
+	if e.pd != nil {
+		e.pd.Close()
+	}
+	if e.pool != nil {
+		e.pool.Close()
+	}
+	if e.owed != nil {
+		e.owed.Close(cause)
+	}
+	if e.tasks != nil {
+		e.tasks.Close(cause)
+	}
+}
+
+// Close refuses new calls, ends those in flight with ErrClosed, gives commits and
+// unlocks still owed up to WithCloseTimeout, and waits for every goroutine. Its error
+// counts what was abandoned. It may be called again, and returns the same. It does not
+// wait for callers, so it may be called from anywhere, RunTxn's fn included.
+func (c *Client) Close() error {
+	if c.closing.Swap(true) {
+		<-c.closed
+		return c.closeErr
+	}
+	defer close(c.closed)
+	e := c.engine
+	e.router.Shut()
+	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.closeTimeout)
+	defer cancel()
+	if e.owed.Wait(ctx) != nil {
+		c.closeErr = abandoned(e.owed.Running())
+	}
+	e.stop(router.ErrClosed)
+	return c.closeErr
+}
+
+// abandoned is Close's error: what was owed and not done in time.
+func abandoned(names []string) error {
+	counts, order := make(map[string]int), []string{}
+	for _, name := range names {
+		if counts[name]++; counts[name] == 1 {
+			order = append(order, name)
+		}
+	}
+	if len(order) == 0 {
+		return nil
+	}
+	for i, name := range order {
+		order[i] = fmt.Sprintf("%d of %s", counts[name], name)
+	}
+	return fmt.Errorf("tikv: Close: abandoned %s", strings.Join(order, ", "))
+}
+
+// ClusterID returns the id that PD gave the cluster.
+func (c *Client) ClusterID() uint64 { return c.engine.pd.ClusterID() }
+
+// check refuses a call on a closed client.
+func (c *Client) check(op string) error {
+	if c.closing.Load() {
+		return &closedError{op: op}
+	}
+	return nil
+}
+
+// call begins a call of a view.
+func (c *Client) call(op string, v *viewConfig, cd codec.Codec) router.Call {
+	return router.Call{
+		Op: op, Codec: cd, Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor,
+	}
+}
+
+func (c *Client) errorContext(op string, cd codec.Codec) errorContext {
+	return errorContext{op: op, codec: cd, keys: c.engine.keys}
+}

@@ -71,13 +71,14 @@ func (n *node) split() (Entry, *node) {
 // entry returns the place of key's entry for writing, having made it if there was none.
 // Full nodes are split on the way down, so that there is room wherever it ends.
 func (b *Buffer) entry(key []byte) *Entry {
+	epoch := b.epoch.Load()
 	if b.root == nil {
-		b.root = &node{epoch: b.epoch}
+		b.root = &node{epoch: epoch}
 	}
-	b.root = b.root.own(b.epoch)
+	b.root = b.root.own(epoch)
 	if len(b.root.entries) == maxEntries {
 		up, right := b.root.split()
-		b.root = &node{b.epoch, []Entry{up}, []*node{b.root, right}}
+		b.root = &node{epoch, []Entry{up}, []*node{b.root, right}}
 	}
 	for n := b.root; ; {
 		i, found := n.find(key)
@@ -87,7 +88,7 @@ func (b *Buffer) entry(key []byte) *Entry {
 		if n.leaf() {
 			return b.insert(n, i, key)
 		}
-		child := n.children[i].own(b.epoch)
+		child := n.children[i].own(epoch)
 		n.children[i] = child
 		if len(child.entries) < maxEntries {
 			n = child

@@ -7,7 +7,11 @@
 // removed: a deleted key is an entry that says so.
 package membuf
 
-import "github.com/tikv-go/tikv/internal/keys"
+import (
+	"sync/atomic"
+
+	"github.com/tikv-go/tikv/internal/keys"
+)
 
 // Op is what an entry does to its key.
 type Op uint8
@@ -37,11 +41,11 @@ type Entry struct {
 	Flags      Flags
 }
 
-// Buffer is an ordered set of entries. It may be read concurrently; a write may be
-// concurrent only with the use of views. The zero Buffer is empty.
+// Buffer is an ordered set of entries. It may be read and frozen concurrently; a write
+// may be concurrent only with the use of views. The zero Buffer is empty.
 type Buffer struct {
 	root  *node
-	epoch uint64 // nodes of an earlier epoch may be part of a view
+	epoch atomic.Uint64 // nodes of an earlier epoch may be part of a view
 	arena arena
 	len   int
 	size  int
@@ -77,7 +81,7 @@ func (b *Buffer) Mark(key []byte, add Flags) { b.entry(key).Flags |= add }
 // Freeze returns the buffer as it is now. What is written later does not show in it,
 // and it may be used while that happens.
 func (b *Buffer) Freeze() View {
-	b.epoch++
+	b.epoch.Add(1)
 	return View{b.root}
 }
 

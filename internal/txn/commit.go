@@ -1,0 +1,293 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/region"
+	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/task"
+)
+
+const (
+	// maxAge is how old a transaction may be when it begins to commit.
+	maxAge = 24 * time.Hour
+	// maxPush is how far ahead a reader can reasonably have pushed a commit timestamp.
+	maxPush = time.Hour
+	// writeTimeout is one attempt's of a write.
+	writeTimeout = 20 * time.Second
+	// writeParallel is how many requests of one commit are in flight.
+	writeParallel = 64
+	// owedParallel is how many are when nobody waits for them.
+	owedParallel = 16
+)
+
+// Commit makes the writes durable, or ends the transaction without. After an error that
+// is no *Undetermined nothing was or will be written.
+func (t *Txn) Commit(ctx context.Context, op string) error {
+	if err := t.guard.write(); err != nil {
+		return err
+	}
+	defer t.guard.endWrite()
+	defer t.guard.finish()
+	m := collect(t.buf.Freeze(), t.buf.Len())
+	if m.len() == 0 {
+		return nil
+	}
+	if t.uptime() > maxAge {
+		return &Aborted{StartTS: t.StartTS(), Why: "it is older than a day"}
+	}
+	if len(m.asserted) > 0 {
+		if err := t.checkAsserted(ctx, op, m); err != nil {
+			return err
+		}
+	}
+	c := &commit{t: t, e: t.e, op: op, muts: m, start: t.StartTS(), primary: m.primary()}
+	c.ttl = lockTTL(m.total())
+	return c.run(ctx)
+}
+
+// commit is the commit of one transaction in two phases: locks with the values on all
+// keys, then the commit record on the primary key, which decides, then on the others.
+type commit struct {
+	t       *Txn
+	e       *Engine
+	op      string
+	muts    *mutations
+	start   uint64
+	primary int // index of the primary mutation; -1: none leaves a lock
+	ttl     time.Duration
+	beat    heartbeat
+
+	mu      sync.Mutex
+	at      *region.Region // where the primary lock was written
+	locked  []int          // mutations that have left locks, or may have
+	primeAt []int          // those of the primary's request
+}
+
+// primaryKey is what all locks point to. Where nothing leaves a lock it is only looked
+// at.
+func (c *commit) primaryKey() []byte { return c.muts.keys[max(c.primary, 0)] }
+
+func (c *commit) run(ctx context.Context) error {
+	defer c.beat.stop()
+	if err := c.prewrite(ctx); err != nil {
+		c.cleanUp()
+		return err
+	}
+	if c.primary < 0 {
+		return nil
+	}
+	ts, err := c.e.pd.Timestamp(ctx)
+	if err != nil {
+		c.cleanUp()
+		return err
+	}
+	ts, rest, err := c.commitPrimary(ctx, ts)
+	if err != nil {
+		var unknown *router.Undetermined
+		if errors.As(err, &unknown) {
+			return &Undetermined{Primary: slices.Clone(c.primaryKey()), StartTS: c.start, Err: err}
+		}
+		c.cleanUp()
+		return err
+	}
+	c.t.commitTS.Store(ts)
+	c.beat.stop()
+	c.commitRest(ts, rest)
+	return nil
+}
+
+// commitPrimary commits the primary key, with those of the same request and region. It
+// returns the commit timestamp and the mutations that remain.
+func (c *commit) commitPrimary(ctx context.Context, ts uint64) (uint64, []int, error) {
+	call := c.call(ctx, commitFor)
+	call.Decides = true
+	index, at := c.primeAt, c.at
+	for {
+		req := c.commitRequest(ts, index, kvrpcpb.CommitRole_Primary)
+		resp, err := send[*kvrpcpb.CommitResponse](ctx, c.e, call, at, req)
+		if errors.Is(err, router.ErrRegionChanged) {
+			if at, err = c.e.router.Locate(ctx, call, c.primaryKey()); err != nil {
+				return 0, nil, lostOr(call, err)
+			}
+			index = c.within(index, at)
+			continue
+		}
+		if err != nil {
+			return 0, nil, lostOr(call, err)
+		}
+		switch ke := resp.GetError(); {
+		case ke == nil:
+			return ts, c.without(index), nil
+		case ke.GetCommitTsExpired() != nil:
+			// A reader was told that the transaction commits later. No copy of the
+			// request can succeed any more, so that what was lost before is settled.
+			call = settled(call)
+			if ts, err = c.laterTS(ctx, ke.GetCommitTsExpired()); err != nil {
+				return 0, nil, err
+			}
+		case ke.GetTxnLockNotFound() != nil:
+			return 0, nil, keyError(call, c.start, ke) // rolled back: definitive, too
+		default:
+			// In words only, and that may be an internal timeout of a write that was
+			// under way.
+			return 0, nil, call.Undetermined(keyError(call, c.start, ke))
+		}
+	}
+}
+
+// lostOr is the error of a call that ends with err: unknown, if an answer was lost.
+func lostOr(call *router.Call, err error) error {
+	var unknown *router.Undetermined
+	if call.Lost() && !errors.As(err, &unknown) {
+		return call.Undetermined(err)
+	}
+	return err
+}
+
+// settled is the rest of a call that has had a definitive answer: what was lost before
+// does not matter to it, its pace goes on.
+func settled(call *router.Call) *router.Call {
+	next := call.Part()
+	next.Retry = call.Retry
+	return next
+}
+
+// laterTS returns a new commit timestamp.
+func (c *commit) laterTS(ctx context.Context, expired *kvrpcpb.CommitTsExpired) (uint64, error) {
+	limit := expired.GetAttemptedCommitTs() + uint64(maxPush.Milliseconds())<<18
+	if expired.GetMinCommitTs() > limit {
+		return 0, &Aborted{StartTS: c.start, Why: "its commit was pushed more than an hour ahead"}
+	}
+	return c.e.pd.Timestamp(ctx)
+}
+
+// within returns the mutations that a region holds, the primary first.
+func (c *commit) within(index []int, at *region.Region) []int {
+	held := c.e.codec.WireRange(at.Range)
+	out := []int{c.primary}
+	for _, i := range index {
+		if i != c.primary && held.Contains(c.muts.keys[i]) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// without returns the mutations that leave locks and are not among those.
+func (c *commit) without(index []int) []int {
+	done := make([]bool, c.muts.len())
+	for _, i := range index {
+		done[i] = true
+	}
+	var rest []int
+	for i := range c.muts.keys {
+		if !done[i] && c.muts.locks(i) {
+			rest = append(rest, i)
+		}
+	}
+	return rest
+}
+
+func (c *commit) commitRequest(ts uint64, index []int, role kvrpcpb.CommitRole) *kvrpcpb.CommitRequest {
+	return &kvrpcpb.CommitRequest{
+		Context:       &kvrpcpb.Context{},
+		StartVersion:  c.start,
+		CommitVersion: ts,
+		Keys:          pick(c.muts.keys, index),
+		PrimaryKey:    c.primaryKey(),
+		CommitRole:    role,
+	}
+}
+
+// call returns a call of the commit.
+func (c *commit) call(ctx context.Context, budget time.Duration) *router.Call {
+	call := c.e.call(ctx, c.op, c.t.opts.Read.CallOptions, budget)
+	call.Timeout = writeTimeout
+	return call
+}
+
+// owed runs fn on batches of mutations, in the background and until it is done or the
+// client has closed. Whatever is left undone others will do.
+func (c *commit) owed(name string, index []int, fn func(ctx context.Context, call *router.Call, part router.Group) error) {
+	if len(index) == 0 {
+		return
+	}
+	c.e.tasks.Go(name, func(ctx context.Context) {
+		call := &router.Call{
+			Op: c.op, Codec: c.e.codec, Resend: true, Owed: true, Timeout: writeTimeout,
+			Priority: c.t.opts.Read.Priority, RetryFor: owedFor,
+		}
+		if err := c.eachPart(ctx, call, owedParallel, index, fn); err != nil {
+			c.e.log.LogAttrs(ctx, slog.LevelWarn, name+" not done", slog.Uint64("start_ts", c.start), slog.Any("error", err))
+		}
+	})
+}
+
+// eachPart runs fn on batches of mutations, each of one region, and again on those of
+// changed regions.
+func (c *commit) eachPart(ctx context.Context, call *router.Call, parallel int, index []int, fn func(context.Context, *router.Call, router.Group) error) error {
+	groups, err := c.group(ctx, call, index)
+	if err != nil {
+		return err
+	}
+	parts := c.muts.keyBatches(groups)
+	return task.Each(ctx, parallel, len(parts), func(ctx context.Context, i int) error {
+		part := call.Part()
+		err := fn(ctx, part, parts[i])
+		if errors.Is(err, router.ErrRegionChanged) {
+			return c.eachPart(ctx, part, 1, parts[i].Index, fn)
+		}
+		return err
+	})
+}
+
+// group sorts mutations by region.
+func (c *commit) group(ctx context.Context, call *router.Call, index []int) ([]router.Group, error) {
+	groups, err := c.e.router.Group(ctx, call, pick(c.muts.keys, index))
+	if err != nil {
+		return nil, err
+	}
+	for i := range groups {
+		groups[i].Index = pick(index, groups[i].Index)
+	}
+	return groups, nil
+}
+
+// commitRest commits the other keys. The transaction has committed: nobody needs to
+// wait.
+func (c *commit) commitRest(ts uint64, rest []int) {
+	c.owed("commit secondaries", rest, func(ctx context.Context, call *router.Call, p router.Group) error {
+		req := c.commitRequest(ts, p.Index, kvrpcpb.CommitRole_Secondary)
+		resp, err := send[*kvrpcpb.CommitResponse](ctx, c.e, call, p.Region, req)
+		if err == nil && resp.GetError() != nil {
+			err = keyError(call, c.start, resp.GetError())
+		}
+		return err
+	})
+}
+
+// cleanUp rolls back what may have been locked by a transaction that certainly did not
+// commit. The rollback records keep copies of its requests that come late from locking
+// again.
+func (c *commit) cleanUp() {
+	c.beat.stop()
+	slices.Sort(c.locked)
+	c.owed("roll back", slices.Compact(c.locked), func(ctx context.Context, call *router.Call, p router.Group) error {
+		req := &kvrpcpb.BatchRollbackRequest{
+			Context: &kvrpcpb.Context{}, StartVersion: c.start, Keys: pick(c.muts.keys, p.Index),
+		}
+		resp, err := send[*kvrpcpb.BatchRollbackResponse](ctx, c.e, call, p.Region, req)
+		if err == nil && resp.GetError() != nil {
+			err = keyError(call, c.start, resp.GetError())
+		}
+		return err
+	})
+}

@@ -1,0 +1,125 @@
+// Package txn reads and writes transactional data: snapshots, and optimistic
+// transactions committed in two phases (Percolator).
+package txn
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/backoff"
+	"github.com/tikv-go/tikv/internal/codec"
+	"github.com/tikv-go/tikv/internal/lock"
+	"github.com/tikv-go/tikv/internal/region"
+	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/internal/transport"
+)
+
+// PD is what the engine needs of a *pd.Client.
+type PD interface {
+	Timestamp(ctx context.Context) (uint64, error)
+	RecentTimestamp(ctx context.Context, maxAge time.Duration) (uint64, error)
+	GCState(ctx context.Context, keyspaceID uint32) (txnSafePoint, gcSafePoint uint64, err error)
+}
+
+// Router is what the engine needs of a *router.Router.
+type Router interface {
+	lock.Router
+	LocateEnd(ctx context.Context, call *router.Call, key []byte) (*region.Region, error)
+}
+
+// Config is what an Engine works with.
+type Config struct {
+	PD     PD
+	Router Router
+	Codec  codec.Codec
+	Tasks  *task.Group // what is owed to finished transactions runs here
+	Logger *slog.Logger
+}
+
+// Engine is the transactions of one client. It is safe for concurrent use.
+type Engine struct {
+	pd     PD
+	router Router
+	codec  codec.Codec
+	tasks  *task.Group
+	log    *slog.Logger
+	locks  *lock.Resolver
+	safe   safePoint
+}
+
+// New returns an engine.
+func New(cfg Config) *Engine {
+	e := &Engine{pd: cfg.PD, router: cfg.Router, codec: cfg.Codec, tasks: cfg.Tasks, log: cfg.Logger}
+	e.locks = lock.New(lock.Config{Router: cfg.Router, Clock: cfg.PD, Tasks: cfg.Tasks, Logger: cfg.Logger})
+	return e
+}
+
+// CallOptions are what a view says about all its calls.
+type CallOptions struct {
+	Priority kvrpcpb.CommandPri
+	RetryFor time.Duration // 0: the default
+}
+
+// The budgets of calls without a deadline (client-go's, facts section 11).
+const (
+	readFor     = 20 * time.Second
+	prewriteFor = 40 * time.Second
+	commitFor   = 40 * time.Second
+	owedFor     = 41 * time.Second
+)
+
+// call returns a call that may be sent again, whatever becomes of its answers.
+func (e *Engine) call(ctx context.Context, op string, o CallOptions, budget time.Duration) *router.Call {
+	if o.RetryFor > 0 {
+		budget = o.RetryFor
+	}
+	return &router.Call{
+		Op: op, Codec: e.codec, Resend: true, Priority: o.Priority,
+		RetryFor: budget, Retry: backoff.For(ctx, budget),
+	}
+}
+
+// send sends req to a region and returns the answer, or ErrRegionChanged.
+func send[R transport.Response](ctx context.Context, e *Engine, call *router.Call, to *region.Region, req transport.Request) (R, error) {
+	var none R
+	resp, err := e.router.Send(ctx, call, to, req)
+	if err != nil {
+		return none, err
+	}
+	answer, ok := resp.(R)
+	if !ok {
+		return none, &router.Refused{Op: call.Op, RegionID: to.ID, Message: "an answer of another kind"}
+	}
+	return answer, nil
+}
+
+// sendKey sends req, which concerns one key, to where the key is.
+func sendKey[R transport.Response](ctx context.Context, e *Engine, call *router.Call, key []byte, req transport.Request) (R, error) {
+	for {
+		at, err := e.router.Locate(ctx, call, key)
+		if err != nil {
+			var none R
+			return none, err
+		}
+		resp, err := send[R](ctx, e, call, at, req)
+		if errors.Is(err, router.ErrRegionChanged) {
+			continue
+		}
+		return resp, err
+	}
+}
+
+// await waits for a lock to go, at most as long as it lives.
+func (e *Engine) await(ctx context.Context, call *router.Call, kind backoff.Kind, l lock.Lock, limit time.Duration) error {
+	call.Note(router.Attempt{Reason: router.Lock, Err: &Locked{Lock: l}})
+	d := call.Retry.Next(kind)
+	if limit > 0 {
+		d = min(d, limit)
+	}
+	return e.router.Wait(ctx, call, backoff.Kind{Name: kind.Name, Base: d, Cap: d})
+}

@@ -1,0 +1,88 @@
+package txn
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/tikv-go/tikv/internal/router"
+)
+
+const (
+	// safePointAge is how long a safe point counts as fresh.
+	safePointAge = 10 * time.Second
+	// safePointMaxAge is how long one is good at all. Data behind the safe point go
+	// no sooner than 100 s after it was set (client-go tikv/kv.go).
+	safePointMaxAge = 90 * time.Second
+	// safePointWait bounds one fetch.
+	safePointWait = 10 * time.Second
+)
+
+// safePoint is the transactional safe point, fetched in the background while there are
+// reads and not else.
+type safePoint struct {
+	mu      sync.Mutex
+	value   uint64
+	at      time.Time     // when value was fetched; zero: never
+	running chan struct{} // closed when the fetch that runs has ended
+	err     error         // of the last fetch
+}
+
+// touch starts a fetch if it is time.
+func (e *Engine) touch() {
+	s := &e.safe
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running != nil || !s.at.IsZero() && time.Since(s.at) < safePointAge {
+		return
+	}
+	done := make(chan struct{})
+	if e.tasks.Go("safe point", func(ctx context.Context) { e.fetchSafePoint(ctx, done) }) {
+		s.running = done
+	}
+}
+
+func (e *Engine) fetchSafePoint(ctx context.Context, done chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, safePointWait)
+	defer cancel()
+	at := time.Now()
+	value, _, err := e.pd.GCState(ctx, e.codec.KeyspaceID())
+	s := &e.safe
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err = err; err == nil {
+		s.value, s.at = max(s.value, value), at
+	}
+	s.running = nil
+	close(done)
+}
+
+// checkSafe reports a read as of ts whose data may be gone. It is called when the read
+// has been answered: it is the safe point of then that counts.
+func (e *Engine) checkSafe(ctx context.Context, ts uint64) error {
+	s := &e.safe
+	for first := true; ; first = false {
+		s.mu.Lock()
+		value, at, running, err := s.value, s.at, s.running, s.err
+		s.mu.Unlock()
+		switch {
+		case ts < value:
+			return &TooOld{ReadTS: ts, SafePoint: value}
+		case !at.IsZero() && time.Since(at) < safePointMaxAge:
+			return nil
+		case running == nil && !first:
+			if err == nil {
+				err = router.ErrClosed // nothing is started any more
+			}
+			return err
+		case running == nil:
+			e.touch()
+			continue
+		}
+		select {
+		case <-running:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package txn
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/backoff"
+	"github.com/tikv-go/tikv/internal/lock"
+	"github.com/tikv-go/tikv/internal/router"
+)
+
+// Latest is the read timestamp of a view of the newest data.
+const Latest = math.MaxUint64
+
+// ReadOptions are how a view reads.
+type ReadOptions struct {
+	CallOptions
+	Isolation   kvrpcpb.IsolationLevel
+	NoFillCache bool
+}
+
+// Snapshot is a view of the data at one timestamp, or of the newest. It is immutable
+// but for what it learns, and safe for concurrent use.
+type Snapshot struct {
+	e    *Engine
+	ts   uint64
+	opts ReadOptions
+	seen *seen
+}
+
+// Snapshot returns a view as of ts. Unless issued, ts need not be of the past: the
+// first read will find out.
+func (e *Engine) Snapshot(ts uint64, issued bool, o ReadOptions) *Snapshot {
+	s := &Snapshot{e: e, ts: ts, opts: o, seen: &seen{}}
+	s.seen.past.Store(issued || ts == Latest)
+	return s
+}
+
+// With returns the same view with other options.
+func (s *Snapshot) With(o ReadOptions) *Snapshot {
+	return &Snapshot{e: s.e, ts: s.ts, opts: o, seen: s.seen}
+}
+
+// Options are the view's.
+func (s *Snapshot) Options() ReadOptions { return s.opts }
+
+// TS is the view's timestamp.
+func (s *Snapshot) TS() uint64 { return s.ts }
+
+// seen is what a view has learned: it holds for the view's timestamp alone.
+type seen struct {
+	past atomic.Bool // the timestamp has been issued
+
+	mu      sync.Mutex
+	ignore  []uint64 // start timestamps whose locks hide nothing; replaced, never changed
+	through []uint64 // start timestamps whose locks are to be read through
+}
+
+// maxSeen bounds each list; the oldest go first. They only save work.
+const maxSeen = 1024
+
+func (s *seen) lists() (ignore, through []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ignore, s.through
+}
+
+// learn adds to the lists, and reports whether anything was new.
+func (s *seen) learn(v lock.Verdict) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := add(&s.ignore, v.Ignore)
+	b := add(&s.through, v.Through)
+	return a || b
+}
+
+func add(list *[]uint64, more []uint64) bool {
+	var fresh []uint64
+	for _, ts := range more {
+		if !slices.Contains(*list, ts) {
+			fresh = append(fresh, ts)
+		}
+	}
+	if len(fresh) == 0 {
+		return false
+	}
+	grown := slices.Concat(*list, fresh)
+	*list = grown[max(0, len(grown)-maxSeen):]
+	return true
+}
+
+// context is that of one read request.
+func (s *Snapshot) context() *kvrpcpb.Context {
+	ignore, through := s.seen.lists()
+	return &kvrpcpb.Context{
+		IsolationLevel: s.opts.Isolation,
+		NotFillCache:   s.opts.NoFillCache,
+		ResolvedLocks:  ignore,
+		CommittedLocks: through,
+	}
+}
+
+// begin starts a read. A timestamp that PD has not issued may not reach TiKV, which
+// would have to serve reads and commits above it from then on.
+func (s *Snapshot) begin(ctx context.Context, op string) (*router.Call, error) {
+	if !s.seen.past.Load() {
+		if err := s.e.Issued(ctx, s.ts); err != nil {
+			return nil, err
+		}
+		s.seen.past.Store(true)
+	}
+	if s.ts != Latest {
+		s.e.touch()
+	}
+	return s.e.call(ctx, op, s.opts.CallOptions, readFor), nil
+}
+
+// check refuses what was read behind the safe point.
+func (s *Snapshot) check(ctx context.Context) error {
+	if s.ts == Latest {
+		return nil
+	}
+	return s.e.checkSafe(ctx, s.ts)
+}
+
+// meet deals with locks that a read met: when it returns the read may be sent again.
+func (s *Snapshot) meet(ctx context.Context, call *router.Call, locks []lock.Lock, settle bool) error {
+	v, err := s.e.locks.ForRead(ctx, call, lock.Reader{TS: s.ts, Settle: settle}, locks)
+	if err != nil {
+		return err
+	}
+	news := s.seen.learn(v)
+	switch {
+	case v.Live != nil:
+		return s.e.await(ctx, call, backoff.LockRead, *v.Live, v.Wait)
+	case !news:
+		// The server was told, and reports the lock all the same: it can not look
+		// behind it. The lock is on its way out.
+		return s.e.await(ctx, call, backoff.LockRead, locks[0], 0)
+	}
+	return nil
+}
+
+// Value is what a key holds.
+type Value struct {
+	Bytes    []byte // nil: absent
+	CommitTS uint64 // if asked for
+}
+
+// present makes an empty value one that is not nil: protobuf does not tell them apart.
+func present(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
+// Get returns the value of key, or ErrNotFound.
+func (s *Snapshot) Get(ctx context.Context, op string, key []byte) ([]byte, error) {
+	call, err := s.begin(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		req := &kvrpcpb.GetRequest{Context: s.context(), Key: key, Version: s.ts}
+		resp, err := sendKey[*kvrpcpb.GetResponse](ctx, s.e, call, key, req)
+		if err != nil {
+			return nil, err
+		}
+		switch ke := resp.GetError(); {
+		case ke.GetLocked() != nil:
+			if err := s.meet(ctx, call, lock.FromProto(ke.GetLocked()), false); err != nil {
+				return nil, err
+			}
+			continue
+		case ke != nil:
+			return nil, keyError(call, s.ts, ke)
+		}
+		if err := s.check(ctx); err != nil {
+			return nil, err
+		}
+		if resp.GetNotFound() {
+			return nil, ErrNotFound
+		}
+		return present(resp.GetValue()), nil
+	}
+}
+
+// Issued returns a *Future if PD has not issued ts yet.
+func (e *Engine) Issued(ctx context.Context, ts uint64) error {
+	now, err := e.pd.RecentTimestamp(ctx, math.MaxInt64)
+	if err == nil && now < ts {
+		now, err = e.pd.Timestamp(ctx)
+	}
+	switch {
+	case err != nil:
+		return err
+	case now < ts:
+		return &Future{TS: ts, Now: now}
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package txn
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/membuf"
+)
+
+// Options are how a transaction works.
+type Options struct {
+	Read              ReadOptions
+	MaxKeys, MaxBytes int // 0: no limit
+}
+
+// Txn is an optimistic transaction: a snapshot and a buffer of writes. Its calls are
+// admitted by its guard, so that it may be used, though not usefully, by several
+// goroutines at once.
+type Txn struct {
+	guard guard
+	e     *Engine
+	snap  *Snapshot
+	opts  Options
+	age   time.Duration // of the start timestamp when the transaction began
+	begun time.Time
+
+	buf      membuf.Buffer
+	len      atomic.Int64 // of buf, for those who ask at any time
+	size     atomic.Int64
+	commitTS atomic.Uint64
+}
+
+// Begin starts a transaction at start, which was issued age ago.
+func (e *Engine) Begin(start uint64, age time.Duration, o Options) *Txn {
+	return &Txn{e: e, snap: e.Snapshot(start, true, o.Read), opts: o, age: max(age, 0), begun: time.Now()}
+}
+
+// StartTS is the timestamp as of which the transaction reads.
+func (t *Txn) StartTS() uint64 { return t.snap.ts }
+
+// CommitTS is the timestamp at which it committed, or 0.
+func (t *Txn) CommitTS() uint64 { return t.commitTS.Load() }
+
+// Snapshot is what the transaction reads without its writes.
+func (t *Txn) Snapshot() *Snapshot { return t.snap }
+
+// Ended reports whether the transaction has ended.
+func (t *Txn) Ended() bool { return t.guard.ended() }
+
+// Len is the number of keys in the buffer.
+func (t *Txn) Len() int { return int(t.len.Load()) }
+
+// Size is the bytes of keys and values in the buffer.
+func (t *Txn) Size() int { return int(t.size.Load()) }
+
+// uptime is how long ago the start timestamp was issued.
+func (t *Txn) uptime() time.Duration { return t.age + time.Since(t.begun) }
+
+// Get returns the value of key as the transaction sees it, or ErrNotFound. It belongs
+// to the caller.
+func (t *Txn) Get(ctx context.Context, op string, key []byte) ([]byte, error) {
+	if err := t.guard.read(); err != nil {
+		return nil, err
+	}
+	defer t.guard.endRead()
+	switch e, _ := t.buf.Get(key); e.Op {
+	case membuf.Put:
+		return append([]byte{}, e.Value...), nil
+	case membuf.Delete:
+		return nil, ErrNotFound
+	}
+	return t.snap.Get(ctx, op, key)
+}
+
+// BatchGet returns the values of keys in their order as the transaction sees them.
+func (t *Txn) BatchGet(ctx context.Context, op string, wanted [][]byte, versions bool) ([]Value, error) {
+	if err := t.guard.read(); err != nil {
+		return nil, err
+	}
+	defer t.guard.endRead()
+	out := make([]Value, len(wanted))
+	var (
+		ask [][]byte
+		at  []int
+	)
+	for i, key := range wanted {
+		switch e, _ := t.buf.Get(key); e.Op {
+		case membuf.Put:
+			out[i].Bytes = append([]byte{}, e.Value...)
+		case membuf.None:
+			ask, at = append(ask, key), append(at, i)
+		}
+	}
+	got, err := t.snap.BatchGet(ctx, op, ask, versions)
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range got {
+		out[at[i]] = v
+	}
+	return out, nil
+}
+
+// Put buffers a write. With absent the key must have no value, as the transaction sees
+// it: what it has written itself is known at once, the rest when it commits.
+func (t *Txn) Put(key, value []byte, absent bool) error {
+	return t.change(key, len(value), func(e membuf.Entry) error {
+		claim, err := claim(e, key, absent)
+		if err != nil {
+			return err
+		}
+		t.buf.Put(key, value, claim)
+		return nil
+	})
+}
+
+// Delete buffers a deletion.
+func (t *Txn) Delete(key []byte) error {
+	return t.change(key, 0, func(membuf.Entry) error {
+		t.buf.Delete(key)
+		return nil
+	})
+}
+
+// CheckAbsent claims that key has no value, as the transaction sees it.
+func (t *Txn) CheckAbsent(key []byte) error {
+	return t.change(key, -1, func(e membuf.Entry) error {
+		claim, err := claim(e, key, true)
+		if err != nil {
+			return err
+		}
+		t.buf.Mark(key, claim)
+		return nil
+	})
+}
+
+// claim returns the flag that makes the commit fail if the key has a value. A key that
+// the transaction itself deleted has none.
+func claim(e membuf.Entry, key []byte, absent bool) (membuf.Flags, error) {
+	switch {
+	case !absent || e.Op == membuf.Delete:
+		return 0, nil
+	case e.Op == membuf.Put:
+		return 0, &Exists{Key: append([]byte{}, key...)}
+	}
+	return membuf.Absent, nil
+}
+
+// Lock makes keys be locked at commit, written or not.
+func (t *Txn) Lock(wanted [][]byte) error {
+	if err := t.guard.write(); err != nil {
+		return err
+	}
+	defer t.guard.endWrite()
+	var added membuf.Buffer // the distinct keys that are new
+	for _, key := range wanted {
+		if _, ok := t.buf.Get(key); !ok {
+			added.Mark(key, membuf.Locked)
+		}
+	}
+	if err := t.fits(t.buf.Len()+added.Len(), t.buf.Size()+added.Size()); err != nil {
+		return err
+	}
+	for _, key := range wanted {
+		t.buf.Mark(key, membuf.Locked)
+	}
+	t.count()
+	return nil
+}
+
+// change lets fn change the buffer if the result is within the transaction's limits:
+// key will have a value of size bytes, or, if that is negative, the one it has.
+func (t *Txn) change(key []byte, size int, fn func(membuf.Entry) error) error {
+	if err := t.guard.write(); err != nil {
+		return err
+	}
+	defer t.guard.endWrite()
+	e, ok := t.buf.Get(key)
+	n, bytes := t.buf.Len(), t.buf.Size()
+	if !ok {
+		n, bytes = n+1, bytes+len(key)
+	}
+	if size >= 0 {
+		bytes += size - len(e.Value)
+	}
+	if err := t.fits(n, bytes); err != nil {
+		return err
+	}
+	err := fn(e)
+	t.count()
+	return err
+}
+
+func (t *Txn) fits(n, bytes int) error {
+	switch {
+	case t.opts.MaxKeys > 0 && n > t.opts.MaxKeys:
+		return &TooLarge{What: "keys", Size: n, Limit: t.opts.MaxKeys}
+	case t.opts.MaxBytes > 0 && bytes > t.opts.MaxBytes && bytes > t.buf.Size():
+		return &TooLarge{What: "bytes", Size: bytes, Limit: t.opts.MaxBytes}
+	}
+	return nil
+}
+
+func (t *Txn) count() {
+	t.len.Store(int64(t.buf.Len()))
+	t.size.Store(int64(t.buf.Size()))
+}
+
+// Rollback ends the transaction. An optimistic one that was not committed has nothing
+// in the cluster.
+func (t *Txn) Rollback() error {
+	if err := t.guard.write(); err != nil {
+		if err == ErrDone {
+			return nil
+		}
+		return err
+	}
+	t.guard.finish()
+	t.guard.endWrite()
+	return nil
+}
+
+// Abandon ends the transaction whatever its other calls do: they end by themselves.
+func (t *Txn) Abandon() { t.guard.finish() }
+
+// Pages returns the pages of a range as the transaction sees it, with the writes made
+// before now.
+func (t *Txn) Pages(op string, r keys.Range, o ScanOptions) (*MergedPages, error) {
+	if err := t.guard.read(); err != nil {
+		return nil, err
+	}
+	defer t.guard.endRead()
+	return newMergedPages(t, t.buf.Freeze(), op, r, o), nil
+}

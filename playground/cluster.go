@@ -1,0 +1,300 @@
+// Package playground is a TiKV cluster in this process: PD and stores that speak the
+// real protocol, over loopback TCP or an in-memory network that also works inside
+// testing/synctest.
+//
+// There is one storage engine behind all stores and no Raft: a write is applied once,
+// the peers of a region are equal, and a region has a leader as long as a majority of
+// its peers' stores runs. Everything that a client sees of regions, leaders, epochs and
+// of their errors follows TiKV's rules.
+package playground
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/keyspacepb"
+	"github.com/pingcap/kvproto/pkg/metapb"
+
+	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/playground/internal/count"
+	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/meta"
+	"github.com/tikv-go/tikv/playground/internal/pdserver"
+	"github.com/tikv-go/tikv/playground/internal/rawkv"
+	"github.com/tikv-go/tikv/playground/internal/serve"
+	"github.com/tikv-go/tikv/playground/internal/storage"
+	"github.com/tikv-go/tikv/playground/internal/store"
+	"github.com/tikv-go/tikv/playground/internal/topology"
+	"github.com/tikv-go/tikv/playground/internal/tso"
+	"github.com/tikv-go/tikv/playground/internal/vnet"
+)
+
+// Cluster is a running cluster. All its methods may be called at any time and take
+// effect before they return; an unknown id or node is an error.
+type Cluster struct {
+	id      uint64
+	api     APIVersion
+	logger  *slog.Logger
+	network *vnet.Network // nil: TCP
+	engine  storage.Engine
+	topo    *topology.Topology
+	pd      *pdserver.PD
+	stores  []*store.Store
+	faults  *fault.Set
+	counter *count.Counter
+	shift   atomic.Int64 // of the clock
+	root    *task.Group  // of the servers' lives
+
+	mu     sync.Mutex // one change of the nodes' states at a time
+	paused map[Node]bool
+	closed bool
+}
+
+// Start starts a cluster: one PD member, three stores, API V1, in memory, unless told
+// otherwise. It returns when every region has a leader. ctx bounds the start alone.
+func Start(ctx context.Context, opts ...Option) (*Cluster, error) {
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	engine := storage.NewMemory()
+	if cfg.dir != "" {
+		if engine, err = storage.OpenDir(cfg.dir, cfg.fsync); err != nil {
+			return nil, fmt.Errorf("playground: %w", err)
+		}
+	}
+	c := &Cluster{
+		logger: cfg.logger, engine: engine, counter: new(count.Counter),
+		faults: fault.NewSet(cfg.seed), paused: make(map[Node]bool), root: task.Root(ctx),
+	}
+	if !cfg.tcp {
+		c.network = vnet.New()
+	}
+	if err := c.start(ctx, cfg); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context, cfg *config) error {
+	m := meta.New(c.engine)
+	if err := c.shape(m, cfg); err != nil {
+		return err
+	}
+	alloc := tso.New(c.Now, m.Number("tso"), func(bound uint64) error { return m.SetNumber("tso", bound) })
+	var err error
+	c.pd, err = pdserver.New(pdserver.Config{
+		ClusterID: c.id, Meta: m, Topology: c.topo, TSO: alloc, Faults: c.faults, Counter: c.counter,
+		Now: c.Now, Store: c.storeMeta, UserKey: c.api.userOf,
+	})
+	if err != nil {
+		return err
+	}
+	c.makeNodes(cfg, alloc)
+	for _, m := range c.pd.Members() {
+		if err := m.Server().Start(ctx); err != nil {
+			return err
+		}
+		c.pd.SetAlive(m, true)
+	}
+	for _, s := range c.stores {
+		if err := s.Server().Start(ctx); err != nil {
+			return err
+		}
+	}
+	c.logger.Info("cluster started", slog.Any("pd", c.PD()), slog.Int("stores", len(c.stores)), slog.String("api", c.api.String()))
+	return nil
+}
+
+// shape makes the cluster's id, API version and regions, or takes those that the
+// directory has.
+func (c *Cluster) shape(m *meta.Store, cfg *config) error {
+	shape, found, err := m.Shape()
+	if err != nil {
+		return err
+	}
+	if found {
+		return c.reopen(m, shape, cfg)
+	}
+	c.api = cfg.api
+	if len(cfg.keyspaces) > 0 && !cfg.apiSet {
+		return fmt.Errorf("playground: keyspaces need APIV2, the cluster has %v", cfg.api)
+	}
+	random := rand.New(rand.NewPCG(cfg.seed, 0x706c6179))
+	c.id = 7<<60 | random.Uint64()>>4 // as PD's: the time in the upper half, so above 2^62
+	c.topo = topology.New(m, cfg.stores)
+	var change meta.Change
+	change.Shape(meta.Shape{
+		Format: meta.Format, ClusterID: c.id, APIVersion: c.api.String(), Stores: cfg.stores, Members: cfg.members,
+	})
+	var bounds [][]byte
+	for id, name := range append([]string{defaultKeyspace}, cfg.keyspaces...) {
+		now := c.Now().Unix()
+		change.Keyspace(&keyspacepb.KeyspaceMeta{
+			Keyspace: &keyspacepb.KeyspaceMeta_Id{Id: uint32(id)}, Name: name, CreatedAt: now, StateChangedAt: now,
+		})
+		if c.api == APIV2 {
+			b := pdserver.KeyspaceBounds(uint32(id))
+			bounds = append(bounds, b[:]...)
+		}
+	}
+	for _, s := range cfg.split {
+		bounds = append(bounds, c.api.regionKey(s.mode, s.key))
+	}
+	return c.topo.Bootstrap(bounds, &change)
+}
+
+// reopen takes a directory's shape, which the options must not contradict.
+func (c *Cluster) reopen(m *meta.Store, shape meta.Shape, cfg *config) error {
+	api, ok := map[string]APIVersion{"v1": APIV1, "v1ttl": APIV1TTL, "v2": APIV2}[shape.APIVersion]
+	switch {
+	case !ok:
+		return fmt.Errorf("playground: the directory has API version %q, which this version does not know", shape.APIVersion)
+	case cfg.apiSet && cfg.api != api:
+		return fmt.Errorf("playground: the directory holds a cluster of API version %v, it cannot become one of %v", api, cfg.api)
+	case cfg.storesSet && cfg.stores != shape.Stores:
+		return fmt.Errorf("playground: the directory holds a cluster of %d stores, not of %d", shape.Stores, cfg.stores)
+	case cfg.membersSet && cfg.members != shape.Members:
+		return fmt.Errorf("playground: the directory holds a cluster of %d members of PD, not of %d", shape.Members, cfg.members)
+	}
+	known, err := m.Keyspaces()
+	if err != nil {
+		return err
+	}
+	for _, name := range cfg.keyspaces {
+		if !slices.ContainsFunc(known, func(k *keyspacepb.KeyspaceMeta) bool { return k.Name == name }) {
+			return fmt.Errorf("playground: the directory's cluster has no keyspace %q", name)
+		}
+	}
+	c.id, c.api = shape.ClusterID, api
+	cfg.stores, cfg.members = shape.Stores, shape.Members
+	c.topo = topology.New(m, shape.Stores)
+	found, err := c.topo.Load()
+	if err == nil && !found {
+		err = errors.New("playground: the directory has no regions: damaged")
+	}
+	return err
+}
+
+// makeNodes makes the servers, stopped.
+func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
+	for i := range cfg.members {
+		c.pd.AddMember(serve.Config{Listen: c.listen, Addr: c.address(cfg, i, fmt.Sprintf("198.18.0.%d:2379", i+1))})
+	}
+	raw := rawkv.New(c.engine, rawkv.Config{APIVersion: c.api.proto(), Now: c.Now, Timestamp: func() uint64 {
+		physical, logical, err := alloc.Next(1)
+		if err != nil { // the bound could not be saved: then neither can the write
+			return 0
+		}
+		return tso.Compose(physical, logical)
+	}})
+	for i := range cfg.stores {
+		id := uint64(i) + 1
+		c.stores = append(c.stores, store.New(store.Config{
+			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw,
+			Faults: c.faults, Counter: c.counter, Now: c.Now,
+		}, serve.Config{Listen: c.listen, Addr: c.address(cfg, cfg.members+i, fmt.Sprintf("198.18.%d.%d:20160", 1+id/250, 1+id%250))}))
+	}
+}
+
+// address is that of the i-th node: on TCP a port counted from the one that was asked
+// for, in memory one of the range that is set aside for tests of networks (RFC 2544).
+func (c *Cluster) address(cfg *config, i int, memory string) string {
+	switch {
+	case !cfg.tcp:
+		return memory
+	case cfg.port == 0:
+		return net.JoinHostPort(cfg.host, "0")
+	}
+	return net.JoinHostPort(cfg.host, strconv.Itoa(cfg.port+i))
+}
+
+func (c *Cluster) listen(addr string) (net.Listener, error) {
+	if c.network != nil {
+		return c.network.Listen(addr)
+	}
+	return net.Listen("tcp", addr)
+}
+
+// DialContext connects to an address of the cluster, over the cluster's network.
+func (c *Cluster) DialContext(ctx context.Context, addr string) (net.Conn, error) {
+	if c.network != nil {
+		return c.network.Dial(ctx, addr)
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+// storeMeta is a store as PD knows it.
+func (c *Cluster) storeMeta(id uint64) *metapb.Store {
+	s := c.store(id)
+	if s == nil {
+		return nil
+	}
+	addr := s.Server().Addr()
+	return &metapb.Store{
+		Id: id, Address: addr, PeerAddress: addr, StatusAddress: addr,
+		State: metapb.StoreState_Up, NodeState: metapb.NodeState_Serving, Version: "9.0.0",
+	}
+}
+
+func (c *Cluster) store(id uint64) *store.Store {
+	if id == 0 || id > uint64(len(c.stores)) {
+		return nil
+	}
+	return c.stores[id-1]
+}
+
+// Close stops every server, waits for their goroutines, and closes the storage. It may
+// be called again.
+func (c *Cluster) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil
+	}
+	c.closed = true
+	for _, s := range c.stores {
+		s.Server().Stop()
+	}
+	if c.pd != nil {
+		for _, m := range c.pd.Members() {
+			m.Server().Stop()
+		}
+	}
+	c.root.Close(errClosed)
+	return c.engine.Close()
+}
+
+// PD returns the addresses of PD's members.
+func (c *Cluster) PD() []string {
+	var addrs []string
+	for _, m := range c.pd.Members() {
+		addrs = append(addrs, m.Server().Addr())
+	}
+	return addrs
+}
+
+// ID is the cluster's.
+func (c *Cluster) ID() uint64 { return c.id }
+
+// APIVersion is the stores'.
+func (c *Cluster) APIVersion() APIVersion { return c.api }
+
+// Now is the cluster's clock: the process's, moved by Advance.
+func (c *Cluster) Now() time.Time { return time.Now().Add(time.Duration(c.shift.Load())) }
+
+// Advance moves the cluster's clock, forward or back. Timestamps never go back.
+func (c *Cluster) Advance(d time.Duration) { c.shift.Add(int64(d)) }

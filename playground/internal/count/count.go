@@ -1,0 +1,33 @@
+// Package count counts what a cluster's servers did.
+package count
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+)
+
+// Counter counts. The zero Counter is ready for use.
+type Counter struct {
+	Commits, Rollbacks, Conflicts, Starts atomic.Int64
+
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+// Call counts a request.
+func (c *Counter) Call(method string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.calls == nil {
+		c.calls = make(map[string]int)
+	}
+	c.calls[method]++
+}
+
+// Calls returns the requests by method.
+func (c *Counter) Calls() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.calls)
+}

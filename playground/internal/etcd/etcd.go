@@ -1,0 +1,194 @@
+// Package etcd answers the few calls of etcd's services that clients make to PD, with
+// messages read and written by hand, so that etcd is not linked. Fields are those of
+// etcd's api/etcdserverpb/rpc.proto and api/mvccpb/kv.proto.
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/tikv-go/tikv/playground/internal/serve"
+)
+
+// View is what there is to show.
+type View interface {
+	ClusterID() uint64
+	MemberID() uint64
+	Members() []Member
+	// Range returns the pairs of [start, end), of start alone if end is empty, and of
+	// all from start if end is a zero byte.
+	Range(start, end []byte) []KeyValue
+}
+
+// Member is a member of the etcd cluster.
+type Member struct {
+	ID                   uint64
+	Name                 string
+	PeerURLs, ClientURLs []string
+}
+
+// KeyValue is a pair.
+type KeyValue struct{ Key, Value []byte }
+
+// Revision is the one that all answers carry: there are no revisions here.
+const Revision = 1
+
+// InRange reports whether key is what a range request for start and end asks for.
+func InRange(key, start, end []byte) bool {
+	switch {
+	case len(end) == 0:
+		return bytes.Equal(key, start)
+	case len(end) == 1 && end[0] == 0:
+		return bytes.Compare(key, start) >= 0
+	}
+	return bytes.Compare(key, start) >= 0 && bytes.Compare(key, end) < 0
+}
+
+// Register adds the services to s, whose codec passes serve.Raw as it is.
+func Register(s *grpc.Server, v View) {
+	s.RegisterService(service("etcdserverpb.Cluster", "MemberList", memberList), v)
+	s.RegisterService(service("etcdserverpb.KV", "Range", kvRange), v)
+}
+
+// service describes a service of one unary method.
+func service(name, method string, answer func(View, []byte) ([]byte, error)) *grpc.ServiceDesc {
+	full := "/" + name + "/" + method
+	handler := func(srv any, ctx context.Context, dec func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+		req := new(serve.Raw)
+		if err := dec(req); err != nil {
+			return nil, err
+		}
+		handle := func(_ context.Context, req any) (any, error) {
+			resp, err := answer(srv.(View), *req.(*serve.Raw))
+			if err != nil {
+				return nil, status.Error(codes.InvalidArgument, err.Error())
+			}
+			return (*serve.Raw)(&resp), nil
+		}
+		if intercept == nil {
+			return handle(ctx, req)
+		}
+		return intercept(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: full}, handle)
+	}
+	return &grpc.ServiceDesc{
+		ServiceName: name, HandlerType: (*View)(nil),
+		Methods: []grpc.MethodDesc{{MethodName: method, Handler: handler}},
+	}
+}
+
+// ErrMessage is a request that is no protobuf message.
+var ErrMessage = errors.New("etcd: malformed request")
+
+// RangeRequest is the part of a range request that is used.
+type RangeRequest struct {
+	Key, End []byte
+	Limit    int64
+}
+
+// ParseRange reads a range request; fields that are not used are skipped.
+func ParseRange(b []byte) (RangeRequest, error) {
+	var r RangeRequest
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return r, ErrMessage
+		}
+		b = b[n:]
+		switch {
+		case (num == 1 || num == 2) && typ == protowire.BytesType:
+			v, n := protowire.ConsumeBytes(b)
+			if n < 0 {
+				return r, ErrMessage
+			}
+			if b = b[n:]; num == 1 {
+				r.Key = v
+			} else {
+				r.End = v
+			}
+		case num == 3 && typ == protowire.VarintType:
+			v, n := protowire.ConsumeVarint(b)
+			if n < 0 {
+				return r, ErrMessage
+			}
+			b, r.Limit = b[n:], int64(v)
+		default:
+			n := protowire.ConsumeFieldValue(num, typ, b)
+			if n < 0 {
+				return r, ErrMessage
+			}
+			b = b[n:]
+		}
+	}
+	return r, nil
+}
+
+func kvRange(v View, req []byte) ([]byte, error) {
+	r, err := ParseRange(req)
+	if err != nil {
+		return nil, err
+	}
+	all := v.Range(r.Key, r.End)
+	count := len(all)
+	more := r.Limit > 0 && int64(count) > r.Limit
+	if more {
+		all = all[:r.Limit]
+	}
+	out := appendHeader(nil, v)
+	for _, kv := range all {
+		var b []byte
+		b = appendBytes(b, 1, kv.Key)
+		b = appendVarint(b, 2, Revision)
+		b = appendVarint(b, 3, Revision)
+		b = appendVarint(b, 4, 1)
+		b = appendBytes(b, 5, kv.Value)
+		out = appendBytes(out, 2, b)
+	}
+	if more {
+		out = appendVarint(out, 3, 1)
+	}
+	return appendVarint(out, 4, uint64(count)), nil
+}
+
+func memberList(v View, _ []byte) ([]byte, error) {
+	out := appendHeader(nil, v)
+	for _, m := range v.Members() {
+		b := appendVarint(nil, 1, m.ID)
+		b = appendBytes(b, 2, []byte(m.Name))
+		for _, u := range m.PeerURLs {
+			b = appendBytes(b, 3, []byte(u))
+		}
+		for _, u := range m.ClientURLs {
+			b = appendBytes(b, 4, []byte(u))
+		}
+		out = appendBytes(out, 2, b)
+	}
+	return out, nil
+}
+
+func appendHeader(out []byte, v View) []byte {
+	h := appendVarint(nil, 1, v.ClusterID())
+	h = appendVarint(h, 2, v.MemberID())
+	h = appendVarint(h, 3, Revision)
+	h = appendVarint(h, 4, 1)
+	return appendBytes(out, 1, h)
+}
+
+func appendVarint(b []byte, num protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
+}
+
+func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
+	if len(v) == 0 {
+		return b
+	}
+	return protowire.AppendBytes(protowire.AppendTag(b, num, protowire.BytesType), v)
+}

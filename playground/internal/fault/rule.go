@@ -1,0 +1,298 @@
+// Package fault delays, holds, refuses and loses the requests that reach a cluster's
+// servers, as rules say.
+package fault
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Kind is what a node is.
+type Kind uint8
+
+// The kinds of node; Any is a rule's that does not ask.
+const (
+	Any Kind = iota
+	Store
+	Member
+)
+
+// Node is a party: a store by id, a member of PD by index.
+type Node struct {
+	Kind Kind
+	ID   uint64
+}
+
+// Call is a request that reached a node.
+type Call struct {
+	Method  string
+	Node    Node
+	Region  uint64
+	StartTS uint64
+	Mode    uint8 // of its keys, as the rules'; 0: neither
+	// Keys are the request's user keys; asked for only when a rule wants them.
+	Keys func() [][]byte
+}
+
+// Rule is a fault: which calls it is for, and what it does to them. See the fields of
+// playground.Fault, which these are.
+type Rule struct {
+	Method      string
+	Node        Node
+	Region      uint64
+	Mode        uint8
+	Key         []byte
+	StartTS     uint64
+	Skip, Times int
+	Chance      float64
+
+	Delay       time.Duration
+	Hold        bool
+	Before      func()
+	DropRequest bool
+	Duplicate   bool
+	RegionError uint8
+
+	After      func()
+	DropAnswer bool
+	Disconnect bool
+}
+
+// Injected is a rule at work.
+type Injected struct {
+	set  *Set
+	rule Rule
+
+	// Guarded by the set's lock.
+	seen, hits, waiting int
+	release             chan struct{}
+	removed             bool
+}
+
+// Set is the rules at work in a cluster.
+type Set struct {
+	active  atomic.Int32
+	dropped atomic.Int64
+
+	mu     sync.Mutex
+	rules  []*Injected
+	random *rand.Rand
+}
+
+// NewSet returns an empty set whose chances are drawn from seed.
+func NewSet(seed uint64) *Set {
+	return &Set{random: rand.New(rand.NewPCG(seed, 0x66617573))}
+}
+
+// Inject puts a rule to work, after those there are.
+func (s *Set) Inject(r Rule) *Injected {
+	r.Key = slices.Clone(r.Key)
+	i := &Injected{set: s, rule: r, release: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rules = append(s.rules, i)
+	s.active.Store(int32(len(s.rules)))
+	return i
+}
+
+// Hits is how many calls the rule was applied to.
+func (i *Injected) Hits() int {
+	i.set.mu.Lock()
+	defer i.set.mu.Unlock()
+	return i.hits
+}
+
+// Waiting is how many calls it holds or delays now.
+func (i *Injected) Waiting() int {
+	i.set.mu.Lock()
+	defer i.set.mu.Unlock()
+	return i.waiting
+}
+
+// Release lets the calls go on that are held now; later ones are held.
+func (i *Injected) Release() {
+	i.set.mu.Lock()
+	defer i.set.mu.Unlock()
+	i.letGo()
+}
+
+func (i *Injected) letGo() {
+	close(i.release)
+	i.release = make(chan struct{})
+}
+
+// Remove ends the rule and lets the calls go on that it holds.
+func (i *Injected) Remove() {
+	i.set.mu.Lock()
+	defer i.set.mu.Unlock()
+	if !i.removed {
+		i.removed = true
+		i.set.rules = slices.DeleteFunc(i.set.rules, func(o *Injected) bool { return o == i })
+		i.set.active.Store(int32(len(i.set.rules)))
+		i.letGo()
+	}
+}
+
+// Dropped is how many requests and answers were lost.
+func (s *Set) Dropped() int { return int(s.dropped.Load()) }
+
+// Active reports whether there is a rule at all.
+func (s *Set) Active() bool { return s.active.Load() > 0 }
+
+// ErrDropped means that the caller never hears; ErrDisconnect that its connection is
+// to be closed besides.
+var (
+	ErrDropped    = errors.New("fault: answer dropped")
+	ErrDisconnect = errors.New("fault: connection cut")
+)
+
+// match returns the rules that apply to c, in the order they were injected.
+func (s *Set) match(c *Call) []*Injected {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var hit []*Injected
+	for _, i := range s.rules {
+		if i.rule.wants(c) && i.turn() {
+			i.hits++
+			hit = append(hit, i)
+		}
+	}
+	return hit
+}
+
+// turn reports whether a call that the rule wants is one that it applies to.
+func (i *Injected) turn() bool {
+	r := &i.rule
+	i.seen++
+	return i.seen > r.Skip && (r.Times == 0 || i.hits < r.Times) && (r.Chance == 0 || i.set.random.Float64() < r.Chance)
+}
+
+func (r *Rule) wants(c *Call) bool {
+	switch {
+	case r.Method != "" && r.Method != c.Method,
+		r.Node.Kind != Any && r.Node != c.Node,
+		r.Region != 0 && r.Region != c.Region,
+		r.Mode != 0 && r.Mode != c.Mode,
+		r.StartTS != 0 && r.StartTS != c.StartTS:
+		return false
+	case r.Key == nil:
+		return true
+	}
+	return c.Keys != nil && slices.ContainsFunc(c.Keys(), func(k []byte) bool { return bytes.Equal(k, r.Key) })
+}
+
+// Do runs handle under the rules for c. ctx is the node's life. refuse makes the answer
+// that is a region error; nil where there is none such.
+func (s *Set) Do(ctx context.Context, c *Call, refuse func(kind uint8) any, handle func() any) (any, error) {
+	if !s.Active() {
+		return handle(), nil
+	}
+	hit := s.match(c)
+	var answer any
+	for _, i := range hit {
+		a, err := i.before(ctx, refuse, handle)
+		if err != nil {
+			return nil, err
+		}
+		if a != nil && answer == nil {
+			answer = a
+		}
+	}
+	if answer == nil {
+		answer = handle()
+	}
+	var lost error
+	for _, i := range hit {
+		if i.rule.After != nil {
+			i.rule.After()
+		}
+		switch {
+		case i.rule.Disconnect:
+			lost = ErrDisconnect
+		case i.rule.DropAnswer && lost == nil:
+			lost = ErrDropped
+		}
+	}
+	if lost != nil {
+		s.dropped.Add(1)
+		return nil, lost
+	}
+	return answer, nil
+}
+
+// before does what the rule says for before a call is handled, and returns the answer
+// that it gives instead, if it does.
+func (i *Injected) before(ctx context.Context, refuse func(uint8) any, handle func() any) (any, error) {
+	r := &i.rule
+	if r.Delay > 0 {
+		t := time.NewTimer(r.Delay)
+		defer t.Stop()
+		if err := i.wait(ctx, t.C, nil); err != nil {
+			return nil, err
+		}
+	}
+	if r.Hold {
+		if err := i.wait(ctx, nil, func() chan struct{} { return i.release }); err != nil {
+			return nil, err
+		}
+	}
+	if r.Before != nil {
+		r.Before()
+	}
+	if r.DropRequest {
+		i.set.dropped.Add(1)
+		return nil, ErrDropped
+	}
+	if r.Duplicate {
+		handle()
+	}
+	if r.RegionError != 0 && refuse != nil {
+		return refuse(r.RegionError), nil
+	}
+	return nil, nil
+}
+
+// wait waits for the timer, or for the rule's release.
+func (i *Injected) wait(ctx context.Context, timer <-chan time.Time, release func() chan struct{}) error {
+	s := i.set
+	var released chan struct{}
+	s.mu.Lock()
+	if release != nil {
+		if i.removed {
+			s.mu.Unlock()
+			return nil
+		}
+		released = release()
+	}
+	i.waiting++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		i.waiting--
+		s.mu.Unlock()
+	}()
+	select {
+	case <-timer:
+	case <-released:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// Waiting is what all rules hold or delay now.
+func (s *Set) Waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, i := range s.rules {
+		n += i.waiting
+	}
+	return n
+}

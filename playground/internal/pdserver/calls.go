@@ -1,0 +1,134 @@
+package pdserver
+
+import (
+	"context"
+	"errors"
+	"path"
+
+	"github.com/pingcap/kvproto/pkg/pdpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/tikv-go/tikv/playground/internal/fault"
+)
+
+// headed is a request that PD checks before all else.
+type headed interface{ GetHeader() *pdpb.RequestHeader }
+
+// check is PD's validateRoleInRequest: the role first, then the cluster id.
+func (m *Member) check(ctx context.Context, method string, h *pdpb.RequestHeader) error {
+	if !m.leads() {
+		if !followerReads(method) {
+			return status.Error(codes.Unavailable, "not leader")
+		}
+		if !followerAllowed(ctx) {
+			return status.Error(codes.Unavailable, "not leader and follower handling not allowed")
+		}
+	}
+	return m.checkCluster(h)
+}
+
+func (m *Member) checkCluster(h *pdpb.RequestHeader) error {
+	if id := h.GetClusterId(); id != m.pd.ClusterID {
+		return status.Errorf(codes.FailedPrecondition, "mismatch cluster id, need %d but got %d", m.pd.ClusterID, id)
+	}
+	return nil
+}
+
+// followerReads are the calls that a follower answers when told that it may.
+func followerReads(method string) bool {
+	switch method {
+	case "GetRegion", "GetPrevRegion", "GetRegionByID", "ScanRegions", "BatchScanRegions":
+		return true
+	}
+	return false
+}
+
+// followerAllowed looks for the metadata by which a client tells it (PD:
+// pkg/utils/grpcutil, FollowerHandleMetadataKey).
+func followerAllowed(ctx context.Context) bool {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return len(md.Get("pd-allow-follower-handle")) > 0
+}
+
+// unchecked are the calls that any member answers to anyone.
+func unchecked(method string) bool { return method == "GetMembers" || method == "GetClusterInfo" }
+
+// intercept puts every unary call through the checks and the faults.
+func (m *Member) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	method := path.Base(info.FullMethod)
+	m.pd.Counter.Call(method)
+	type result struct {
+		resp any
+		err  error
+	}
+	r, err := m.pd.Faults.Do(m.life(ctx), m.call(method, req), nil, func() any {
+		if h, ok := req.(headed); ok && !unchecked(method) {
+			if err := m.check(ctx, method, h.GetHeader()); err != nil {
+				return result{nil, err}
+			}
+		}
+		resp, err := handler(ctx, req)
+		return result{resp, err}
+	})
+	if err != nil {
+		return nil, m.lose(ctx, err)
+	}
+	return r.(result).resp, r.(result).err
+}
+
+// message handles one message of a stream under the faults; done is false when the
+// stream is to end with the error.
+func (m *Member) message(ctx context.Context, method string, req any, handle func() error) error {
+	m.pd.Counter.Call(method)
+	r, err := m.pd.Faults.Do(m.life(ctx), m.call(method, req), nil, func() any { return answered{handle} })
+	if err != nil {
+		return m.lose(ctx, err)
+	}
+	return r.(answered).send()
+}
+
+// answered is the answer of a message of a stream: sent when the faults let it pass.
+type answered struct{ send func() error }
+
+// call describes a request to the faults.
+func (m *Member) call(method string, req any) *fault.Call {
+	c := &fault.Call{Method: method, Node: fault.Node{Kind: fault.Member, ID: uint64(m.index)}}
+	switch q := req.(type) {
+	case *pdpb.GetRegionByIDRequest:
+		c.Region = q.GetRegionId()
+	case *pdpb.GetRegionRequest:
+		c.Keys = func() [][]byte { return m.userKeys([][]byte{q.GetRegionKey()}) }
+	case *pdpb.QueryRegionRequest:
+		if len(q.Ids) == 1 {
+			c.Region = q.Ids[0]
+		}
+		c.Keys = func() [][]byte { return append(m.userKeys(q.Keys), m.userKeys(q.PrevKeys)...) }
+	}
+	return c
+}
+
+func (m *Member) userKeys(regionKeys [][]byte) [][]byte {
+	var user [][]byte
+	for _, k := range regionKeys {
+		user = append(user, m.pd.UserKey(k))
+	}
+	return user
+}
+
+// lose ends a call whose answer a fault took: its caller hears nothing until it leaves,
+// or loses its connection.
+func (m *Member) lose(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, fault.ErrDisconnect):
+		m.server.Disconnect(ctx)
+	case errors.Is(err, fault.ErrDropped):
+		select {
+		case <-ctx.Done():
+		case <-m.life(ctx).Done():
+		}
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}

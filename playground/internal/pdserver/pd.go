@@ -1,0 +1,172 @@
+// Package pdserver is the cluster's placement driver: timestamps, regions, stores,
+// keyspaces, GC states, and the members that serve them. Its rules are PD's (tikv/pd,
+// server/grpc_service.go, pkg/utils/grpcutil, pkg/gc).
+package pdserver
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/keyspacepb"
+	"github.com/pingcap/kvproto/pkg/meta_storagepb"
+	"github.com/pingcap/kvproto/pkg/metapb"
+	"github.com/pingcap/kvproto/pkg/pdpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/tikv-go/tikv/playground/internal/count"
+	"github.com/tikv-go/tikv/playground/internal/etcd"
+	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/meta"
+	"github.com/tikv-go/tikv/playground/internal/serve"
+	"github.com/tikv-go/tikv/playground/internal/topology"
+	"github.com/tikv-go/tikv/playground/internal/tso"
+)
+
+// Config is what a PD stands on.
+type Config struct {
+	ClusterID uint64
+	Meta      *meta.Store
+	Topology  *topology.Topology
+	TSO       *tso.Allocator
+	Faults    *fault.Set
+	Counter   *count.Counter
+	Now       func() time.Time
+	// Store returns a store as PD knows it, nil for an unknown one.
+	Store func(id uint64) *metapb.Store
+	// RegionKey tells the user key of a region key, for faults by key.
+	UserKey func(regionKey []byte) []byte
+}
+
+// PD is what all members share: there is one truth, of which the leader answers.
+type PD struct {
+	Config
+	keyspaces keyspaces
+	gc        gcStates
+
+	mu      sync.RWMutex
+	members []*Member
+	leader  *Member // nil: none
+}
+
+// New returns a PD without members, with the keyspaces and GC states that were saved.
+func New(cfg Config) (*PD, error) {
+	pd := &PD{Config: cfg}
+	if err := pd.keyspaces.load(cfg.Meta); err != nil {
+		return nil, err
+	}
+	if err := pd.gc.load(cfg.Meta); err != nil {
+		return nil, err
+	}
+	return pd, nil
+}
+
+// Member is one server of PD.
+type Member struct {
+	pdpb.UnimplementedPDServer
+
+	pd     *PD
+	index  int
+	server *serve.Server
+	alive  bool // guarded by PD's lock
+}
+
+// AddMember adds a member, which serves as cfg says once its server is started.
+func (pd *PD) AddMember(cfg serve.Config) *Member {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	m := &Member{pd: pd, index: len(pd.members)}
+	cfg.Register = m.register
+	cfg.Options = append(cfg.Options, grpc.UnaryInterceptor(m.intercept))
+	m.server = serve.New(cfg)
+	pd.members = append(pd.members, m)
+	return m
+}
+
+func (m *Member) register(s *grpc.Server) {
+	pdpb.RegisterPDServer(s, m)
+	keyspacepb.RegisterKeyspaceServer(s, &keyspaceService{m: m})
+	meta_storagepb.RegisterMetaStorageServer(s, &metaStorage{m: m})
+	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
+	etcd.Register(s, &etcdView{m: m})
+}
+
+// Server is the member's.
+func (m *Member) Server() *serve.Server { return m.server }
+
+// Members returns the members in order.
+func (pd *PD) Members() []*Member {
+	pd.mu.RLock()
+	defer pd.mu.RUnlock()
+	return pd.members
+}
+
+// SetAlive tells that a member runs or does not. The leader is a live one, as long as
+// a majority of the members lives.
+func (pd *PD) SetAlive(m *Member, alive bool) {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	m.alive = alive
+	var live []*Member
+	for _, o := range pd.members {
+		if o.alive {
+			live = append(live, o)
+		}
+	}
+	switch {
+	case 2*len(live) <= len(pd.members):
+		pd.leader = nil
+	case pd.leader == nil || !pd.leader.alive:
+		pd.leader = live[0]
+	}
+}
+
+// Lead makes a live member the leader.
+func (pd *PD) Lead(m *Member) error {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	switch {
+	case !m.alive:
+		return fmt.Errorf("playground: PD's member %d does not run", m.index)
+	case pd.leader == nil:
+		return fmt.Errorf("playground: PD has no majority of live members")
+	}
+	pd.leader = m
+	return nil
+}
+
+// Leader is the index of the member that leads, -1 for none.
+func (pd *PD) Leader() int {
+	pd.mu.RLock()
+	defer pd.mu.RUnlock()
+	if pd.leader == nil {
+		return -1
+	}
+	return pd.leader.index
+}
+
+// leads reports whether m leads.
+func (m *Member) leads() bool {
+	m.pd.mu.RLock()
+	defer m.pd.mu.RUnlock()
+	return m.pd.leader == m
+}
+
+// header is that of a good answer.
+func (pd *PD) header() *pdpb.ResponseHeader { return &pdpb.ResponseHeader{ClusterId: pd.ClusterID} }
+
+// refusal is the header of an answer that is an error.
+func (pd *PD) refusal(kind pdpb.ErrorType, text string) *pdpb.ResponseHeader {
+	return &pdpb.ResponseHeader{ClusterId: pd.ClusterID, Error: &pdpb.Error{Type: kind, Message: text}}
+}
+
+// life is the context that the member's server runs under.
+func (m *Member) life(ctx context.Context) context.Context {
+	if g := m.server.Tasks(); g != nil {
+		return g.Context()
+	}
+	return ctx // it is being stopped: so is ctx
+}

@@ -1,0 +1,200 @@
+package pdserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"github.com/pingcap/kvproto/pkg/metapb"
+	"github.com/pingcap/kvproto/pkg/pdpb"
+	"google.golang.org/grpc/status"
+
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/topology"
+)
+
+// one answers with a region, or with none: without an error from a leader, with one
+// from a follower, which may only be behind.
+func (m *Member) one(r *topology.Region) *pdpb.GetRegionResponse {
+	switch {
+	case r != nil:
+		down, pending := m.unwell(r)
+		return &pdpb.GetRegionResponse{Header: m.pd.header(), Region: r.Meta, Leader: r.Leader, DownPeers: down, PendingPeers: pending}
+	case m.leads():
+		return &pdpb.GetRegionResponse{Header: m.pd.header()}
+	}
+	return &pdpb.GetRegionResponse{Header: m.unknownRegion()}
+}
+
+func (m *Member) unknownRegion() *pdpb.ResponseHeader {
+	return m.pd.refusal(pdpb.ErrorType_REGION_NOT_FOUND, "region not found")
+}
+
+// unwell lists a region's peers on stores that do not live.
+func (m *Member) unwell(r *topology.Region) (down []*pdpb.PeerStats, pending []*metapb.Peer) {
+	for _, p := range r.Meta.Peers {
+		if !m.pd.Topology.Live(p.StoreId) {
+			down = append(down, &pdpb.PeerStats{Peer: p})
+		}
+	}
+	return down, nil
+}
+
+// GetRegion answers with the region that holds a key.
+func (m *Member) GetRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+	return m.one(m.pd.Topology.ByKey(req.GetRegionKey())), nil
+}
+
+// GetPrevRegion answers with the region before the one that holds a key.
+func (m *Member) GetPrevRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+	return m.one(m.pd.Topology.Before(req.GetRegionKey())), nil
+}
+
+// GetRegionByID answers with the region of an id.
+func (m *Member) GetRegionByID(_ context.Context, req *pdpb.GetRegionByIDRequest) (*pdpb.GetRegionResponse, error) {
+	return m.one(m.pd.Topology.ByID(req.GetRegionId())), nil
+}
+
+// QueryRegion answers each message of the stream, in order, with the regions of keys,
+// of the regions before keys, and of ids. Followers answer too.
+func (m *Member) QueryRegion(stream pdpb.PD_QueryRegionServer) error {
+	for {
+		req, err := stream.Recv()
+		if err != nil {
+			return ended(err)
+		}
+		err = m.message(stream.Context(), "QueryRegion", req, func() error {
+			if err := m.checkCluster(req.GetHeader()); err != nil {
+				return err
+			}
+			return stream.Send(m.query(req))
+		})
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (m *Member) query(req *pdpb.QueryRegionRequest) *pdpb.QueryRegionResponse {
+	t := m.pd.Topology
+	resp := &pdpb.QueryRegionResponse{Header: m.pd.header(), RegionsById: make(map[uint64]*pdpb.RegionResponse)}
+	add := func(r *topology.Region) uint64 {
+		if r == nil {
+			return 0
+		}
+		if resp.RegionsById[r.ID()] == nil {
+			down, pending := m.unwell(r)
+			resp.RegionsById[r.ID()] = &pdpb.RegionResponse{Region: r.Meta, Leader: r.Leader, DownPeers: down, PendingPeers: pending}
+		}
+		return r.ID()
+	}
+	for _, k := range req.GetKeys() {
+		resp.KeyIdMap = append(resp.KeyIdMap, add(t.ByKey(k)))
+	}
+	for _, k := range req.GetPrevKeys() {
+		resp.PrevKeyIdMap = append(resp.PrevKeyIdMap, add(t.Before(k)))
+	}
+	for _, id := range req.GetIds() {
+		if id != 0 {
+			add(t.ByID(id)) // an unknown id has no entry
+		}
+	}
+	return resp
+}
+
+// listed is a region in a list, where one without a leader has an empty one.
+func (m *Member) listed(r *topology.Region) *pdpb.Region {
+	leader := r.Leader
+	if leader == nil {
+		leader = new(metapb.Peer)
+	}
+	down, pending := m.unwell(r)
+	return &pdpb.Region{Region: r.Meta, Leader: leader, DownPeers: down, PendingPeers: pending}
+}
+
+// ScanRegions answers with the regions of a range.
+func (m *Member) ScanRegions(_ context.Context, req *pdpb.ScanRegionsRequest) (*pdpb.ScanRegionsResponse, error) {
+	resp := &pdpb.ScanRegionsResponse{Header: m.pd.header()}
+	for _, r := range m.pd.Topology.Scan(keys.Range{Start: req.GetStartKey(), End: req.GetEndKey()}, int(req.GetLimit())) {
+		l := m.listed(r)
+		resp.Regions = append(resp.Regions, l)
+		resp.RegionMetas = append(resp.RegionMetas, l.Region)
+		resp.Leaders = append(resp.Leaders, l.Leader)
+	}
+	if len(resp.Regions) == 0 && !m.leads() {
+		resp.Header = m.unknownRegion()
+	}
+	return resp, nil
+}
+
+// BatchScanRegions answers with the regions of several ranges, each region once, up to
+// limit over all of them.
+func (m *Member) BatchScanRegions(_ context.Context, req *pdpb.BatchScanRegionsRequest) (*pdpb.BatchScanRegionsResponse, error) {
+	resp := &pdpb.BatchScanRegionsResponse{Header: m.pd.header()}
+	ranges := req.GetRanges()
+	for i, r := range ranges {
+		text := ""
+		switch {
+		case i > 0 && bytes.Compare(r.StartKey, ranges[i-1].EndKey) < 0:
+			text = "invalid key range, ranges overlapped"
+		case len(r.EndKey) > 0 && bytes.Compare(r.StartKey, r.EndKey) > 0:
+			text = "invalid key range, start key > end key"
+		default:
+			continue
+		}
+		resp.Header = m.pd.refusal(pdpb.ErrorType_UNKNOWN, text)
+		return resp, nil
+	}
+	resp.Regions = m.scan(ranges, int(req.GetLimit()))
+	if len(resp.Regions) == 0 && !m.leads() {
+		resp.Header = m.unknownRegion()
+	}
+	return resp, nil
+}
+
+// scan lists the regions of ranges in order. The topology has no holes, so the answer
+// has all of the ranges up to the limit, as contain_all_key_range asks.
+func (m *Member) scan(ranges []*pdpb.KeyRange, limit int) []*pdpb.Region {
+	var all []*pdpb.Region
+	for _, kr := range ranges {
+		left := 0
+		if limit > 0 {
+			if left = limit - len(all); left <= 0 {
+				break
+			}
+			left++ // the first may be one that is there already
+		}
+		for _, r := range m.pd.Topology.Scan(keys.Range{Start: kr.StartKey, End: kr.EndKey}, left) {
+			if n := len(all); n > 0 && (all[n-1].Region.Id == r.ID() || limit > 0 && n == limit) {
+				continue
+			}
+			all = append(all, m.listed(r))
+		}
+	}
+	return all
+}
+
+// ended is how a stream's handler returns after Recv failed: a client that is done is
+// no error.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return status.Convert(err).Err()
+}
+
+// removed reports whether PD knows a store as gone for good.
+func removed(s *metapb.Store) bool { return s.GetNodeState() == metapb.NodeState_Removed }
+
+// ScatterRegion answers that nothing needs to be moved: leaders and peers are spread
+// when regions are made.
+func (m *Member) ScatterRegion(_ context.Context, req *pdpb.ScatterRegionRequest) (*pdpb.ScatterRegionResponse, error) {
+	return &pdpb.ScatterRegionResponse{Header: m.pd.header(), FinishedPercentage: 100}, nil
+}
+
+// GetOperator answers that a region has none, which clients take for a scatter that is
+// finished.
+func (m *Member) GetOperator(context.Context, *pdpb.GetOperatorRequest) (*pdpb.GetOperatorResponse, error) {
+	return &pdpb.GetOperatorResponse{Header: m.pd.refusal(pdpb.ErrorType_REGION_NOT_FOUND, "operator not found")}, nil
+}

@@ -1,0 +1,197 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/tikvpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tikv-go/tikv/playground/internal/fault"
+)
+
+// maxAnswers is how many answers a message carries (TiKV src/server/service/kv.rs,
+// GRPC_MSG_MAX_BATCH_SIZE).
+const maxAnswers = 128
+
+// outbox is what a BatchCommands stream has to answer.
+type outbox struct {
+	mu      sync.Mutex
+	ids     []uint64
+	answers []*tikvpb.BatchCommandsResponse_Response
+	pending int   // commands that may still be answered
+	ended   bool  // no more requests come
+	err     error // ends the stream at once
+	ready   chan struct{}
+}
+
+func newOutbox() *outbox { return &outbox{ready: make(chan struct{}, 1)} }
+
+func (o *outbox) wake() {
+	select {
+	case o.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) begin() {
+	o.mu.Lock()
+	o.pending++
+	o.mu.Unlock()
+}
+
+// put ends a command: with its answer, or without one.
+func (o *outbox) put(id uint64, answer *tikvpb.BatchCommandsResponse_Response) {
+	o.mu.Lock()
+	o.pending--
+	if answer != nil {
+		o.ids = append(o.ids, id)
+		o.answers = append(o.answers, answer)
+	}
+	o.mu.Unlock()
+	o.wake()
+}
+
+// end tells that no more requests come; an error ends the stream.
+func (o *outbox) end(err error) {
+	o.mu.Lock()
+	o.ended = true
+	if err != nil && o.err == nil {
+		o.err = err
+	}
+	o.mu.Unlock()
+	o.wake()
+}
+
+// take returns the next message, nil when there is nothing to send now; last when
+// nothing will come.
+func (o *outbox) take() (m *tikvpb.BatchCommandsResponse, last bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return nil, true, o.err
+	}
+	n := min(len(o.ids), maxAnswers)
+	if n == 0 {
+		return nil, o.ended && o.pending == 0, nil
+	}
+	m = &tikvpb.BatchCommandsResponse{RequestIds: o.ids[:n:n], Responses: o.answers[:n:n]}
+	if o.ids, o.answers = o.ids[n:], o.answers[n:]; len(o.ids) == 0 {
+		o.ids, o.answers = nil, nil
+	}
+	return m, false, nil
+}
+
+// batchCommands serves a stream: requests are taken up as they come and run
+// concurrently, answers go out as they are ready.
+func (s *Store) batchCommands(stream grpc.ServerStream) error {
+	tasks := s.server.Tasks()
+	if tasks == nil {
+		return status.Error(codes.Unavailable, "TiKV is Closing")
+	}
+	o := newOutbox()
+	if !tasks.Go("receive", func(life context.Context) { o.end(s.receive(life, stream, o)) }) {
+		return status.Error(codes.Unavailable, "TiKV is Closing")
+	}
+	life := tasks.Context()
+	var reported time.Time
+	for {
+		m, last, err := o.take()
+		switch {
+		case err != nil:
+			return err
+		case m != nil:
+			now := s.Now()
+			m.TikvSendTimeNs = uint64(now.UnixNano())
+			if hasFeedback(m) || now.Sub(reported) >= feedbackEvery {
+				m.HealthFeedback = s.healthFeedback()
+				reported = now
+			}
+			if err := stream.SendMsg(m); err != nil {
+				return err
+			}
+			continue
+		case last:
+			return nil
+		}
+		select {
+		case <-o.ready:
+		case <-stream.Context().Done():
+			return status.FromContextError(stream.Context().Err()).Err()
+		case <-life.Done():
+			return status.Error(codes.Unavailable, "TiKV is Closing")
+		}
+	}
+}
+
+// receive takes the stream's requests up until it ends.
+func (s *Store) receive(life context.Context, stream grpc.ServerStream, o *outbox) error {
+	for {
+		m := new(tikvpb.BatchCommandsRequest)
+		if err := stream.RecvMsg(m); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		for i, r := range m.GetRequests() {
+			if i >= len(m.RequestIds) {
+				return status.Error(codes.InvalidArgument, "a request has no id")
+			}
+			id, req := m.RequestIds[i], unwrap(r)
+			c := s.commands.of(req)
+			if c == nil || c.batched == nil {
+				o.begin()
+				o.put(id, new(tikvpb.BatchCommandsResponse_Response))
+				continue
+			}
+			if err := s.foreign(req); err != nil {
+				return err
+			}
+			o.begin()
+			run := func(ctx context.Context) { o.put(id, s.batched(ctx, stream, c, req)) }
+			if tasks := s.server.Tasks(); tasks == nil || !tasks.Go("command", run) {
+				o.put(id, nil)
+			}
+		}
+	}
+}
+
+// batched runs a command of a batch; nil when it is not to be answered. It runs on when
+// the stream ends, as TiKV's commands do.
+func (s *Store) batched(ctx context.Context, stream grpc.ServerStream, c *command, req any) *tikvpb.BatchCommandsResponse_Response {
+	answer, err := s.answer(ctx, c, req)
+	if errors.Is(err, fault.ErrDisconnect) {
+		s.server.Disconnect(stream.Context())
+	}
+	if err != nil {
+		return nil
+	}
+	return c.batched(answer)
+}
+
+// feedback numbers the reports of a store's health, from the time it was made on.
+type feedback struct{ seq atomic.Uint64 }
+
+// feedbackEvery is TiKV's health_feedback_interval.
+const feedbackEvery = time.Second
+
+// healthFeedback reports that the store is well: 1 is the best score.
+func (s *Store) healthFeedback() *kvrpcpb.HealthFeedback {
+	return &kvrpcpb.HealthFeedback{StoreId: s.ID, FeedbackSeqNo: s.feedback.seq.Add(1), SlowScore: 1}
+}
+
+func hasFeedback(m *tikvpb.BatchCommandsResponse) bool {
+	for _, r := range m.Responses {
+		if r.GetGetHealthFeedback() != nil {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,94 @@
+// Package store is a TiKV server of an embedded cluster: the BatchCommands stream and
+// its unary twins, over one table of commands, with TiKV's checks of region, leader and
+// epoch before each.
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/tikv-go/tikv/playground/internal/count"
+	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/rawkv"
+	"github.com/tikv-go/tikv/playground/internal/serve"
+	"github.com/tikv-go/tikv/playground/internal/topology"
+)
+
+// Config is what a store stands on: the same for all stores of a cluster, but for ID.
+type Config struct {
+	ID         uint64
+	ClusterID  uint64
+	APIVersion kvrpcpb.APIVersion
+	Topology   *topology.Topology
+	Raw        *rawkv.Engine
+	Faults     *fault.Set
+	Counter    *count.Counter
+	Now        func() time.Time
+}
+
+// Store is a server.
+type Store struct {
+	Config
+	commands commands
+	server   *serve.Server
+	feedback feedback
+}
+
+// New returns a store that serves as cfg says, once its server is started.
+func New(cfg Config, sc serve.Config) *Store {
+	s := &Store{Config: cfg}
+	s.commands = s.table()
+	s.feedback.seq.Store(uint64(cfg.Now().UnixMilli()))
+	sc.Streams = maxStreams
+	sc.Register = s.register
+	s.server = serve.New(sc)
+	return s
+}
+
+// maxStreams is TiKV's grpc-concurrent-stream.
+const maxStreams = 1024
+
+// Server is the store's.
+func (s *Store) Server() *serve.Server { return s.server }
+
+// register adds the TiKV service, made of the table, and the health service.
+func (s *Store) register(g *grpc.Server) {
+	desc := &grpc.ServiceDesc{
+		ServiceName: "tikvpb.Tikv", HandlerType: (*any)(nil), Metadata: "tikvpb.proto",
+		Streams: []grpc.StreamDesc{{
+			StreamName: "BatchCommands", ServerStreams: true, ClientStreams: true,
+			Handler: func(_ any, stream grpc.ServerStream) error { return s.batchCommands(stream) },
+		}},
+	}
+	for _, c := range s.commands {
+		if c.method == "" {
+			continue // only in batches
+		}
+		desc.Methods = append(desc.Methods, grpc.MethodDesc{
+			MethodName: c.method,
+			Handler: func(_ any, ctx context.Context, dec func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+				req := c.request()
+				if err := dec(req); err != nil {
+					return nil, err
+				}
+				return s.unary(ctx, c, req)
+			},
+		})
+	}
+	g.RegisterService(desc, s)
+	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
+}
+
+// life is the context that the store runs under, from start to stop; ctx when it is
+// being stopped.
+func (s *Store) life(ctx context.Context) context.Context {
+	if g := s.server.Tasks(); g != nil {
+		return g.Context()
+	}
+	return ctx
+}

@@ -1,0 +1,43 @@
+// Package topology is where a cluster's regions are: their ranges, epochs, peers and
+// leaders, and which stores live. It is the one truth that PD and the stores answer
+// from; there is no Raft behind it.
+package topology
+
+import (
+	"sync"
+
+	"github.com/pingcap/kvproto/pkg/metapb"
+
+	"github.com/tikv-go/tikv/internal/keys"
+)
+
+// Region is a region as of one moment. It is not changed; a later state is another
+// Region.
+type Region struct {
+	Meta   *metapb.Region
+	Leader *metapb.Peer // nil: none
+	Term   uint64
+	guard  *sync.RWMutex // the same for every state of the region
+}
+
+// ID is the region's.
+func (r *Region) ID() uint64 { return r.Meta.GetId() }
+
+// Range is the region's keys, in the form that PD has them.
+func (r *Region) Range() keys.Range { return keys.Range{Start: r.Meta.StartKey, End: r.Meta.EndKey} }
+
+// Peer returns the peer on a store, or nil.
+func (r *Region) Peer(store uint64) *metapb.Peer {
+	for _, p := range r.Meta.Peers {
+		if p.StoreId == store {
+			return p
+		}
+	}
+	return nil
+}
+
+// LeaderStore is the store that leads, 0 for none.
+func (r *Region) LeaderStore() uint64 { return r.Leader.GetStoreId() }
+
+// Leave ends what Enter began.
+func (r *Region) Leave() { r.guard.RUnlock() }

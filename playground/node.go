@@ -1,0 +1,116 @@
+package playground
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/pdserver"
+	"github.com/tikv-go/tikv/playground/internal/serve"
+)
+
+// Node is a party of the cluster: a store or a member of PD. The zero Node is any.
+type Node struct{ node fault.Node }
+
+// Store names a store by its id.
+func Store(id uint64) Node { return Node{fault.Node{Kind: fault.Store, ID: id}} }
+
+// Member names a member of PD by its place in Cluster.PD.
+func Member(i int) Node {
+	return Node{fault.Node{Kind: fault.Member, ID: uint64(i)}}
+}
+
+// String returns "store 1" or "member 0".
+func (n Node) String() string {
+	switch n.node.Kind {
+	case fault.Store:
+		return fmt.Sprintf("store %d", n.node.ID)
+	case fault.Member:
+		return fmt.Sprintf("member %d", n.node.ID)
+	}
+	return "any node"
+}
+
+// errClosed is every change to a cluster that was closed.
+var errClosed = errors.New("playground: cluster closed")
+
+// change runs f on a node's server, and on live, by which the others hear of its state.
+func (c *Cluster) change(n Node, f func(s *serve.Server, live func(bool) error) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errClosed
+	}
+	switch n.node.Kind {
+	case fault.Store:
+		if s := c.store(n.node.ID); s != nil {
+			return f(s.Server(), func(live bool) error { return c.topo.SetLive(n.node.ID, live) })
+		}
+	case fault.Member:
+		if m := c.member(n); m != nil {
+			return f(m.Server(), func(live bool) error {
+				c.pd.SetAlive(m, live)
+				return nil
+			})
+		}
+	}
+	return fmt.Errorf("playground: no %v", n)
+}
+
+func (c *Cluster) member(n Node) *pdserver.Member {
+	if members := c.pd.Members(); n.node.ID < uint64(len(members)) {
+		return members[n.node.ID]
+	}
+	return nil
+}
+
+// Stop closes a node's connections and refuses new ones. What it was doing ends; what
+// it acknowledged survives. The regions that a store leads are led by others, where a
+// majority of their peers' stores runs, else by none.
+func (c *Cluster) Stop(n Node) error {
+	return c.change(n, func(s *serve.Server, live func(bool) error) error {
+		delete(c.paused, n)
+		err := live(false)
+		s.Stop()
+		return err
+	})
+}
+
+// Pause keeps a node's connections, and makes new ones, but lets nothing through them,
+// like a process that is suspended. Others lead its regions, as after Stop.
+func (c *Cluster) Pause(n Node) error {
+	return c.change(n, func(s *serve.Server, live func(bool) error) error {
+		if !s.Running() {
+			return fmt.Errorf("playground: %v does not run", n)
+		}
+		c.paused[n] = true
+		s.Pause()
+		return live(false)
+	})
+}
+
+// Start ends Stop and Pause. The node has the address that it had.
+func (c *Cluster) Start(n Node) error {
+	return c.change(n, func(s *serve.Server, live func(bool) error) error {
+		if c.paused[n] {
+			delete(c.paused, n)
+			s.Resume()
+			return live(true)
+		}
+		if s.Running() {
+			return nil
+		}
+		if err := s.Start(c.root.Context()); err != nil {
+			return err
+		}
+		c.counter.Starts.Add(1)
+		return live(true)
+	})
+}
+
+// TransferPD makes member i PD's leader.
+func (c *Cluster) TransferPD(i int) error {
+	return c.change(Member(i), func(*serve.Server, func(bool) error) error {
+		return c.pd.Lead(c.pd.Members()[i])
+	})
+}

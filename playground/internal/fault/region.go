@@ -11,6 +11,7 @@ import (
 const (
 	NotLeader uint8 = iota + 1
 	RegionNotFound
+	KeyNotInRegion
 	EpochNotMatch
 	ServerIsBusy
 	StaleCommand
@@ -19,6 +20,7 @@ const (
 	MaxTimestampNotSynced
 	ReadIndexNotReady
 	ProposalInMergingMode
+	DataIsNotReady
 	RegionNotInitialized
 	DiskFull
 	RecoveryInProgress
@@ -26,10 +28,9 @@ const (
 	FlashbackNotPrepared
 	IsWitness
 	MismatchPeerID
-	DataIsNotReady
-	KeyNotInRegion
 	BucketVersionNotMatch
 	UndeterminedResult
+	endOfKinds
 )
 
 // RegionError makes the error of a kind, for a region and store, with what TiKV always
@@ -85,4 +86,29 @@ func RegionError(kind uint8, region, store uint64) *errorpb.Error {
 		e.UndeterminedResult = &errorpb.UndeterminedResult{}
 	}
 	return e
+}
+
+// KindOf is the kind of a region error, 0 for none and for one that is only words.
+func KindOf(e *errorpb.Error) uint8 {
+	if e == nil {
+		return 0
+	}
+	set := [endOfKinds]bool{
+		NotLeader: e.NotLeader != nil, RegionNotFound: e.RegionNotFound != nil, KeyNotInRegion: e.KeyNotInRegion != nil,
+		EpochNotMatch: e.EpochNotMatch != nil, ServerIsBusy: e.ServerIsBusy != nil, StaleCommand: e.StaleCommand != nil,
+		StoreNotMatch: e.StoreNotMatch != nil, RaftEntryTooLarge: e.RaftEntryTooLarge != nil,
+		MaxTimestampNotSynced: e.MaxTimestampNotSynced != nil, ReadIndexNotReady: e.ReadIndexNotReady != nil,
+		ProposalInMergingMode: e.ProposalInMergingMode != nil, DataIsNotReady: e.DataIsNotReady != nil,
+		RegionNotInitialized: e.RegionNotInitialized != nil, DiskFull: e.DiskFull != nil,
+		RecoveryInProgress: e.RecoveryInProgress != nil, FlashbackInProgress: e.FlashbackInProgress != nil,
+		FlashbackNotPrepared: e.FlashbackNotPrepared != nil, IsWitness: e.IsWitness != nil,
+		MismatchPeerID: e.MismatchPeerId != nil, BucketVersionNotMatch: e.BucketVersionNotMatch != nil,
+		UndeterminedResult: e.UndeterminedResult != nil,
+	}
+	for kind, ok := range set {
+		if ok {
+			return uint8(kind)
+		}
+	}
+	return 0
 }

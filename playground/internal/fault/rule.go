@@ -40,6 +40,13 @@ type Call struct {
 	Keys func() [][]byte
 }
 
+func (c *Call) keys() [][]byte {
+	if c.Keys == nil {
+		return nil
+	}
+	return c.Keys()
+}
+
 // Rule is a fault: which calls it is for, and what it does to them. See the fields of
 // playground.Fault, which these are.
 type Rule struct {
@@ -70,9 +77,10 @@ type Injected struct {
 	rule Rule
 
 	// Guarded by the set's lock.
-	seen, hits, waiting int
-	release             chan struct{}
-	removed             bool
+	seen, hits int
+	waiting    map[*Call]time.Time // since when
+	release    chan struct{}
+	removed    bool
 }
 
 // Set is the rules at work in a cluster.
@@ -82,6 +90,7 @@ type Set struct {
 
 	mu     sync.Mutex
 	rules  []*Injected
+	traces []*Trace
 	random *rand.Rand
 }
 
@@ -93,13 +102,16 @@ func NewSet(seed uint64) *Set {
 // Inject puts a rule to work, after those there are.
 func (s *Set) Inject(r Rule) *Injected {
 	r.Key = slices.Clone(r.Key)
-	i := &Injected{set: s, rule: r, release: make(chan struct{})}
+	i := &Injected{set: s, rule: r, release: make(chan struct{}), waiting: make(map[*Call]time.Time)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rules = append(s.rules, i)
-	s.active.Store(int32(len(s.rules)))
+	s.activate()
 	return i
 }
+
+// activate tells whether there is anything to do at all. Callers hold the lock.
+func (s *Set) activate() { s.active.Store(int32(len(s.rules) + len(s.traces))) }
 
 // Hits is how many calls the rule was applied to.
 func (i *Injected) Hits() int {
@@ -112,7 +124,7 @@ func (i *Injected) Hits() int {
 func (i *Injected) Waiting() int {
 	i.set.mu.Lock()
 	defer i.set.mu.Unlock()
-	return i.waiting
+	return len(i.waiting)
 }
 
 // Release lets the calls go on that are held now; later ones are held.
@@ -134,7 +146,7 @@ func (i *Injected) Remove() {
 	if !i.removed {
 		i.removed = true
 		i.set.rules = slices.DeleteFunc(i.set.rules, func(o *Injected) bool { return o == i })
-		i.set.active.Store(int32(len(i.set.rules)))
+		i.set.activate()
 		i.letGo()
 	}
 }
@@ -142,7 +154,7 @@ func (i *Injected) Remove() {
 // Dropped is how many requests and answers were lost.
 func (s *Set) Dropped() int { return int(s.dropped.Load()) }
 
-// Active reports whether there is a rule at all.
+// Active reports whether there is a rule or trace at all.
 func (s *Set) Active() bool { return s.active.Load() > 0 }
 
 // ErrDropped means that the caller never hears; ErrDisconnect that its connection is
@@ -184,19 +196,26 @@ func (r *Rule) wants(c *Call) bool {
 	case r.Key == nil:
 		return true
 	}
-	return c.Keys != nil && slices.ContainsFunc(c.Keys(), func(k []byte) bool { return bytes.Equal(k, r.Key) })
+	return slices.ContainsFunc(c.keys(), func(k []byte) bool { return bytes.Equal(k, r.Key) })
 }
 
-// Do runs handle under the rules for c. ctx is the node's life. refuse makes the answer
-// that is a region error; nil where there is none such.
+// Do runs handle under the rules for c, and records it in the traces. ctx is the node's
+// life. refuse makes the answer that is a region error; nil where there is none such.
 func (s *Set) Do(ctx context.Context, c *Call, refuse func(kind uint8) any, handle func() any) (any, error) {
 	if !s.Active() {
 		return handle(), nil
 	}
+	began := time.Now()
+	answer, err := s.do(ctx, c, refuse, handle)
+	s.record(c, began, answer, err)
+	return answer, err
+}
+
+func (s *Set) do(ctx context.Context, c *Call, refuse func(kind uint8) any, handle func() any) (any, error) {
 	hit := s.match(c)
 	var answer any
 	for _, i := range hit {
-		a, err := i.before(ctx, refuse, handle)
+		a, err := i.before(ctx, c, refuse, handle)
 		if err != nil {
 			return nil, err
 		}
@@ -228,17 +247,17 @@ func (s *Set) Do(ctx context.Context, c *Call, refuse func(kind uint8) any, hand
 
 // before does what the rule says for before a call is handled, and returns the answer
 // that it gives instead, if it does.
-func (i *Injected) before(ctx context.Context, refuse func(uint8) any, handle func() any) (any, error) {
+func (i *Injected) before(ctx context.Context, c *Call, refuse func(uint8) any, handle func() any) (any, error) {
 	r := &i.rule
 	if r.Delay > 0 {
 		t := time.NewTimer(r.Delay)
 		defer t.Stop()
-		if err := i.wait(ctx, t.C, nil); err != nil {
+		if err := i.wait(ctx, c, t.C, nil); err != nil {
 			return nil, err
 		}
 	}
 	if r.Hold {
-		if err := i.wait(ctx, nil, func() chan struct{} { return i.release }); err != nil {
+		if err := i.wait(ctx, c, nil, func() chan struct{} { return i.release }); err != nil {
 			return nil, err
 		}
 	}
@@ -259,7 +278,7 @@ func (i *Injected) before(ctx context.Context, refuse func(uint8) any, handle fu
 }
 
 // wait waits for the timer, or for the rule's release.
-func (i *Injected) wait(ctx context.Context, timer <-chan time.Time, release func() chan struct{}) error {
+func (i *Injected) wait(ctx context.Context, c *Call, timer <-chan time.Time, release func() chan struct{}) error {
 	s := i.set
 	var released chan struct{}
 	s.mu.Lock()
@@ -270,11 +289,11 @@ func (i *Injected) wait(ctx context.Context, timer <-chan time.Time, release fun
 		}
 		released = release()
 	}
-	i.waiting++
+	i.waiting[c] = time.Now()
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		i.waiting--
+		delete(i.waiting, c)
 		s.mu.Unlock()
 	}()
 	select {
@@ -284,15 +303,4 @@ func (i *Injected) wait(ctx context.Context, timer <-chan time.Time, release fun
 		return context.Cause(ctx)
 	}
 	return nil
-}
-
-// Waiting is what all rules hold or delay now.
-func (s *Set) Waiting() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for _, i := range s.rules {
-		n += i.waiting
-	}
-	return n
 }

@@ -29,6 +29,8 @@ type Config struct {
 	Faults     *fault.Set
 	Counter    *count.Counter
 	Now        func() time.Time
+	// UserKey takes off what API V2 puts before a key.
+	UserKey func(wire []byte) []byte
 }
 
 // Store is a server.

@@ -1,17 +1,23 @@
 // Package pd is a client of PD, the placement driver: timestamps, regions, stores,
 // keyspaces and safe points. It finds the members, follows their leader, and bounds
 // every wait by the caller's context or a documented default.
+//
+// One attempt at a member lasts at most AttemptTimeout. After one that failed the
+// members are asked again who leads them, and the leader of then is tried, at once if
+// it is another, else after a delay, until the call's time is over.
 package pd
 
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/pingcap/kvproto/pkg/keyspacepb"
-	"github.com/pingcap/kvproto/pkg/metapb"
+	"github.com/pingcap/kvproto/pkg/pdpb"
 
-	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/backoff"
+	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
 )
 
@@ -33,68 +39,105 @@ type Config struct {
 }
 
 // Client is a client of one cluster's PD. It is safe for concurrent use.
-type Client struct{ cfg Config }
+type Client struct {
+	cfg        Config
+	configured []string
+	tasks      *task.Group
+	members    atomic.Pointer[members]
+	oracle     oracle
 
-// Region is what PD knows of a region.
-type Region struct {
-	Meta          *metapb.Region
-	Leader        *metapb.Peer // nil where PD knows none
-	Down, Pending []*metapb.Peer
+	mu      sync.Mutex
+	refresh *refresh // under way, or nil
 }
 
 // Open asks the members at addrs (host:port, with or without a scheme) for the cluster
 // and its leader. All that answer must name the same cluster.
 func Open(ctx context.Context, addrs []string, cfg Config) (*Client, error) {
-	return nil, &Error{Op: "GetMembers", Kind: Closed, Err: ErrClosed}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&cfg.AttemptTimeout, DefaultAttemptTimeout)
+	setDefault(&cfg.TimestampTimeout, DefaultTimestampTimeout)
+	setDefault(&cfg.Timeout, DefaultTimeout)
+	configured, err := hostPorts(addrs)
+	if err != nil {
+		return nil, &Error{Op: opMembers, Kind: Rejected, Message: err.Error()}
+	}
+	c := &Client{cfg: cfg, configured: configured, tasks: task.Root(ctx)}
+	c.oracle.init(c)
+	if err := c.discover(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func setDefault(d *time.Duration, value time.Duration) {
+	if *d <= 0 {
+		*d = value
+	}
+}
+
+// discover finds the members for the first time.
+func (c *Client) discover(ctx context.Context) error {
+	ctx, cancel := c.bound(ctx, c.cfg.Timeout)
+	defer cancel()
+	retry := backoff.New(0)
+	for {
+		answers, failed := c.survey(ctx, c.configured, c.cfg.AttemptTimeout)
+		for _, a := range answers {
+			if a.clusterID != answers[0].clusterID {
+				return &Error{Op: opMembers, Addr: a.from, Kind: WrongCluster, Err: ErrWrongCluster,
+					Message: "other than at " + answers[0].from}
+			}
+		}
+		if m := elect(answers); m != nil {
+			c.members.Store(m)
+			return nil
+		}
+		if err := retry.Wait(ctx, backoff.PD); err != nil {
+			return c.late(ctx, failed)
+		}
+	}
 }
 
 // ClusterID is the cluster's id.
-func (c *Client) ClusterID() uint64 { return 0 }
+func (c *Client) ClusterID() uint64 { return c.members.Load().clusterID }
 
-// Timestamp returns a timestamp above every one that was returned before the call
-// began. Concurrent calls share a round trip.
-func (c *Client) Timestamp(ctx context.Context) (uint64, error) { return 0, nil }
-
-// RecentTimestamp returns a timestamp that PD gave out at most maxAge ago, the last one
-// received if it is.
-func (c *Client) RecentTimestamp(ctx context.Context, maxAge time.Duration) (uint64, error) {
-	return 0, nil
-}
-
-// Region returns the region that holds a region key, nil if PD knows none.
-func (c *Client) Region(ctx context.Context, key []byte) (*Region, error) { return nil, nil }
-
-// PrevRegion returns the region that holds the keys just before a region key, nil if PD
-// knows none.
-func (c *Client) PrevRegion(ctx context.Context, key []byte) (*Region, error) { return nil, nil }
-
-// RegionByID returns a region, nil if PD knows none with that id.
-func (c *Client) RegionByID(ctx context.Context, id uint64) (*Region, error) { return nil, nil }
-
-// ScanRegions returns the regions that overlap a range of region keys, in order, at most
-// limit of them where limit is above 0.
-func (c *Client) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]*Region, error) {
-	return nil, nil
-}
-
-// Store returns a store, also one that was removed (its state says so). The error for
-// an id that no store has matches ErrStoreNotFound.
-func (c *Client) Store(ctx context.Context, id uint64) (*metapb.Store, error) { return nil, nil }
-
-// Stores returns the stores that were not removed.
-func (c *Client) Stores(ctx context.Context) ([]*metapb.Store, error) { return nil, nil }
-
-// Keyspace returns a keyspace by name, "" being DEFAULT, whatever its state. The error
-// for a name that none has matches ErrKeyspaceNotFound.
-func (c *Client) Keyspace(ctx context.Context, name string) (*keyspacepb.KeyspaceMeta, error) {
-	return nil, nil
-}
-
-// GCState returns the safe points that hold for a keyspace, or for the data outside of
-// any where keyspaceID is codec.NullKeyspaceID.
-func (c *Client) GCState(ctx context.Context, keyspaceID uint32) (txnSafePoint, gcSafePoint uint64, err error) {
-	return 0, 0, nil
-}
+// Leader is the address of the member that was the leader when last heard of.
+func (c *Client) Leader() string { return c.members.Load().leader }
 
 // Close ends all calls and goroutines of the client, and returns when they have ended.
-func (c *Client) Close() {}
+func (c *Client) Close() { c.tasks.Close(ErrClosed) }
+
+// component is what PD's metrics name the caller.
+const component = "tikv-go"
+
+func (c *Client) header() *pdpb.RequestHeader {
+	return &pdpb.RequestHeader{ClusterId: c.ClusterID(), CallerComponent: component}
+}
+
+// bound returns a context that ends with ctx, with the client, and, where ctx has no
+// deadline, after d.
+func (c *Client) bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		d = 0
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.tasks.Context(), func() { cancel(ErrClosed) })
+	end := func() { stop(); cancel(nil) }
+	if d == 0 {
+		return ctx, end
+	}
+	timed, cancelTimed := context.WithTimeoutCause(ctx, d, ErrNoAnswer)
+	return timed, func() { cancelTimed(); end() }
+}
+
+// late is the error of a call whose ctx has ended, after a last failed attempt or none.
+func (c *Client) late(ctx context.Context, last *Error) *Error {
+	e := &Error{Op: last.Op, Addr: last.Addr, Kind: Unavailable, Code: last.Code, Message: last.Message}
+	if e.Err = context.Cause(ctx); e.Err == ErrClosed {
+		e.Kind = Closed
+	}
+	return e
+}

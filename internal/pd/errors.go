@@ -3,6 +3,8 @@ package pd
 import (
 	"errors"
 	"fmt"
+
+	"github.com/pingcap/kvproto/pkg/pdpb"
 )
 
 // Kind is a class of PD errors.
@@ -10,11 +12,10 @@ type Kind uint8
 
 // The kinds.
 const (
-	Unavailable  Kind = iota + 1 // no member answered within the call's time
-	Rejected                     // PD answered with an error
+	Unavailable  Kind = iota + 1 // no member answered as wanted within the call's time
+	Rejected                     // PD answered with an error that asking again does not change
 	NotFound                     // PD has no such keyspace or store
 	WrongCluster                 // members, or a member and the client, belong to different clusters
-	Protocol                     // an answer that breaks PD's own rules
 	Closed                       // the client is closed
 )
 
@@ -29,8 +30,6 @@ func (k Kind) String() string {
 		return "not found"
 	case WrongCluster:
 		return "wrong cluster"
-	case Protocol:
-		return "bad answer"
 	case Closed:
 		return "closed"
 	}
@@ -39,11 +38,12 @@ func (k Kind) String() string {
 
 // Error is a failed call to PD. Every error of a Client is one.
 type Error struct {
-	Op      string // "GetRegion", "Tso", ...
+	Op      string // PD's name of the call: "GetRegion", "Tso", ...
 	Addr    string // the member asked last; empty if none was
 	Kind    Kind
-	Message string // what the last attempt said
-	Err     error  // the cause: a sentinel, or context.Cause of the caller's context
+	Code    pdpb.ErrorType // of the answer's header; OK where it has no error
+	Message string         // what the last attempt came to
+	Err     error          // the cause: a sentinel, or context.Cause of the caller's context
 }
 
 // Error says what happened, where.
@@ -73,3 +73,6 @@ var (
 	ErrClosed           = errors.New("client closed")
 	ErrNoAnswer         = errors.New("no answer in time") // the default bound of a call without a deadline
 )
+
+// retryable reports whether another attempt may have another outcome.
+func (e *Error) retryable() bool { return e.Kind == Unavailable }

@@ -2,7 +2,9 @@ package tikv
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -206,4 +208,43 @@ func (c *Client) call(op string, v *viewConfig, cd codec.Codec) router.Call {
 
 func (c *Client) errorContext(op string, cd codec.Codec) errorContext {
 	return errorContext{op: op, codec: cd, keys: c.engine.keys}
+}
+
+// Reader is what Snapshot, Txn and Raw have in common. The package accepts it
+// nowhere; it is for code that reads from any of them. Keys may be reused when a call
+// returns; results are the caller's for good.
+type Reader interface {
+	// Get returns ErrNotFound for an absent key.
+	Get(ctx context.Context, key []byte) ([]byte, error)
+	// BatchGet returns values in the order of keys: nil for an absent key, non-nil
+	// and perhaps empty for a present one. On error there are no values.
+	BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error)
+	// Scan yields the pairs of r in key order. An error is yielded once, last, with
+	// a zero Pair. The scan's resources live exactly as long as the loop.
+	Scan(ctx context.Context, r Range, opts ...ScanOption) iter.Seq2[Pair, error]
+}
+
+var (
+	_ Reader = (*Raw)(nil)
+	_ Reader = (*AtomicRaw)(nil)
+)
+
+// Collect gathers what a scan yields, stopping at its error.
+func Collect[T any](seq iter.Seq2[T, error]) ([]T, error) {
+	var all []T
+	for v, err := range seq {
+		if err != nil {
+			return all, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// Optional turns ErrNotFound into a nil value: v, err := tikv.Optional(tx.Get(ctx, k)).
+func Optional(value []byte, err error) ([]byte, error) {
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return value, err
 }

@@ -453,3 +453,13 @@ func (ec errorContext) pd(e *pd.Error) error {
 	}
 	return &ServerError{Op: ec.op, Addr: e.Addr, Message: e.Error()}
 }
+
+// firstError returns the first error that is not nil.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -31,3 +31,6 @@ func (r Range) check(op string) error {
 	}
 	return nil
 }
+
+// empty reports whether no key lies in r.
+func (r Range) empty() bool { return keys.Range(r).Empty() }

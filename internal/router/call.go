@@ -42,20 +42,23 @@ type Call struct {
 	// Retry paces the call; nil: made when first needed.
 	Retry *backoff.Retry
 
-	key      []byte // wire key, for errors; the caller's bytes
+	Key []byte // wire key, for errors; the caller's bytes
+
 	begun    time.Time
 	sends    int // requests that a server can have seen
 	attempts attempts
 	lost     []error // answers to a deciding write that never came
+	addr     string  // of the last attempt, with its region
+	region   uint64
 }
 
 // Part returns the call for one part of the work, with what is left of the budget.
-// What befalls the part is its own.
+// What befalls the part is its own; what was lost before holds for it too.
 func (c *Call) Part() *Call {
 	part := &Call{
 		Op: c.Op, Codec: c.Codec, Resend: c.Resend, Decides: c.Decides, Owed: c.Owed,
 		Timeout: c.Timeout, Priority: c.Priority, RequestSource: c.RequestSource,
-		RetryFor: c.RetryFor, begun: c.begun,
+		RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
 	}
 	if c.Retry != nil {
 		part.Retry = c.Retry.Fork()
@@ -70,7 +73,17 @@ func (c *Call) Lost() bool { return len(c.lost) > 0 }
 // Undetermined returns the error of a call whose outcome is unknown, because of causes
 // and what was lost before.
 func (c *Call) Undetermined(causes ...error) error {
-	return &Undetermined{Op: c.Op, Key: bytes.Clone(c.key), Causes: slices.Concat(c.lost, causes)}
+	return &Undetermined{Op: c.Op, Key: bytes.Clone(c.Key), Causes: slices.Concat(c.lost, causes)}
+}
+
+// Refuse returns the error of an operation that was answered with words: a *Refused, or
+// an *Undetermined if an earlier answer was lost, since the words are not about that.
+func (c *Call) Refuse(text string) error {
+	e := &Refused{Op: c.Op, Addr: c.addr, RegionID: c.region, Class: Classify(text), Message: text}
+	if c.Lost() {
+		return c.Undetermined(e)
+	}
+	return e
 }
 
 // Note records an attempt that got no answer.

@@ -188,7 +188,7 @@ func (c *Call) end(ctx context.Context, cause error, regionID uint64) error {
 		return &Canceled{Causes: causes}
 	}
 	return &Unavailable{
-		Op: c.Op, Key: bytes.Clone(c.key), RegionID: regionID, Elapsed: time.Since(c.begun),
+		Op: c.Op, Key: bytes.Clone(c.Key), RegionID: regionID, Elapsed: time.Since(c.begun),
 		Attempts: c.attempts.last, Total: c.attempts.total, Causes: causes,
 	}
 }

@@ -61,6 +61,7 @@ func (r *Router) try(ctx context.Context, call *Call, s *replicas, req transport
 		return t
 	}
 	t.store = store
+	call.addr, call.region = store.Addr, s.region.ID
 	timeout := r.timeout(call)
 	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(t.began) <= timeout {
 		timeout = deadline.Sub(t.began)
@@ -172,7 +173,7 @@ func (r *Router) act(ctx context.Context, call *Call, s *replicas, t *try) error
 		}
 		return ErrRegionChanged
 	}
-	return call.refused(s, t)
+	return call.refused(t)
 }
 
 // giveUp forgets the region after the wait.
@@ -211,14 +212,14 @@ func (t *try) serverWait() time.Duration {
 }
 
 // refused is the error of an attempt that is final.
-func (c *Call) refused(s *replicas, t *try) error {
-	e := &Refused{Op: c.Op, RegionID: s.region.ID, Addr: t.store.Addr, Reason: t.rule.reason, Message: t.err.Error()}
-	switch {
-	case t.region != nil:
+func (c *Call) refused(t *try) error {
+	e := &Refused{Op: c.Op, Addr: c.addr, RegionID: c.region, Reason: t.rule.reason, Message: t.err.Error()}
+	if t.region != nil {
 		e.Message = t.region.GetMessage()
-		if e.Class = Classify(e.Message); t.rule.reason == EntryTooLarge {
-			e.Class = ClassTooLarge
-		}
+		e.Class = Classify(e.Message)
+	}
+	if t.rule.reason == EntryTooLarge {
+		e.Class = ClassTooLarge
 	}
 	if c.Lost() {
 		return c.Undetermined(e)

@@ -251,7 +251,7 @@ func take(call *Call, wireKeys [][]byte, missing []int, found []*region.Region, 
 // Do locates a wire key's region and sends, until there is an answer or the call ends.
 func Do[Resp transport.Response](ctx context.Context, r *Router, call *Call, wireKey []byte, req transport.Request) (Resp, error) {
 	var none Resp
-	call.key = wireKey
+	call.Key = wireKey
 	for {
 		reg, err := r.Locate(ctx, call, wireKey)
 		if err != nil {

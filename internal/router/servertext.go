@@ -24,7 +24,6 @@ var texts = [...]struct {
 	{"cf is deprecated in API V2", ClassUnsupported, "src/storage/errors.rs CfDeprecated"},
 	{"Api version in request does not match", ClassUnsupported, "src/storage/errors.rs ApiVersionNotMatched"},
 	{"Key mode mismatched with the request mode", ClassUnsupported, "src/storage/errors.rs InvalidKeyMode"},
-	{"invalid cf name", ClassUnsupported, "src/storage/errors.rs InvalidCf"},
 	{"max key size exceeded", ClassTooLarge, "src/storage/errors.rs KeyTooLarge"},
 	{"invalid max_ts update", ClassBadTimestamp, "components/concurrency_manager/src/lib.rs InvalidMaxTsUpdate"},
 }

@@ -3,6 +3,7 @@ package playground
 import (
 	"context"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -111,4 +112,12 @@ func (c *testCluster) rawGet(key string) (string, bool) {
 		c.t.Fatal(resp, err)
 	}
 	return string(resp.Value), !resp.NotFound
+}
+
+// expect fails the test unless err is an error that contains text.
+func expect(t *testing.T, err error, text string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), text) {
+		t.Fatalf("error %v, want one with %q", err, text)
+	}
 }

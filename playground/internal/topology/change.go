@@ -130,6 +130,8 @@ func (t *Topology) lead(r *Region, p *metapb.Peer) {
 	i := t.index(r.Meta.StartKey)
 	t.sorted[i] = &now
 	t.byID[r.ID()] = &now
+	close(t.changed)
+	t.changed = make(chan struct{})
 }
 
 // SetLive tells that a store lives or does not. Regions that it leads get another

@@ -29,6 +29,7 @@ type Topology struct {
 	lastID uint64
 	idEnd  uint64 // ids up to here may be given out
 
+	changed       chan struct{} // closed at the next change of a leader
 	splits, moves atomic.Int64
 }
 
@@ -42,7 +43,7 @@ const maxPeers = 3
 // New returns a topology of the stores 1 to n, all live, without regions. Load or
 // Bootstrap comes next.
 func New(m *meta.Store, n int) *Topology {
-	t := &Topology{meta: m, byID: make(map[uint64]*Region), live: make(map[uint64]bool)}
+	t := &Topology{meta: m, byID: make(map[uint64]*Region), live: make(map[uint64]bool), changed: make(chan struct{})}
 	for id := range uint64(n) {
 		t.stores = append(t.stores, id+1)
 		t.live[id+1] = true
@@ -271,3 +272,31 @@ func (t *Topology) Splits() int { return int(t.splits.Load()) }
 
 // Moves counts the changes of a region's leader, those to none not included.
 func (t *Topology) Moves() int { return int(t.moves.Load()) }
+
+// Len is the number of regions.
+func (t *Topology) Len() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.sorted)
+}
+
+// Leaders counts the regions that each store leads; at 0 those that none does.
+func (t *Topology) Leaders() map[uint64]int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	n := make(map[uint64]int)
+	for _, r := range t.sorted {
+		n[r.LeaderStore()]++
+	}
+	return n
+}
+
+// Led reports whether every region has a leader.
+func (t *Topology) Led() bool { return t.Leaders()[0] == 0 }
+
+// Changed returns a channel that is closed when a region's leader changes.
+func (t *Topology) Changed() <-chan struct{} {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.changed
+}

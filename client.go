@@ -17,6 +17,7 @@ import (
 	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
+	"github.com/tikv-go/tikv/internal/txn"
 )
 
 // Client is a connection to one TiKV cluster. It is safe for concurrent use and
@@ -42,6 +43,7 @@ type engine struct {
 	owed  *task.Group // what Close waits for: secondaries, rollbacks, unlocks
 
 	txn, raw codec.Codec
+	txns     *txn.Engine
 }
 
 // Open connects to the cluster whose PD members listen at pd. ctx bounds Open
@@ -107,6 +109,7 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 		ClusterID: e.pd.ClusterID(), Regions: router.NewRegions(e.pd, e.tasks), Transport: e.pool,
 		Logger: cfg.logger, RPCTimeout: cfg.rpcTimeout,
 	})
+	e.txns = txn.New(txn.Config{PD: e.pd, Router: e.router, Codec: e.txn, Tasks: e.tasks, Owed: e.owed, Logger: cfg.logger})
 	return nil
 }
 

@@ -454,8 +454,8 @@ func (ec errorContext) pd(e *pd.Error) error {
 	return &ServerError{Op: ec.op, Addr: e.Addr, Message: e.Error()}
 }
 
-// firstError returns the first error that is not nil.
-func firstError(errs ...error) error {
+// firstOf returns the first error that is not nil.
+func firstOf(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
 			return err

@@ -110,7 +110,7 @@ func (r *Raw) scan(ctx context.Context, op string, rg Range, opts []ScanOption) 
 	var cfg scanConfig
 	bad := apply(op, opts, &cfg, func(o ScanOption) { o.applyScan(&cfg) })
 	return func(yield func(Pair, error) bool) {
-		if err := firstError(bad, rg.check(op), r.ready(op)); err != nil {
+		if err := firstOf(bad, rg.check(op), r.ready(op)); err != nil {
 			yield(Pair{}, err)
 			return
 		}
@@ -195,7 +195,7 @@ func noTTLs(op string) error { return &unsupportedError{op, "API V1 has no TTLs"
 func (r *Raw) putOptions(op string, opts []PutOption) (putConfig, error) {
 	var cfg putConfig
 	err := apply(op, opts, &cfg, func(o PutOption) { o.applyPut(&cfg) })
-	return cfg, firstError(err, r.checkTTLs(op, &cfg))
+	return cfg, firstOf(err, r.checkTTLs(op, &cfg))
 }
 
 func (r *Raw) checkTTLs(op string, cfg *putConfig) error {
@@ -254,7 +254,7 @@ func (r *Raw) BatchPut(ctx context.Context, pairs []Pair, opts ...BatchPutOption
 	if cfg.hasTTLs && len(cfg.ttls) != len(pairs) {
 		cfg.add("WithTTLs", "must have one for each pair")
 	}
-	if err := firstError(cfg.err(), r.checkTTLs(op, &cfg)); err != nil {
+	if err := firstOf(cfg.err(), r.checkTTLs(op, &cfg)); err != nil {
 		return err
 	}
 	wire, values := make([][]byte, len(pairs)), make([][]byte, len(pairs))
@@ -331,7 +331,7 @@ func (r *Raw) DeleteRange(ctx context.Context, rg Range, opts ...DestroyOption) 
 	}
 	var cfg destroyConfig
 	err := apply(op, opts, &cfg, func(o DestroyOption) { o.applyDestroy(&cfg) })
-	if err := firstError(err, rg.check(op)); err != nil {
+	if err := firstOf(err, rg.check(op)); err != nil {
 		return err
 	}
 	if len(rg.End) == 0 && !cfg.unbounded {
@@ -357,7 +357,7 @@ type Checksum struct{ CRC64XOR, Pairs, Bytes uint64 }
 // Checksum adds up rg, of the default column family.
 func (r *Raw) Checksum(ctx context.Context, rg Range) (Checksum, error) {
 	const op = "Raw.Checksum"
-	if err := firstError(r.ready(op), rg.check(op)); err != nil {
+	if err := firstOf(r.ready(op), rg.check(op)); err != nil {
 		return Checksum{}, err
 	}
 	if rg.empty() {

@@ -1,5 +1,14 @@
 package tikv
 
+import (
+	"math"
+	"strconv"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/txn"
+)
+
 type (
 	// SnapshotOption is an option of Client.Snapshot.
 	SnapshotOption interface{ applySnapshot(*readConfig) }
@@ -21,22 +30,160 @@ type (
 		BeginOption
 		RunOption
 	}
+	// RouteOption is an option of reads and of transactions, where it concerns what
+	// they read.
+	RouteOption interface {
+		ReadOption
+		TxnOption
+	}
 )
 
 // readConfig is a snapshot's.
 type readConfig struct {
 	problems
-	view viewConfig
+	view  viewConfig
+	route routeConfig
+}
+
+// routeConfig is how a snapshot or a transaction reads.
+type routeConfig struct {
+	isolation   Isolation
+	noFillCache bool
 }
 
 // txnConfig is a transaction's.
 type txnConfig struct {
 	problems
-	view viewConfig
+	view  viewConfig
+	route routeConfig
+
+	startTS           Timestamp // 0: a fresh one
+	maxAttempts       int       // 0: no limit
+	maxKeys, maxBytes int       // 0: no limit
 }
+
+// The kinds of options. set returns what is wrong with the value, or nothing.
+type (
+	routeOption struct {
+		name string
+		set  func(*routeConfig) string
+	}
+	beginOption struct {
+		name string
+		set  func(*txnConfig) string
+	}
+	runOption struct {
+		name string
+		set  func(*txnConfig) string
+	}
+	txnOption struct {
+		name string
+		set  func(*txnConfig) string
+	}
+)
 
 func (o viewOption) applySnapshot(c *readConfig)   { c.add(o.name, o.set(&c.view)) }
 func (o viewOption) applySnapshotAt(c *readConfig) { c.add(o.name, o.set(&c.view)) }
 func (o viewOption) applyLatest(c *readConfig)     { c.add(o.name, o.set(&c.view)) }
 func (o viewOption) applyBegin(c *txnConfig)       { c.add(o.name, o.set(&c.view)) }
 func (o viewOption) applyRun(c *txnConfig)         { c.add(o.name, o.set(&c.view)) }
+
+func (o routeOption) applySnapshot(c *readConfig)   { c.add(o.name, o.set(&c.route)) }
+func (o routeOption) applySnapshotAt(c *readConfig) { c.add(o.name, o.set(&c.route)) }
+func (o routeOption) applyLatest(c *readConfig)     { c.add(o.name, o.set(&c.route)) }
+func (o routeOption) applyBegin(c *txnConfig)       { c.add(o.name, o.set(&c.route)) }
+func (o routeOption) applyRun(c *txnConfig)         { c.add(o.name, o.set(&c.route)) }
+
+func (o beginOption) applyBegin(c *txnConfig) { c.add(o.name, o.set(c)) }
+func (o runOption) applyRun(c *txnConfig)     { c.add(o.name, o.set(c)) }
+func (o txnOption) applyBegin(c *txnConfig)   { c.add(o.name, o.set(c)) }
+func (o txnOption) applyRun(c *txnConfig)     { c.add(o.name, o.set(c)) }
+
+// WithStartTS makes the transaction read as of ts, which must have been issued. The
+// default is a fresh timestamp.
+func WithStartTS(ts Timestamp) BeginOption {
+	return beginOption{"WithStartTS", func(c *txnConfig) string {
+		c.startTS = ts
+		if ts == 0 || ts == math.MaxUint64 {
+			return "is not a timestamp"
+		}
+		return ""
+	}}
+}
+
+// WithMaxAttempts ends RunTxn after n attempts; 1 is never again. The default is to go
+// on until ctx ends.
+func WithMaxAttempts(n int) RunOption {
+	return runOption{"WithMaxAttempts", func(c *txnConfig) string { c.maxAttempts = n; return atLeastOne(n) }}
+}
+
+// WithTxnLimits bounds the keys and the bytes of keys and values that a transaction
+// buffers: a write beyond is refused with ErrTooLarge, and changes nothing.
+func WithTxnLimits(keys, bytes int) TxnOption {
+	return txnOption{"WithTxnLimits", func(c *txnConfig) string {
+		c.maxKeys, c.maxBytes = keys, bytes
+		if keys < 1 || bytes < 1 {
+			return "must be at least one"
+		}
+		return ""
+	}}
+}
+
+// WithNoFillCache keeps what is read out of TiKV's block cache.
+func WithNoFillCache() RouteOption {
+	return routeOption{"WithNoFillCache", func(c *routeConfig) string { c.noFillCache = true; return "" }}
+}
+
+// WithIsolation chooses what reads see of other transactions. The default is
+// IsolationSnapshot.
+func WithIsolation(i Isolation) RouteOption {
+	return routeOption{"WithIsolation", func(c *routeConfig) string {
+		c.isolation = i
+		if i > IsolationRCCheckTS {
+			return "is not known: " + strconv.Itoa(int(i))
+		}
+		return ""
+	}}
+}
+
+// Isolation is what a read sees of other transactions.
+type Isolation uint8
+
+// The isolation levels.
+const (
+	IsolationSnapshot  Isolation = iota
+	IsolationRC                  // read committed: ignores locks
+	IsolationRCCheckTS           // ErrWriteConflict if there is anything newer
+)
+
+// String is the level in a word.
+func (i Isolation) String() string {
+	switch i {
+	case IsolationSnapshot:
+		return "snapshot"
+	case IsolationRC:
+		return "rc"
+	case IsolationRCCheckTS:
+		return "rc-check-ts"
+	}
+	return "Isolation(" + strconv.Itoa(int(i)) + ")"
+}
+
+func (i Isolation) wire() kvrpcpb.IsolationLevel {
+	switch i {
+	case IsolationRC:
+		return kvrpcpb.IsolationLevel_RC
+	case IsolationRCCheckTS:
+		return kvrpcpb.IsolationLevel_RCCheckTS
+	}
+	return kvrpcpb.IsolationLevel_SI
+}
+
+// readOptions are the engine's form of both.
+func readOptions(v viewConfig, r routeConfig) txn.ReadOptions {
+	return txn.ReadOptions{
+		CallOptions: txn.CallOptions{Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor},
+		Isolation:   r.isolation.wire(),
+		NoFillCache: r.noFillCache,
+	}
+}

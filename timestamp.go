@@ -1,6 +1,7 @@
 package tikv
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -23,4 +24,34 @@ func (ts Timestamp) Logical() int { return int(ts & (1<<logicalBits - 1)) }
 // String shows ts as a number, with its time and counter.
 func (ts Timestamp) String() string {
 	return fmt.Sprintf("%d (%s+%d)", uint64(ts), ts.Time().UTC().Format("2006-01-02T15:04:05.000Z"), ts.Logical())
+}
+
+// Timestamp fetches a fresh timestamp from PD. Concurrent calls share a round trip.
+func (c *Client) Timestamp(ctx context.Context) (Timestamp, error) {
+	const op = "Timestamp"
+	if err := c.check(op); err != nil {
+		return 0, err
+	}
+	ts, err := c.engine.pd.Timestamp(ctx)
+	if err != nil {
+		return 0, mapError(c.errorContext(op, c.engine.txn), err)
+	}
+	return Timestamp(ts), nil
+}
+
+// RecentTimestamp returns a timestamp issued at most maxAge ago, from memory where
+// it can: no round trip, and perhaps blind to the newest commits.
+func (c *Client) RecentTimestamp(ctx context.Context, maxAge time.Duration) (Timestamp, error) {
+	const op = "RecentTimestamp"
+	if err := c.check(op); err != nil {
+		return 0, err
+	}
+	if maxAge < 0 {
+		return 0, &ArgumentError{Op: op, Arg: "maxAge", Reason: "must not be negative"}
+	}
+	ts, err := c.engine.pd.RecentTimestamp(ctx, maxAge)
+	if err != nil {
+		return 0, mapError(c.errorContext(op, c.engine.txn), err)
+	}
+	return Timestamp(ts), nil
 }

@@ -107,7 +107,7 @@ func (c *commit) run(ctx context.Context) error {
 // commitPrimary commits the primary key, with those of the same request and region. It
 // returns the commit timestamp and the mutations that remain.
 func (c *commit) commitPrimary(ctx context.Context, ts uint64) (uint64, []int, error) {
-	call := c.call(ctx, commitFor)
+	call := c.call(ctx)
 	call.Decides = true
 	index, at := c.primeAt, c.at
 	for {
@@ -208,8 +208,8 @@ func (c *commit) commitRequest(ts uint64, index []int, role kvrpcpb.CommitRole) 
 }
 
 // call returns a call of the commit.
-func (c *commit) call(ctx context.Context, budget time.Duration) *router.Call {
-	call := c.e.call(ctx, c.op, c.t.opts.Read.CallOptions, budget)
+func (c *commit) call(ctx context.Context) *router.Call {
+	call := c.e.call(ctx, c.op, c.t.opts.Read.CallOptions)
 	call.Timeout = writeTimeout
 	return call
 }
@@ -220,11 +220,11 @@ func (c *commit) owed(name string, index []int, fn func(ctx context.Context, cal
 	if len(index) == 0 {
 		return
 	}
-	c.e.tasks.Go(name, func(ctx context.Context) {
-		call := &router.Call{
-			Op: c.op, Codec: c.e.codec, Resend: true, Owed: true, Timeout: writeTimeout,
-			Priority: c.t.opts.Read.Priority, RetryFor: owedFor,
-		}
+	c.e.owed.Go(name, func(ctx context.Context) {
+		o := c.t.opts.Read.CallOptions
+		o.RetryFor = owedFor
+		call := c.e.call(ctx, c.op, o)
+		call.Owed, call.Timeout = true, writeTimeout
 		if err := c.eachPart(ctx, call, owedParallel, index, fn); err != nil {
 			c.e.log.LogAttrs(ctx, slog.LevelWarn, name+" not done", slog.Uint64("start_ts", c.start), slog.Any("error", err))
 		}

@@ -37,7 +37,8 @@ type Config struct {
 	PD     PD
 	Router Router
 	Codec  codec.Codec
-	Tasks  *task.Group // what is owed to finished transactions runs here
+	Tasks  *task.Group // what ends with the client
+	Owed   *task.Group // what finished transactions owe: closing the client waits for it
 	Logger *slog.Logger
 }
 
@@ -47,6 +48,7 @@ type Engine struct {
 	router Router
 	codec  codec.Codec
 	tasks  *task.Group
+	owed   *task.Group
 	log    *slog.Logger
 	locks  *lock.Resolver
 	safe   safePoint
@@ -54,33 +56,33 @@ type Engine struct {
 
 // New returns an engine.
 func New(cfg Config) *Engine {
-	e := &Engine{pd: cfg.PD, router: cfg.Router, codec: cfg.Codec, tasks: cfg.Tasks, log: cfg.Logger}
+	e := &Engine{pd: cfg.PD, router: cfg.Router, codec: cfg.Codec, tasks: cfg.Tasks, owed: cfg.Owed, log: cfg.Logger}
 	e.locks = lock.New(lock.Config{Router: cfg.Router, Clock: cfg.PD, Tasks: cfg.Tasks, Logger: cfg.Logger})
 	return e
 }
 
 // CallOptions are what a view says about all its calls.
 type CallOptions struct {
-	Priority kvrpcpb.CommandPri
-	RetryFor time.Duration // 0: the default
+	Priority      kvrpcpb.CommandPri
+	RequestSource string
+	RetryFor      time.Duration // the budget where ctx has no deadline; 0: the default
 }
 
-// The budgets of calls without a deadline (client-go's, facts section 11).
+// budget is the default of CallOptions.RetryFor; owedFor is that of what is done when
+// nobody waits (client-go's, facts section 11).
 const (
-	readFor     = 20 * time.Second
-	prewriteFor = 40 * time.Second
-	commitFor   = 40 * time.Second
-	owedFor     = 41 * time.Second
+	budget  = 20 * time.Second
+	owedFor = 41 * time.Second
 )
 
 // call returns a call that may be sent again, whatever becomes of its answers.
-func (e *Engine) call(ctx context.Context, op string, o CallOptions, budget time.Duration) *router.Call {
-	if o.RetryFor > 0 {
-		budget = o.RetryFor
+func (e *Engine) call(ctx context.Context, op string, o CallOptions) *router.Call {
+	if o.RetryFor == 0 {
+		o.RetryFor = budget
 	}
 	return &router.Call{
-		Op: op, Codec: e.codec, Resend: true, Priority: o.Priority,
-		RetryFor: budget, Retry: backoff.For(ctx, budget),
+		Op: op, Codec: e.codec, Resend: true, Priority: o.Priority, RequestSource: o.RequestSource,
+		RetryFor: o.RetryFor, Retry: backoff.For(ctx, o.RetryFor),
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/backoff"
-	"github.com/tikv-go/tikv/internal/router"
 )
 
 const (
@@ -93,10 +92,9 @@ func (c *commit) keepAlive(ctx context.Context) {
 
 // sendHeartbeat reports gone if the lock is not there any more.
 func (c *commit) sendHeartbeat(ctx context.Context) (gone bool, err error) {
-	call := &router.Call{
-		Op: c.op, Codec: c.e.codec, Resend: true, Timeout: writeTimeout,
-		Priority: c.t.opts.Read.Priority, RetryFor: beatEvery,
-	}
+	o := c.t.opts.Read.CallOptions
+	o.RetryFor = beatEvery
+	call := c.e.call(ctx, c.op, o)
 	req := &kvrpcpb.TxnHeartBeatRequest{
 		Context:       &kvrpcpb.Context{},
 		PrimaryLock:   c.primaryKey(),

@@ -16,7 +16,7 @@ import (
 
 // prewrite locks all keys, batch by batch.
 func (c *commit) prewrite(ctx context.Context) error {
-	call := c.call(ctx, prewriteFor)
+	call := c.call(ctx)
 	index := make([]int, c.muts.len())
 	for i := range index {
 		index[i] = i

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -109,7 +110,7 @@ func (s *Snapshot) context() *kvrpcpb.Context {
 // would have to serve reads and commits above it from then on.
 func (s *Snapshot) begin(ctx context.Context, op string) (*router.Call, error) {
 	if !s.seen.past.Load() {
-		if err := s.e.Issued(ctx, s.ts); err != nil {
+		if _, err := s.e.Issued(ctx, s.ts, math.MaxInt64); err != nil {
 			return nil, err
 		}
 		s.seen.past.Store(true)
@@ -117,7 +118,7 @@ func (s *Snapshot) begin(ctx context.Context, op string) (*router.Call, error) {
 	if s.ts != Latest {
 		s.e.touch()
 	}
-	return s.e.call(ctx, op, s.opts.CallOptions, readFor), nil
+	return s.e.call(ctx, op, s.opts.CallOptions), nil
 }
 
 // check refuses what was read behind the safe point.
@@ -191,17 +192,15 @@ func (s *Snapshot) Get(ctx context.Context, op string, key []byte) ([]byte, erro
 	}
 }
 
-// Issued returns a *Future if PD has not issued ts yet.
-func (e *Engine) Issued(ctx context.Context, ts uint64) error {
-	now, err := e.pd.RecentTimestamp(ctx, math.MaxInt64)
+// Issued returns a timestamp of now, at most maxAge old unless that is not above ts. It
+// is a *Future error if PD has not issued ts yet.
+func (e *Engine) Issued(ctx context.Context, ts uint64, maxAge time.Duration) (uint64, error) {
+	now, err := e.pd.RecentTimestamp(ctx, maxAge)
 	if err == nil && now < ts {
 		now, err = e.pd.Timestamp(ctx)
 	}
-	switch {
-	case err != nil:
-		return err
-	case now < ts:
-		return &Future{TS: ts, Now: now}
+	if err == nil && now < ts {
+		err = &Future{TS: ts, Now: now}
 	}
-	return nil
+	return now, err
 }

@@ -1,0 +1,253 @@
+package tikv
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/tikv-go/tikv/internal/codec"
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/txn"
+)
+
+// Txn is a read-write transaction. Reads see its own writes and may run concurrently
+// with each other; a write, Commit or Rollback that overlaps another call returns
+// ErrTxnBusy.
+type Txn struct {
+	c   *Client
+	t   *txn.Txn
+	cfg readConfig // of its snapshot
+}
+
+// Begin starts a transaction that the caller commits or rolls back.
+func (c *Client) Begin(ctx context.Context, opts ...BeginOption) (*Txn, error) {
+	const op = "Begin"
+	if err := c.checkTxn(op); err != nil {
+		return nil, err
+	}
+	cfg := txnConfig{view: c.cfg.view}
+	if err := apply(op, opts, &cfg, func(o BeginOption) { o.applyBegin(&cfg) }); err != nil {
+		return nil, err
+	}
+	return c.begin(ctx, op, &cfg)
+}
+
+func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, error) {
+	var (
+		start = uint64(cfg.startTS)
+		age   time.Duration
+		err   error
+	)
+	if start == 0 {
+		start, err = c.engine.pd.Timestamp(ctx)
+	} else {
+		var now uint64
+		if now, err = c.engine.txns.Issued(ctx, start, time.Second); err == nil {
+			age = Timestamp(now).Time().Sub(cfg.startTS.Time())
+		}
+	}
+	if err != nil {
+		return nil, mapError(c.errorContext(op, c.engine.txn), err)
+	}
+	t := c.engine.txns.Begin(start, age, txn.Options{
+		Read: readOptions(cfg.view, cfg.route), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
+	})
+	return &Txn{c: c, t: t, cfg: readConfig{view: cfg.view, route: cfg.route}}, nil
+}
+
+// StartTS is the timestamp reads see.
+func (tx *Txn) StartTS() Timestamp { return Timestamp(tx.t.StartTS()) }
+
+// CommitTS reports false until a commit that wrote something has succeeded.
+func (tx *Txn) CommitTS() (Timestamp, bool) {
+	ts := Timestamp(tx.t.CommitTS())
+	return ts, ts != 0
+}
+
+// Len counts the buffered keys.
+func (tx *Txn) Len() int { return tx.t.Len() }
+
+// Size is the bytes of the buffered keys and values.
+func (tx *Txn) Size() int { return tx.t.Size() }
+
+// Snapshot is the view at StartTS without the transaction's own writes. It may be used
+// after the transaction has ended.
+func (tx *Txn) Snapshot(opts ...ReadOption) *Snapshot {
+	s := &Snapshot{c: tx.c, s: tx.t.Snapshot(), cfg: tx.cfg}
+	return s.With(opts...)
+}
+
+func (tx *Txn) mapError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return mapError(tx.c.errorContext(op, tx.c.engine.txn), err)
+}
+
+// Get returns the value of key, the transaction's own if it wrote one, or ErrNotFound.
+func (tx *Txn) Get(ctx context.Context, key []byte) ([]byte, error) {
+	const op = "Txn.Get"
+	if err := firstError(tx.c.check(op), checkKey(op, key)); err != nil {
+		return nil, err
+	}
+	value, err := tx.t.Get(ctx, op, tx.c.engine.txn.Key(key))
+	if err != nil {
+		return nil, tx.mapError(op, err)
+	}
+	return value, nil
+}
+
+// BatchGet returns values in the order of keys: nil for an absent key, non-nil and
+// perhaps empty for a present one. On error there are no values.
+func (tx *Txn) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
+	got, err := tx.batchGet(ctx, "Txn.BatchGet", keys, false)
+	if err != nil {
+		return nil, err
+	}
+	return values(got), nil
+}
+
+// GetVersions is BatchGet with the commit timestamp of each value, 0 for the
+// transaction's own.
+func (tx *Txn) GetVersions(ctx context.Context, keys [][]byte) ([]Version, error) {
+	got, err := tx.batchGet(ctx, "Txn.GetVersions", keys, true)
+	if err != nil {
+		return nil, err
+	}
+	return versions(got), nil
+}
+
+func (tx *Txn) batchGet(ctx context.Context, op string, keys [][]byte, versions bool) ([]txn.Value, error) {
+	if err := tx.c.check(op); err != nil {
+		return nil, err
+	}
+	wire, err := tx.c.wireKeys(op, keys)
+	if err != nil {
+		return nil, err
+	}
+	got, err := tx.t.BatchGet(ctx, op, wire, versions)
+	if err != nil {
+		return nil, tx.mapError(op, err)
+	}
+	return got, nil
+}
+
+// Scan merges the cluster's data with the writes made before the loop began;
+// writing inside the loop is allowed and not seen by it.
+func (tx *Txn) Scan(ctx context.Context, r Range, opts ...ScanOption) iter.Seq2[Pair, error] {
+	const op = "Txn.Scan"
+	cfg, err := scanOptions(op, r, opts)
+	wire := tx.c.wireRange(r)
+	return func(yield func(Pair, error) bool) {
+		if err := firstError(tx.c.check(op), err); err != nil {
+			yield(Pair{}, err)
+			return
+		}
+		pages, err := tx.t.Pages(op, wire, cfg)
+		if err != nil {
+			yield(Pair{}, tx.mapError(op, err))
+			return
+		}
+		tx.c.yieldPages(ctx, op, pages.Next, yield)
+	}
+}
+
+// Put buffers a write, copying key and value; an empty value is legal.
+func (tx *Txn) Put(key, value []byte) error {
+	const op = "Txn.Put"
+	if err := tx.checkWrite(op, key, value); err != nil {
+		return err
+	}
+	return tx.mapError(op, tx.t.Put(tx.c.engine.txn.Key(key), value, false))
+}
+
+// Insert is Put of a key that must be absent, as the transaction sees it
+// (ErrAlreadyExists): what it wrote itself is checked at once, the rest at commit.
+func (tx *Txn) Insert(key, value []byte) error {
+	const op = "Txn.Insert"
+	if err := tx.checkWrite(op, key, value); err != nil {
+		return err
+	}
+	return tx.mapError(op, tx.t.Put(tx.c.engine.txn.Key(key), value, true))
+}
+
+// Delete buffers a deletion; the key may be absent.
+func (tx *Txn) Delete(key []byte) error {
+	const op = "Txn.Delete"
+	if err := tx.checkWrite(op, key, nil); err != nil {
+		return err
+	}
+	return tx.mapError(op, tx.t.Delete(tx.c.engine.txn.Key(key)))
+}
+
+// CheckAbsent makes the commit fail with ErrAlreadyExists if key is present, as the
+// transaction sees it, and writes nothing.
+func (tx *Txn) CheckAbsent(key []byte) error {
+	const op = "Txn.CheckAbsent"
+	if err := tx.checkWrite(op, key, nil); err != nil {
+		return err
+	}
+	return tx.mapError(op, tx.t.CheckAbsent(tx.c.engine.txn.Key(key)))
+}
+
+// Lock makes the commit lock keys, written or not, so that it fails with
+// ErrWriteConflict if another transaction wrote one of them since StartTS.
+func (tx *Txn) Lock(ctx context.Context, keys [][]byte) error {
+	const op = "Txn.Lock"
+	if err := ctx.Err(); err != nil {
+		return &canceledError{op: op, causes: []error{context.Cause(ctx), err}}
+	}
+	wire := make([][]byte, len(keys))
+	for i, key := range keys {
+		if err := tx.checkWrite(op, key, nil); err != nil {
+			return err
+		}
+		wire[i] = tx.c.engine.txn.Key(key)
+	}
+	return tx.mapError(op, tx.t.Lock(wire))
+}
+
+// Commit makes the writes durable. An error matching ErrUndetermined means the
+// outcome is unknown, also where it matches ErrClosed or ctx's error too; after any
+// other error nothing was or will be written.
+func (tx *Txn) Commit(ctx context.Context) error {
+	const op = "Txn.Commit"
+	if err := tx.c.check(op); err != nil {
+		return err
+	}
+	return tx.mapError(op, tx.t.Commit(ctx, op))
+}
+
+// Rollback ends the transaction at once; ctx bounds only the wait for what it leaves
+// in the cluster, which is nothing. After Commit or Rollback it does nothing and
+// returns nil, so it may be deferred.
+func (tx *Txn) Rollback(ctx context.Context) error {
+	return tx.mapError("Txn.Rollback", tx.t.Rollback())
+}
+
+// The limits of TiKV's defaults: a key of 8 KiB in its memcomparable form
+// (storage.max-key-size), a raft entry of 8 MiB (raftstore.raft-entry-max-size).
+const (
+	maxEncodedKey = 8 << 10
+	maxEntry      = 8 << 20
+)
+
+// maxKey is the longest user key of a transaction.
+func maxKey(cd codec.Codec) int {
+	n := (maxEncodedKey/keys.EncodedLen(0))*8 - 1
+	return n - len(cd.Key(nil))
+}
+
+// checkWrite refuses what TiKV would.
+func (tx *Txn) checkWrite(op string, key, value []byte) error {
+	if err := firstError(tx.c.check(op), checkKey(op, key)); err != nil {
+		return err
+	}
+	if limit := maxKey(tx.c.engine.txn); len(key) > limit {
+		return &tooLargeError{op, "bytes in the key", len(key), limit}
+	}
+	if n := len(key) + len(value); n > maxEntry {
+		return &tooLargeError{op, "bytes in key and value", n, maxEntry}
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package mvcc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/storage"
+	"github.com/tikv-go/tikv/playground/internal/storage/check"
+)
+
+// prewrite is one request of that name (TiKV src/storage/txn/commands/prewrite.rs).
+type prewrite struct {
+	*change
+	req       *kvrpcpb.PrewriteRequest
+	skipCheck bool // no write record in the whole span of the keys: nothing to check
+}
+
+// mutation is one key of a prewrite.
+type mutation struct {
+	key
+	op        kvrpcpb.Op
+	value     []byte
+	assertion kvrpcpb.Assertion
+	action    kvrpcpb.PrewriteRequest_PessimisticAction
+	// expected is the for-update timestamp that the key's pessimistic lock must have.
+	expected *uint64
+}
+
+// insert tells that the key must not exist.
+func (m *mutation) insert() bool {
+	return m.op == kvrpcpb.Op_Insert || m.op == kvrpcpb.Op_CheckNotExists
+}
+
+func (m *mutation) kind() lockKind {
+	switch m.op {
+	case kvrpcpb.Op_Del:
+		return lockDelete
+	case kvrpcpb.Op_Lock:
+		return lockLock
+	}
+	return lockPut
+}
+
+// Prewrite answers KvPrewrite. A request for async commit or one-phase commit is
+// answered as by a server that fell back from it: locks of the ordinary kind, and no
+// commit timestamp.
+func (e *Engine) Prewrite(ctx context.Context, _ keys.Range, req *kvrpcpb.PrewriteRequest) *kvrpcpb.PrewriteResponse {
+	muts, err := e.mutations(req)
+	if err != nil {
+		return &kvrpcpb.PrewriteResponse{Errors: []*kvrpcpb.KeyError{keyError(err)}}
+	}
+	ks := make([]key, len(muts))
+	for i, m := range muts {
+		ks[i] = m.key
+	}
+	resp := &kvrpcpb.PrewriteResponse{}
+	err = e.update(ctx, req.StartVersion, ks, func(c *change) error {
+		p := &prewrite{change: c, req: req}
+		committed, locked, err := p.run(muts)
+		if err != nil {
+			return err
+		}
+		if len(locked) > 0 || committed != 0 {
+			c.clear()
+		}
+		resp.Errors = locked
+		if req.UseAsyncCommit {
+			resp.MinCommitTs = committed
+		}
+		if req.TryOnePc {
+			resp.OnePcCommitTs = committed
+		}
+		return nil
+	})
+	if err != nil {
+		return &kvrpcpb.PrewriteResponse{Errors: []*kvrpcpb.KeyError{keyError(err)}}
+	}
+	return resp
+}
+
+// mutations checks the request and pairs each key with its pessimistic action; in a
+// pessimistic request those that have none are dropped, as TiKV does (src/storage/txn/
+// commands/mod.rs, From<PrewriteRequest>).
+func (e *Engine) mutations(req *kvrpcpb.PrewriteRequest) ([]mutation, error) {
+	pessimistic, n := req.ForUpdateTs != 0, len(req.Mutations)
+	if pessimistic {
+		n = min(n, len(req.PessimisticActions))
+	}
+	muts := make([]mutation, n)
+	for i, m := range req.Mutations[:n] {
+		switch m.GetOp() {
+		case kvrpcpb.Op_Put, kvrpcpb.Op_Del, kvrpcpb.Op_Lock, kvrpcpb.Op_Insert, kvrpcpb.Op_CheckNotExists:
+		default:
+			return nil, check.Other("mismatch Op in prewrite mutations: " + m.GetOp().String())
+		}
+		muts[i] = mutation{key: keyOf(m.Key), op: m.Op, value: m.Value, assertion: m.Assertion}
+		if pessimistic {
+			muts[i].action = req.PessimisticActions[i]
+		}
+		if err := check.Keys(e.cfg.APIVersion, req.Context, "prewrite", muts[i].enc); err != nil {
+			return nil, err
+		}
+	}
+	if n == 0 {
+		if err := check.Keys(e.cfg.APIVersion, req.Context, "prewrite"); err != nil {
+			return nil, err
+		}
+	}
+	for _, m := range muts {
+		if err := check.KeySize(len(m.enc)); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range req.ForUpdateTsConstraints {
+		if !pessimistic {
+			break
+		}
+		if int(c.Index) >= n {
+			return nil, abort(rustTxn("Other(%q)", fmt.Sprintf("prewrite request invalid: for_update_ts constraint set "+
+				"for index %d while %d mutations were given", c.Index, n)))
+		}
+		muts[c.Index].expected = &c.ExpectedForUpdateTs
+	}
+	return muts, nil
+}
+
+// manyMutations is from how many on an optimistic prewrite looks whether there is any
+// record in the span of its keys (prewrite.rs, FORWARD_MIN_MUTATIONS_NUM).
+const manyMutations = 12
+
+func (p *prewrite) pessimistic() bool { return p.req.ForUpdateTs != 0 }
+
+// run prewrites all keys. It returns the commit timestamp, if the transaction turns out
+// to be committed, and the keys that are locked by others.
+func (p *prewrite) run(muts []mutation) (committed uint64, locked []*kvrpcpb.KeyError, err error) {
+	p.skipCheck = p.req.SkipConstraintCheck
+	if !p.pessimistic() && len(muts) > manyMutations {
+		muts = slices.Clone(muts)
+		slices.SortFunc(muts, func(a, b mutation) int { return bytes.Compare(a.enc, b.enc) })
+		span := keys.Range{Start: muts[0].enc, End: at(muts[len(muts)-1].enc, 0)}
+		p.skipCheck = true
+		for range p.snap.Scan(storage.Write, span, false) {
+			p.skipCheck = p.req.SkipConstraintCheck
+			break
+		}
+	}
+	var assertion error // reported only if there is no other error but locks
+	for i := range muts {
+		m := &muts[i]
+		err := p.mutate(m)
+		var (
+			f    failure
+			lost *errPessimisticLockNotFound
+		)
+		switch {
+		case err == nil:
+			continue
+		case errors.As(err, &f) && f.AssertionFailed != nil:
+			if assertion == nil {
+				assertion = err
+			}
+			continue
+		case errors.As(err, &lost), f.KeyError != nil && (f.Locked != nil ||
+			f.Conflict != nil && f.Conflict.ConflictCommitTs > p.startTS):
+			// A late copy of a prewrite whose transaction has been committed since
+			// (src/storage/txn/actions/common.rs, check_committed_record_on_err).
+			end, endErr := p.ending(m.enc, p.startTS)
+			if endErr != nil {
+				return 0, nil, endErr
+			}
+			if commitTS, ok := end.committed(); ok {
+				return commitTS, nil, nil
+			}
+			if f.KeyError != nil && f.Locked != nil {
+				locked = append(locked, f.KeyError)
+				continue
+			}
+		}
+		return 0, nil, err
+	}
+	return 0, locked, assertion
+}

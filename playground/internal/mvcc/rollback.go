@@ -1,0 +1,119 @@
+package mvcc
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/storage"
+	"github.com/tikv-go/tikv/playground/internal/storage/check"
+)
+
+// BatchRollback answers KvBatchRollback: all keys or none. It does not look at the
+// locks' TTL (TiKV src/storage/txn/commands/rollback.rs).
+func (e *Engine) BatchRollback(ctx context.Context, _ keys.Range, req *kvrpcpb.BatchRollbackRequest) *kvrpcpb.BatchRollbackResponse {
+	ks := keysOf(req.Keys)
+	err := e.update(ctx, req.StartVersion, ks, func(c *change) error {
+		for _, k := range ks {
+			if err := c.cleanup(k); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return &kvrpcpb.BatchRollbackResponse{Error: keyError(err)}
+}
+
+// cleanup rolls a key back; if it is not locked it leaves a record, so that a late
+// prewrite fails (TiKV src/storage/txn/actions/cleanup.rs).
+func (c *change) cleanup(k key) error {
+	l, err := c.current(k)
+	if err != nil {
+		return err
+	}
+	if l != nil && l.ts == c.startTS {
+		return c.rollbackLock(k, l, true)
+	}
+	end, err := c.ending(k.enc, c.startTS)
+	if err != nil {
+		return err
+	}
+	if commitTS, ok := end.committed(); ok {
+		return errCommitted(c.startTS, commitTS, k)
+	}
+	if end.known() {
+		return nil
+	}
+	if err := c.collapse(k); err != nil {
+		return err
+	}
+	c.putRollback(k, false, end)
+	return nil
+}
+
+// rollbackLock removes the transaction's own lock and leaves a record, protected on the
+// primary key (TiKV src/storage/txn/actions/check_txn_status.rs, rollback_lock).
+func (c *change) rollbackLock(k key, l *lock, collapse bool) error {
+	end, err := c.ending(k.enc, c.startTS)
+	if err != nil {
+		return err
+	}
+	if commitTS, ok := end.committed(); ok {
+		// TiKV panics here: the lock and the commit record exclude each other.
+		return check.Other(fmt.Sprintf("key %x is locked by a transaction committed at %d", k.raw, commitTS))
+	}
+	c.unlock(k)
+	if end.known() {
+		return nil
+	}
+	if l.kind == lockPut && l.short == nil {
+		c.batch.Delete(storage.Default, at(k.enc, l.ts))
+	}
+	c.putRollback(k, string(l.primary) == string(k.raw) || l.generation > 0, end)
+	if collapse {
+		return c.collapse(k)
+	}
+	return nil
+}
+
+// putRollback writes the rollback record. Where another transaction's record has its
+// place, a protected one becomes a flag on that and another is left out (same file,
+// make_rollback).
+func (c *change) putRollback(k key, protected bool, end ending) {
+	if end.occupied.write == nil {
+		c.putWrite(k, c.startTS, newRollback(c.startTS, protected))
+		return
+	}
+	if protected {
+		w := *end.occupied.write
+		w.overlapped, w.fenced, w.fence = true, true, end.fence
+		c.putWrite(k, c.startTS, &w)
+	}
+}
+
+// collapse removes the previous rollback record, unless it is protected (same file,
+// collapse_prev_rollback).
+func (c *change) collapse(k key) error {
+	w, err := c.newest(k.enc, c.startTS)
+	if err != nil {
+		return err
+	}
+	if w.write != nil && w.kind == writeRollback && !w.isProtected() {
+		c.batch.Delete(storage.Write, at(k.enc, w.commitTS))
+	}
+	return nil
+}
+
+// markRollback tells another transaction's lock of this one's rollback, if it might
+// commit onto it: an async commit, whose timestamp is calculated (TiKV src/storage/
+// mvcc/txn.rs, mark_rollback_on_mismatching_lock).
+func (c *change) markRollback(k key, other *lock) {
+	if other == nil || !other.asyncCommit || c.startTS < other.minCommitTS {
+		return
+	}
+	marked := *other
+	marked.rollbackTS = append(append([]uint64{}, other.rollbackTS...), c.startTS)
+	c.putLock(k, &marked)
+}

@@ -1,6 +1,11 @@
 package main
 
-import "errors"
+import (
+	"context"
+	"errors"
+
+	"github.com/tikv-go/tikv"
+)
 
 // Exit codes, as the help text lists them.
 const (
@@ -32,8 +37,14 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &silent):
 		return silent.code
-	case errors.As(err, &usage):
+	case errors.Is(err, tikv.ErrUndetermined):
+		return exitUnknown
+	case errors.Is(err, tikv.ErrNotFound):
+		return exitAbsent
+	case errors.As(err, &usage), errors.Is(err, tikv.ErrInvalid), errors.Is(err, tikv.ErrUnsupported):
 		return exitUsage
+	case errors.Is(err, tikv.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return exitUnavailable
 	}
 	return exitFailure
 }

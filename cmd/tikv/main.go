@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -27,7 +28,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 	code := exitCode(err)
 	var silent *silentError
 	if !errors.As(err, &silent) {
-		fmt.Fprintln(io.err, "tikv:", err)
+		fmt.Fprintln(io.err, "tikv: "+strings.TrimPrefix(err.Error(), "tikv: "))
 	}
 	if code == exitUsage {
 		fmt.Fprintln(io.err, "Run 'tikv --help' for usage.")

@@ -37,7 +37,8 @@ Exit codes: 0 done, 1 failed, 2 key absent, 3 wrong usage, 4 cluster unavailable
 	root.SetOut(io.out)
 	root.SetErr(io.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(versionCommand(io))
+	root.AddCommand(demoCommand(io), playgroundCommand(io), getCommand(io), putCommand(io), deleteCommand(io),
+		scanCommand(io), countCommand(io), versionCommand(io))
 	return root
 }
 

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tikv-go/tikv/playground"
+)
+
+const (
+	playgroundHost = "127.0.0.1"
+	firstPort      = 2379
+	lastPort       = 2479 // how far the search for a free port goes
+)
+
+type playgroundCommandFlags struct {
+	stores      int
+	storesGiven bool
+	dir         string
+	port        int
+	api         string
+	keyspaces   []string
+	fsync       bool
+	json        bool
+	verbose     bool
+}
+
+func playgroundCommand(io stdio) *cobra.Command {
+	var f playgroundCommandFlags
+	cmd := &cobra.Command{
+		Use:   "playground",
+		Short: "Run an embedded cluster: PD and stores in this process",
+		Long: `Run an embedded cluster: PD and stores in this process, on loopback addresses, speaking TiKV's protocol to any client.
+
+The first line of standard output, "ready pd=… cluster=… api=… control=…", is printed when every store is registered
+and every region has a leader. Logs go to standard error. Ctrl-C, or SIGTERM, ends it. The control address takes
+HTTP requests with JSON, for example:
+
+  curl http://$CONTROL/v1/regions?mode=txn
+  curl -d '{"mode":"txn","key":"bQ=="}'   http://$CONTROL/v1/split            (the key in base64)
+  curl -d '{"region":2,"store":3}'        http://$CONTROL/v1/transfer-leader
+  curl -d '{"store":1}'                   http://$CONTROL/v1/stop             (and start, pause)
+  curl -d '{}'                            http://$CONTROL/v1/wait             (until every region has a leader)`,
+		Args: exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("port") {
+				f.port = -1
+			}
+			f.storesGiven = cmd.Flags().Changed("stores")
+			return runPlayground(cmd.Context(), io, f)
+		},
+	}
+	cmd.Flags().IntVar(&f.stores, "stores", 3, "number of stores (with an existing --dir: as it was)")
+	cmd.Flags().StringVar(&f.dir, "dir", "", "keep the data in this `directory` (default: in memory)")
+	cmd.Flags().IntVar(&f.port, "port", 0, "PD's port, 0 for any (default 2379 or the next that is free)")
+	cmd.Flags().StringVar(&f.api, "api", "v1", "API version of the stores: `v1|v1ttl|v2`")
+	cmd.Flags().StringSliceVar(&f.keyspaces, "keyspace", nil, "make keyspaces of these `names` (api v2)")
+	cmd.Flags().BoolVar(&f.fsync, "fsync", false, "with --dir: survive a loss of power, not just of the process")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print the ready line as JSON")
+	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log what the cluster does")
+	return cmd
+}
+
+var playgroundVersions = map[string]playground.APIVersion{
+	"v1": playground.APIV1, "v1ttl": playground.APIV1TTL, "v2": playground.APIV2,
+}
+
+func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) {
+	api, ok := playgroundVersions[strings.ToLower(f.api)]
+	switch {
+	case !ok:
+		return nil, &usageError{fmt.Errorf("--api %q: TiKV's storage.api-version can only be 1 (v1, or v1ttl with storage.enable-ttl) or 2 (v2)", f.api)}
+	case f.stores < 1:
+		return nil, &usageError{errors.New("--stores: at least one is needed")}
+	case len(f.keyspaces) > 0 && api != playground.APIV2:
+		return nil, &usageError{errors.New("--keyspace needs --api v2")}
+	case f.fsync && f.dir == "":
+		return nil, &usageError{errors.New("--fsync needs --dir")}
+	case f.port > 65535 || f.port < -1:
+		return nil, &usageError{fmt.Errorf("--port %d: not a port", f.port)}
+	}
+	level := slog.LevelWarn
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	opts := []playground.Option{
+		playground.WithAPIVersion(api),
+		playground.WithLogger(slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))),
+	}
+	if f.storesGiven || f.dir == "" {
+		opts = append(opts, playground.WithStores(f.stores))
+	}
+	if len(f.keyspaces) > 0 {
+		opts = append(opts, playground.WithKeyspaces(f.keyspaces...))
+	}
+	if f.dir != "" {
+		opts = append(opts, playground.WithDir(f.dir, f.fsync))
+	}
+	return opts, nil
+}
+
+func runPlayground(ctx context.Context, io stdio, f playgroundCommandFlags) (err error) {
+	opts, err := f.options(io)
+	if err != nil {
+		return err
+	}
+	cluster, err := startPlayground(ctx, f.port, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cluster.Close()) }()
+	listener, err := net.Listen("tcp", net.JoinHostPort(playgroundHost, "0"))
+	if err != nil {
+		return err
+	}
+	control := &http.Server{Handler: cluster.ControlHandler(), ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- control.Serve(listener) }()
+	defer func() {
+		control.Close()
+		<-served
+	}()
+	if err := printReady(io, f, cluster, listener.Addr().String()); err != nil {
+		return err
+	}
+	<-ctx.Done() // SIGINT and SIGTERM are the way to end it: no failure
+	return nil
+}
+
+// startPlayground takes the port that was asked for, or, for -1, the first that is free.
+func startPlayground(ctx context.Context, port int, opts []playground.Option) (*playground.Cluster, error) {
+	if port >= 0 {
+		return playground.Start(ctx, append(opts, playground.WithTCP(playgroundHost, port))...)
+	}
+	for port = firstPort; ; port++ {
+		cluster, err := playground.Start(ctx, append(opts, playground.WithTCP(playgroundHost, port))...)
+		if errors.Is(err, syscall.EADDRINUSE) && port < lastPort {
+			continue
+		}
+		return cluster, err
+	}
+}
+
+func printReady(io stdio, f playgroundCommandFlags, c *playground.Cluster, control string) error {
+	pd, api := strings.Join(c.PD(), ","), strings.ToLower(f.api)
+	if f.json {
+		return json.NewEncoder(io.out).Encode(struct {
+			PD      []string `json:"pd"`
+			Cluster uint64   `json:"cluster"`
+			API     string   `json:"api"`
+			Control string   `json:"control"`
+		}{c.PD(), c.ID(), api, control})
+	}
+	_, err := fmt.Fprintf(io.out, "ready pd=%s cluster=%d api=%s control=%s\n", pd, c.ID(), api, control)
+	return err
+}

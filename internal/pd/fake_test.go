@@ -1,0 +1,435 @@
+package pd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/keyspacepb"
+	"github.com/pingcap/kvproto/pkg/metapb"
+	"github.com/pingcap/kvproto/pkg/pdpb"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/transport"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// cluster is a fake PD of several members, with what they know.
+type cluster struct {
+	t       *testing.T
+	id      uint64
+	members []*member
+
+	mu        sync.Mutex
+	leader    int
+	conns     map[string][]*conn
+	physical  int64
+	logical   int64
+	requests  []uint32 // counts of Tso requests
+	calls     map[string]int
+	regions   []*pdpb.Region // in order
+	stores    map[uint64]*metapb.Store
+	headerErr *pdpb.Error // for the next call
+	// tso changes a good answer, or fails the stream.
+	tso func(*pdpb.TsoResponse) error
+}
+
+// member is one fake PD server.
+type member struct {
+	pdpb.UnimplementedPDServer
+	keyspacepb.UnimplementedKeyspaceServer
+	cluster  *cluster
+	index    int
+	addr     string
+	id       uint64 // of the cluster, as this member says
+	server   *grpc.Server
+	listener *bufconn.Listener
+	paused   chan struct{} // not nil: answers nothing until it is closed
+	blind    bool          // says that it knows no leader
+	stuck    string        // says that this is the leader
+}
+
+const leaseTime = 3 * time.Second
+
+func newCluster(t *testing.T, n int) *cluster {
+	c := &cluster{
+		t: t, id: 7, physical: 1000, conns: map[string][]*conn{}, calls: map[string]int{},
+		stores: map[uint64]*metapb.Store{},
+	}
+	for i := range n {
+		m := &member{cluster: c, index: i, addr: fmt.Sprintf("pd%d:2379", i), id: c.id}
+		c.members = append(c.members, m)
+		m.start()
+	}
+	t.Cleanup(func() {
+		for _, m := range c.members {
+			m.resume()
+			m.stop()
+		}
+	})
+	return c
+}
+
+func (m *member) start() {
+	m.server = grpc.NewServer(grpc.KeepaliveEnforcementPolicy(
+		keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
+	pdpb.RegisterPDServer(m.server, m)
+	keyspacepb.RegisterKeyspaceServer(m.server, m)
+	l := bufconn.Listen(64 << 10)
+	m.cluster.mu.Lock()
+	m.listener = l
+	m.cluster.mu.Unlock()
+	go m.server.Serve(l)
+}
+
+func (m *member) stop() {
+	m.cluster.mu.Lock()
+	m.listener = nil
+	m.cluster.mu.Unlock()
+	m.server.Stop()
+}
+
+// pause makes the member accept and answer nothing, its connections included, as a
+// stopped process does.
+func (m *member) pause() {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.paused = make(chan struct{})
+	for _, conn := range c.conns[m.addr] {
+		conn.set(true)
+	}
+}
+
+func (m *member) resume() {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m.paused != nil {
+		close(m.paused)
+		m.paused = nil
+	}
+	for _, conn := range c.conns[m.addr] {
+		conn.set(false)
+	}
+}
+
+func (c *cluster) lead(i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leader = i
+}
+
+func (c *cluster) dial(ctx context.Context, addr string) (net.Conn, error) {
+	c.mu.Lock()
+	var l *bufconn.Listener
+	frozen := false
+	for _, m := range c.members {
+		if m.addr == addr {
+			l, frozen = m.listener, m.paused != nil
+		}
+	}
+	c.mu.Unlock()
+	if l == nil {
+		return nil, errors.New("connection refused")
+	}
+	raw, err := l.DialContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn := newConn(raw)
+	conn.set(frozen)
+	c.mu.Lock()
+	c.conns[addr] = append(c.conns[addr], conn)
+	c.mu.Unlock()
+	return conn, nil
+}
+
+// conn can be frozen: what is written to it waits.
+type conn struct {
+	net.Conn
+	mu             sync.Mutex
+	changed        *sync.Cond
+	frozen, closed bool
+}
+
+func newConn(raw net.Conn) *conn {
+	c := &conn{Conn: raw}
+	c.changed = sync.NewCond(&c.mu)
+	return c
+}
+
+func (c *conn) set(frozen bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.frozen = frozen
+	c.changed.Broadcast()
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	for c.frozen && !c.closed {
+		c.changed.Wait()
+	}
+	c.mu.Unlock()
+	return c.Conn.Write(b)
+}
+
+func (c *conn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.changed.Broadcast()
+	c.mu.Unlock()
+	return c.Conn.Close()
+}
+
+func (c *cluster) addrs() []string {
+	var all []string
+	for _, m := range c.members {
+		all = append(all, m.addr)
+	}
+	return all
+}
+
+func (c *cluster) count(call string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls[call]
+}
+
+func (c *cluster) tsoRequests() []uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.requests)
+}
+
+func (c *cluster) onTso(f func(*pdpb.TsoResponse) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tso = f
+}
+
+// enter is what every call but GetMembers meets first.
+func (m *member) enter(call string, h *pdpb.RequestHeader) (*pdpb.ResponseHeader, error) {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls[call]++
+	if h.GetClusterId() != m.id {
+		return nil, status.Errorf(codes.FailedPrecondition, "mismatch cluster id, need %d but got %d", m.id, h.GetClusterId())
+	}
+	if c.leader != m.index {
+		return nil, status.Error(codes.Unavailable, "not leader")
+	}
+	e := c.headerErr
+	c.headerErr = nil
+	return &pdpb.ResponseHeader{ClusterId: m.id, Error: e}, nil
+}
+
+func (m *member) self() *pdpb.Member {
+	return &pdpb.Member{Name: m.addr, ClientUrls: []string{"http://" + m.addr}}
+}
+
+func (m *member) GetMembers(context.Context, *pdpb.GetMembersRequest) (*pdpb.GetMembersResponse, error) {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls["GetMembers"]++
+	resp := &pdpb.GetMembersResponse{Header: &pdpb.ResponseHeader{ClusterId: m.id}}
+	for _, other := range c.members {
+		resp.Members = append(resp.Members, other.self())
+	}
+	switch {
+	case m.stuck != "":
+		resp.Leader = &pdpb.Member{ClientUrls: []string{m.stuck}}
+	case !m.blind:
+		resp.Leader = c.members[c.leader].self()
+	}
+	return resp, nil
+}
+
+func (m *member) Tso(s pdpb.PD_TsoServer) error {
+	c := m.cluster
+	for {
+		req, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		h, err := m.enter("Tso", req.GetHeader())
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.requests = append(c.requests, req.Count)
+		if c.logical += int64(req.Count); c.logical >= 1<<logicalBits {
+			c.physical, c.logical = c.physical+1, int64(req.Count)
+		}
+		resp := &pdpb.TsoResponse{Header: h, Count: req.Count,
+			Timestamp: &pdpb.Timestamp{Physical: c.physical, Logical: c.logical}}
+		f := c.tso
+		c.mu.Unlock()
+		if f != nil {
+			if err := f(resp); err != nil {
+				return err
+			}
+		}
+		if err := s.Send(resp); err != nil {
+			return err
+		}
+	}
+}
+
+func (m *member) find(key []byte) int {
+	for i, r := range m.cluster.regions {
+		if (keys.Range{Start: r.Region.StartKey, End: r.Region.EndKey}).Contains(key) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (m *member) oneRegion(h *pdpb.ResponseHeader, i int) *pdpb.GetRegionResponse {
+	if i < 0 {
+		return &pdpb.GetRegionResponse{Header: h}
+	}
+	r := m.cluster.regions[i]
+	return &pdpb.GetRegionResponse{Header: h, Region: r.Region, Leader: r.Leader, DownPeers: r.DownPeers, PendingPeers: r.PendingPeers}
+}
+
+func (m *member) GetRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+	h, err := m.enter("GetRegion", req.GetHeader())
+	if err != nil {
+		return nil, err
+	}
+	return m.oneRegion(h, m.find(req.RegionKey)), nil
+}
+
+func (m *member) GetPrevRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+	h, err := m.enter("GetPrevRegion", req.GetHeader())
+	if err != nil {
+		return nil, err
+	}
+	return m.oneRegion(h, m.find(req.RegionKey)-1), nil
+}
+
+func (m *member) GetRegionByID(_ context.Context, req *pdpb.GetRegionByIDRequest) (*pdpb.GetRegionResponse, error) {
+	h, err := m.enter("GetRegionByID", req.GetHeader())
+	if err != nil {
+		return nil, err
+	}
+	return m.oneRegion(h, slices.IndexFunc(m.cluster.regions, func(r *pdpb.Region) bool {
+		return r.Region.Id == req.RegionId
+	})), nil
+}
+
+func (m *member) BatchScanRegions(_ context.Context, req *pdpb.BatchScanRegionsRequest) (*pdpb.BatchScanRegionsResponse, error) {
+	h, err := m.enter("BatchScanRegions", req.GetHeader())
+	if err != nil {
+		return nil, err
+	}
+	resp := &pdpb.BatchScanRegionsResponse{Header: h}
+	for _, r := range m.cluster.regions {
+		if req.Limit > 0 && len(resp.Regions) == int(req.Limit) {
+			break
+		}
+		for _, want := range req.Ranges {
+			if len(r.Region.EndKey) > 0 && bytes.Compare(r.Region.EndKey, want.StartKey) <= 0 ||
+				len(want.EndKey) > 0 && bytes.Compare(r.Region.StartKey, want.EndKey) >= 0 {
+				continue
+			}
+			resp.Regions = append(resp.Regions, r)
+		}
+	}
+	return resp, nil
+}
+
+func (m *member) GetStore(_ context.Context, req *pdpb.GetStoreRequest) (*pdpb.GetStoreResponse, error) {
+	h, err := m.enter("GetStore", req.GetHeader())
+	if err != nil {
+		return nil, err
+	}
+	s := m.cluster.stores[req.StoreId]
+	if s == nil {
+		h.Error = &pdpb.Error{Type: pdpb.ErrorType_UNKNOWN,
+			Message: fmt.Sprintf("invalid store ID %d, not found", req.StoreId)}
+	}
+	return &pdpb.GetStoreResponse{Header: h, Store: s}, nil
+}
+
+func (m *member) GetAllStores(_ context.Context, req *pdpb.GetAllStoresRequest) (*pdpb.GetAllStoresResponse, error) {
+	h, err := m.enter("GetAllStores", req.GetHeader())
+	if err != nil {
+		return nil, err
+	}
+	resp := &pdpb.GetAllStoresResponse{Header: h}
+	for _, s := range m.cluster.stores {
+		if s.State != metapb.StoreState_Tombstone || !req.ExcludeTombstoneStores {
+			resp.Stores = append(resp.Stores, s)
+		}
+	}
+	return resp, nil
+}
+
+func (m *member) LoadKeyspace(_ context.Context, req *keyspacepb.LoadKeyspaceRequest) (*keyspacepb.LoadKeyspaceResponse, error) {
+	h, err := m.enter("LoadKeyspace", req.GetHeader())
+	if err != nil {
+		return nil, err
+	}
+	resp := &keyspacepb.LoadKeyspaceResponse{Header: h}
+	switch req.Name {
+	case "DEFAULT":
+		resp.Keyspace = &keyspacepb.KeyspaceMeta{Name: req.Name, Keyspace: &keyspacepb.KeyspaceMeta_Id{Id: 0}}
+	case "mine":
+		resp.Keyspace = &keyspacepb.KeyspaceMeta{Name: req.Name, Keyspace: &keyspacepb.KeyspaceMeta_Id{Id: 42}}
+	case "huge":
+		resp.Keyspace = &keyspacepb.KeyspaceMeta{Name: req.Name, Keyspace: &keyspacepb.KeyspaceMeta_Id{Id: 1 << 24}}
+	default:
+		h.Error = &pdpb.Error{Type: pdpb.ErrorType_ENTRY_NOT_FOUND, Message: "keyspace does not exist"}
+	}
+	return resp, nil
+}
+
+func (m *member) GetGCState(_ context.Context, req *pdpb.GetGCStateRequest) (*pdpb.GetGCStateResponse, error) {
+	h, err := m.enter("GetGCState", req.GetHeader())
+	if err != nil {
+		return nil, err
+	}
+	id := uint64(req.GetKeyspaceScope().GetKeyspaceId())
+	return &pdpb.GetGCStateResponse{Header: h, GcState: &pdpb.GCState{TxnSafePoint: id + 2, GcSafePoint: id + 1}}, nil
+}
+
+// inBubble runs f in fake time with a cluster of n members.
+func inBubble(t *testing.T, n int, f func(t *testing.T, c *cluster, pool *transport.Pool)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, n)
+		pool := transport.New(transport.Config{Dial: c.dial})
+		t.Cleanup(pool.Close)
+		f(t, c, pool)
+	})
+}
+
+// open opens a client of all members that ends with the test.
+func (c *cluster) open(t *testing.T, pool *transport.Pool) *Client {
+	t.Helper()
+	client, err := Open(t.Context(), c.addrs(), Config{Pool: pool})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}

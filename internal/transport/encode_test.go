@@ -1,0 +1,98 @@
+package transport
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/tikvpb"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+)
+
+// TestFramesAreConcatenations: requests that were encoded one by one and joined decode,
+// with kvproto's own code, as one message with all of them in order.
+func TestFramesAreConcatenations(t *testing.T) {
+	commands := newCommands()
+	byMethod := map[string]*command{}
+	for _, c := range commands {
+		byMethod[c.method] = c
+	}
+	enc := newEncoder()
+	for _, sizes := range [][]int{{0}, {10}, {smallFrame}, {3 * smallFrame}, {1, 2, 3}, {smallFrame, 0, smallFrame}, make([]int, frameCalls)} {
+		var parts []*[]byte
+		for i, size := range sizes {
+			cmd, req := byMethod[service+"RawGet"], Message(&kvrpcpb.RawGetRequest{Key: make([]byte, size)})
+			if i%2 == 1 {
+				cmd, req = byMethod[service+"RawPut"], &kvrpcpb.RawPutRequest{Value: make([]byte, size)}
+			}
+			data, err := enc.encode(cmd, uint64(1000+i), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parts = append(parts, data)
+		}
+		f := join(parts)
+		var got tikvpb.BatchCommandsRequest
+		if err := got.Unmarshal(f.data.Materialize()); err != nil {
+			t.Fatal(err)
+		}
+		f.data.Free()
+		if len(got.Requests) != len(sizes) || len(got.RequestIds) != len(sizes) {
+			t.Fatalf("%d requests and %d ids of %d", len(got.Requests), len(got.RequestIds), len(sizes))
+		}
+		for i, size := range sizes {
+			n := len(got.Requests[i].GetRawGet().GetKey()) + len(got.Requests[i].GetRawPut().GetValue())
+			if n != size || got.RequestIds[i] != uint64(1000+i) || (got.Requests[i].GetRawPut() != nil) != (i%2 == 1) {
+				t.Errorf("request %d of %v is %v with id %d", i, sizes, got.Requests[i], got.RequestIds[i])
+			}
+		}
+	}
+}
+
+func TestGRPCCodec(t *testing.T) {
+	c := grpcCodec{}
+	big := bytes.Repeat([]byte("v"), 5<<20)
+	for _, in := range []any{
+		&kvrpcpb.RawPutRequest{Key: []byte("k"), Value: big},
+		&kvrpcpb.RawPutRequest{},
+		&grpc_health_v1.HealthCheckRequest{Service: "tikv"},
+	} {
+		data, err := c.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As it arrives: in pieces.
+		var pieces mem.BufferSlice
+		for all := data.Materialize(); len(all) > 0; {
+			n := min(len(all), 1<<20)
+			pieces, all = append(pieces, mem.SliceBuffer(all[:n])), all[n:]
+		}
+		switch in := in.(type) {
+		case *kvrpcpb.RawPutRequest:
+			var out kvrpcpb.RawPutRequest
+			if err := c.Unmarshal(pieces, &out); err != nil || !bytes.Equal(out.Value, in.Value) || !bytes.Equal(out.Key, in.Key) {
+				t.Errorf("%T came back different (%v)", in, err)
+			}
+		case proto.Message:
+			var out grpc_health_v1.HealthCheckRequest
+			if err := c.Unmarshal(pieces, &out); err != nil || !proto.Equal(in, &out) {
+				t.Errorf("%v came back as %v (%v)", in, &out, err)
+			}
+		}
+	}
+	if _, err := c.Marshal("text"); err == nil {
+		t.Error("encoded a string")
+	}
+	if err := c.Unmarshal(nil, fmt.Stringer(nil)); err == nil {
+		t.Error("decoded into nothing")
+	}
+	bad := mem.BufferSlice{mem.SliceBuffer{0xff, 0xff, 0xff}}
+	for _, out := range []any{&kvrpcpb.RawPutRequest{}, &tikvpb.BatchCommandsResponse{}, &grpc_health_v1.HealthCheckRequest{}} {
+		if err := c.Unmarshal(bad, out); err == nil {
+			t.Errorf("decoded garbage into a %T", out)
+		}
+	}
+}

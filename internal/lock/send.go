@@ -43,9 +43,8 @@ func Refused(call *router.Call, ke *kvrpcpb.KeyError) error {
 	if text == "" {
 		text = ke.GetRetryable()
 	}
-	class := router.Classify(text)
 	if text == "" {
 		text = "unexpected key error"
 	}
-	return &router.Refused{Op: call.Op, Class: class, Message: text}
+	return call.Refuse(text)
 }

@@ -107,7 +107,7 @@ func (c *commit) run(ctx context.Context) error {
 // commitPrimary commits the primary key, with those of the same request and region. It
 // returns the commit timestamp and the mutations that remain.
 func (c *commit) commitPrimary(ctx context.Context, ts uint64) (uint64, []int, error) {
-	call := c.call(ctx)
+	began, call := time.Now(), c.call(ctx)
 	call.Decides = true
 	index, at := c.primeAt, c.at
 	for {
@@ -129,7 +129,7 @@ func (c *commit) commitPrimary(ctx context.Context, ts uint64) (uint64, []int, e
 		case ke.GetCommitTsExpired() != nil:
 			// A reader was told that the transaction commits later. No copy of the
 			// request can succeed any more, so that what was lost before is settled.
-			call = settled(call)
+			call = settled(call, began)
 			if ts, err = c.laterTS(ctx, ke.GetCommitTsExpired()); err != nil {
 				return 0, nil, err
 			}
@@ -138,9 +138,18 @@ func (c *commit) commitPrimary(ctx context.Context, ts uint64) (uint64, []int, e
 		default:
 			// In words only, and that may be an internal timeout of a write that was
 			// under way.
-			return 0, nil, call.Undetermined(keyError(call, c.start, ke))
+			return 0, nil, lostAnyway(call, keyError(call, c.start, ke))
 		}
 	}
+}
+
+// lostAnyway is the error of a call that ended with an answer which does not decide.
+func lostAnyway(call *router.Call, err error) error {
+	var unknown *router.Undetermined
+	if errors.As(err, &unknown) {
+		return err
+	}
+	return call.Undetermined(err)
 }
 
 // lostOr is the error of a call that ends with err: unknown, if an answer was lost.
@@ -150,14 +159,6 @@ func lostOr(call *router.Call, err error) error {
 		return call.Undetermined(err)
 	}
 	return err
-}
-
-// settled is the rest of a call that has had a definitive answer: what was lost before
-// does not matter to it, its pace goes on.
-func settled(call *router.Call) *router.Call {
-	next := call.Part()
-	next.Retry = call.Retry
-	return next
 }
 
 // laterTS returns a new commit timestamp.

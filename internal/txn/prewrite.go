@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -38,7 +39,7 @@ func (c *commit) prewrite(ctx context.Context) error {
 // prewritePart locks the keys of one batch. size is how many keys the transaction has
 // in the region.
 func (c *commit) prewritePart(ctx context.Context, call *router.Call, p router.Group, size uint64) error {
-	for {
+	for began := time.Now(); ; {
 		locks, err := c.prewriteOnce(ctx, call, p, size)
 		switch {
 		case errors.Is(err, router.ErrRegionChanged):
@@ -63,7 +64,7 @@ func (c *commit) prewritePart(ctx context.Context, call *router.Call, p router.G
 				return err
 			}
 		}
-		call = settled(call)
+		call = settled(call, began)
 	}
 }
 

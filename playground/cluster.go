@@ -28,6 +28,7 @@ import (
 	"github.com/tikv-go/tikv/playground/internal/count"
 	"github.com/tikv-go/tikv/playground/internal/fault"
 	"github.com/tikv-go/tikv/playground/internal/meta"
+	"github.com/tikv-go/tikv/playground/internal/mvcc"
 	"github.com/tikv-go/tikv/playground/internal/pdserver"
 	"github.com/tikv-go/tikv/playground/internal/rawkv"
 	"github.com/tikv-go/tikv/playground/internal/serve"
@@ -47,6 +48,7 @@ type Cluster struct {
 	network *vnet.Network // nil: TCP
 	engine  storage.Engine
 	topo    *topology.Topology
+	txn     *mvcc.Engine
 	pd      *pdserver.PD
 	stores  []*store.Store
 	faults  *fault.Set
@@ -200,10 +202,11 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		}
 		return tso.Compose(physical, logical)
 	}})
+	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto()})
 	for i := range cfg.stores {
 		id := uint64(i) + 1
 		c.stores = append(c.stores, store.New(store.Config{
-			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw,
+			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw, Txn: c.txn,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, UserKey: c.api.userKey,
 		}, serve.Config{Listen: c.listen, Addr: c.address(cfg, cfg.members+i, fmt.Sprintf("198.18.%d.%d:20160", 1+id/250, 1+id%250))}))
 	}

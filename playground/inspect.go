@@ -1,5 +1,15 @@
 package playground
 
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/keys"
+)
+
 // Counts is how often things happened since the cluster was started.
 type Counts struct {
 	// Commits are transactions whose primary was committed by a commit request; again
@@ -21,4 +31,92 @@ func (c *Cluster) Counts() Counts {
 		Splits: c.topo.Splits(), LeaderMoves: c.topo.Moves(), Starts: int(c.counter.Starts.Load()), Dropped: c.faults.Dropped(),
 		Calls: c.counter.Calls(),
 	}
+}
+
+// Lock is a record of the lock column family.
+type Lock struct {
+	Key, Primary                      []byte
+	StartTS, ForUpdateTS, MinCommitTS uint64
+	TTL                               time.Duration
+	Pessimistic, AsyncCommit          bool
+	Secondaries                       [][]byte
+}
+
+// Locks returns the locks of the user keys in [start, end) (of the keyspace DEFAULT in
+// APIV2), in order, at one moment; an empty end is no bound. Bytes are the caller's.
+func (c *Cluster) Locks(start, end []byte) []Lock {
+	in := keys.Range{Start: c.api.regionKey(KeyTxn, start)}
+	if len(end) > 0 {
+		in.End = c.api.regionKey(KeyTxn, end)
+	} else if p := c.api.prefix(KeyTxn); p != nil {
+		in.End = keys.Encode(keys.PrefixEnd(p))
+	}
+	user := func(wire []byte) []byte { return slices.Clone(c.api.userKey(wire)) }
+	var all []Lock
+	for _, l := range c.txn.Locks(in) {
+		lock := Lock{
+			Key: user(l.Key), Primary: user(l.PrimaryLock),
+			StartTS: l.LockVersion, ForUpdateTS: l.LockForUpdateTs, MinCommitTS: l.MinCommitTs,
+			TTL:         time.Duration(l.LockTtl) * time.Millisecond,
+			Pessimistic: l.LockType == kvrpcpb.Op_PessimisticLock, AsyncCommit: l.UseAsyncCommit,
+		}
+		for _, k := range l.Secondaries {
+			lock.Secondaries = append(lock.Secondaries, user(k))
+		}
+		all = append(all, lock)
+	}
+	return all
+}
+
+// Version is a record of the write column family.
+type Version struct {
+	Kind              WriteKind
+	StartTS, CommitTS uint64
+	Value             []byte // of a WritePut
+}
+
+// WriteKind is what a transaction did to a key.
+type WriteKind uint8
+
+// The kinds of TiKV. WriteLock is a key that was locked and not changed.
+const (
+	WritePut WriteKind = iota
+	WriteDelete
+	WriteLock
+	WriteRollback
+)
+
+// Versions returns what transactions did to a user key (of the keyspace DEFAULT in
+// APIV2), the newest first, at one moment. Bytes are the caller's. A record that is
+// damaged is an error.
+func (c *Cluster) Versions(key []byte) ([]Version, error) {
+	info, err := c.txn.Versions(c.api.wireKey(KeyTxn, key))
+	if err != nil {
+		return nil, fmt.Errorf("playground: %w", err)
+	}
+	long := make(map[uint64][]byte)
+	for _, v := range info.Values {
+		long[v.StartTs] = v.Value
+	}
+	var all []Version
+	for _, w := range info.Writes {
+		v := Version{StartTS: w.StartTs, CommitTS: w.CommitTs}
+		switch w.Type {
+		case kvrpcpb.Op_Put:
+			v.Kind, v.Value = WritePut, slices.Clone(w.ShortValue)
+			if w.ShortValue == nil {
+				v.Value = slices.Clone(long[w.StartTs])
+			}
+		case kvrpcpb.Op_Del:
+			v.Kind = WriteDelete
+		case kvrpcpb.Op_Lock:
+			v.Kind = WriteLock
+		case kvrpcpb.Op_Rollback:
+			v.Kind = WriteRollback
+		default:
+			return nil, fmt.Errorf("playground: a write record of kind %v", w.Type)
+		}
+		all = append(all, v)
+	}
+	return all, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tikv-go/tikv/playground/internal/count"
 	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/mvcc"
 	"github.com/tikv-go/tikv/playground/internal/rawkv"
 	"github.com/tikv-go/tikv/playground/internal/serve"
 	"github.com/tikv-go/tikv/playground/internal/topology"
@@ -26,6 +27,7 @@ type Config struct {
 	APIVersion kvrpcpb.APIVersion
 	Topology   *topology.Topology
 	Raw        *rawkv.Engine
+	Txn        *mvcc.Engine
 	Faults     *fault.Set
 	Counter    *count.Counter
 	Now        func() time.Time

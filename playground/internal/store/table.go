@@ -18,6 +18,9 @@ type batchResponse = tikvpb.BatchCommandsResponse_Response
 func (s *Store) table() commands {
 	cs := make(commands)
 	s.addRaw(cs)
+	s.addReads(cs)
+	s.addWrites(cs)
+	s.addResolving(cs)
 	s.addOwn(cs)
 	return cs
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tikv-go/tikv/internal/backoff"
+	"github.com/tikv-go/tikv/internal/transport"
 )
 
 // answer is a response of PD.
@@ -88,6 +89,10 @@ func judge(op, addr string, clusterID uint64, resp answer, err error) *Error {
 	e := &Error{Op: op, Addr: addr, Kind: Unavailable}
 	if err != nil {
 		e.Message = err.Error()
+		if errors.Is(err, transport.ErrClosed) {
+			e.Kind, e.Err = Closed, ErrClosed
+			return e
+		}
 		if s, ok := status.FromError(err); ok {
 			e.Message = s.Code().String() + ": " + s.Message()
 			e.Kind, e.Err = statusKind(s)

@@ -376,3 +376,34 @@ func TestCallsAreBounded(t *testing.T) {
 		})
 	}
 }
+
+// TestPoolClosed: the connections are the owner's of the client; without them it does
+// not try for long.
+func TestPoolClosed(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, c *cluster, pool *transport.Pool) {
+		client := c.open(t, pool)
+		wantTimestamp(t, client)
+		pool.Close()
+		began := time.Now()
+		_, err := client.Stores(t.Context())
+		wantError(t, err, Closed, ErrClosed)
+		_, err = client.Timestamp(t.Context())
+		wantError(t, err, Closed, ErrClosed)
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("took %v", d)
+		}
+	})
+}
+
+func TestHostPort(t *testing.T) {
+	for in, want := range map[string]string{
+		"pd:2379": "pd:2379", " pd:2379 ": "pd:2379", "http://pd:2379": "pd:2379", "https://pd:2379/": "pd:2379",
+		"[::1]:2379": "[::1]:2379", "http://[fd00::1]:2379": "[fd00::1]:2379", "127.0.0.1:1": "127.0.0.1:1",
+		"": "", "pd": "", ":2379": "", "pd:": "", "http://": "", "http://pd:2379/v1": "", "pd:2379?x=1": "", "::1:2379": "",
+		"a b:1": "", "[fe80::1%eth0]:1": "",
+	} {
+		if got, err := hostPort(in); got != want || (err != nil) != (want == "") {
+			t.Errorf("hostPort(%q) = %q, %v", in, got, err)
+		}
+	}
+}

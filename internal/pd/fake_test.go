@@ -30,7 +30,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // cluster is a fake PD of several members, with what they know.
 type cluster struct {
-	t       *testing.T
 	id      uint64
 	members []*member
 
@@ -65,9 +64,9 @@ type member struct {
 
 const leaseTime = 3 * time.Second
 
-func newCluster(t *testing.T, n int) *cluster {
+func newCluster(t testing.TB, n int) *cluster {
 	c := &cluster{
-		t: t, id: 7, physical: 1000, conns: map[string][]*conn{}, calls: map[string]int{},
+		id: 7, physical: 1000, conns: map[string][]*conn{}, calls: map[string]int{},
 		stores: map[uint64]*metapb.Store{},
 	}
 	for i := range n {
@@ -424,7 +423,7 @@ func inBubble(t *testing.T, n int, f func(t *testing.T, c *cluster, pool *transp
 }
 
 // open opens a client of all members that ends with the test.
-func (c *cluster) open(t *testing.T, pool *transport.Pool) *Client {
+func (c *cluster) open(t testing.TB, pool *transport.Pool) *Client {
 	t.Helper()
 	client, err := Open(t.Context(), c.addrs(), Config{Pool: pool})
 	if err != nil {

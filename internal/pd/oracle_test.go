@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -386,4 +388,37 @@ func TestCloseEndsCalls(t *testing.T) {
 			t.Errorf("still running: %v, after %v", names, time.Since(began))
 		}
 	})
+}
+
+// BenchmarkTimestamp counts client and server, which share the process.
+func BenchmarkTimestamp(b *testing.B) {
+	for _, callers := range []int{1, 64, 256} {
+		b.Run(strconv.Itoa(callers), func(b *testing.B) {
+			c := newCluster(b, 1)
+			pool := transport.New(transport.Config{Dial: c.dial})
+			b.Cleanup(pool.Close)
+			client := c.open(b, pool)
+			b.ReportAllocs()
+			b.ResetTimer()
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			done := make(chan error, callers)
+			for range callers {
+				go func() {
+					for left.Add(-1) >= 0 {
+						if _, err := client.Timestamp(b.Context()); err != nil {
+							done <- err
+							return
+						}
+					}
+					done <- nil
+				}()
+			}
+			for range callers {
+				if err := <-done; err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

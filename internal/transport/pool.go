@@ -111,7 +111,9 @@ func (p *Pool) Health(ctx context.Context, addr string) error {
 }
 
 // Drop closes the connection to addr; its calls fail with ConnLost. The next call makes
-// a new one at once.
+// a new one at once: it is for an address that is no longer used, or that is known to
+// have become another's, and not for each failed call, which would undo the pause
+// between attempts to connect.
 func (p *Pool) Drop(addr string) {
 	p.mu.Lock()
 	old := *p.endpoints.Load()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/tikv-go/tikv/playground/internal/fault"
 	"github.com/tikv-go/tikv/playground/internal/serve"
 )
 
@@ -121,3 +123,5 @@ func expect(t *testing.T, err error, text string) {
 		t.Fatalf("error %v, want one with %q", err, text)
 	}
 }
+
+func kindOf(e *errorpb.Error) RegionFault { return RegionFault(fault.KindOf(e)) }

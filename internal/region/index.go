@@ -94,7 +94,7 @@ func (x *index) replace(out []*Region, in *Region) *index {
 	var merged []*Region
 	for left := len(out); last < len(x.chunks) && (left > 0 || last == first); last++ {
 		for _, c := range x.chunks[last] {
-			if left > 0 && slices.Contains(out, c) {
+			if left > 0 && c == out[len(out)-left] {
 				left--
 				continue
 			}

@@ -72,10 +72,7 @@ func (r *Router) Wait(ctx context.Context, call *Call, kind backoff.Kind) error 
 
 func (r *Router) wait(ctx context.Context, call *Call, kind backoff.Kind, limit time.Duration, regionID uint64) error {
 	call.begin()
-	budget := call.RetryFor
-	if budget == 0 {
-		budget = r.cfg.RetryFor
-	}
+	budget := r.budget(call)
 	if _, bounded := ctx.Deadline(); !bounded {
 		// The budget is of time: attempts that wait for an answer use it up as well.
 		left := budget - time.Since(call.begun)
@@ -99,13 +96,27 @@ func (r *Router) wait(ctx context.Context, call *Call, kind backoff.Kind, limit 
 	return nil
 }
 
-// open refuses a call that ctx or the client's end has overtaken.
+// budget is the time for a call where ctx has no deadline.
+func (r *Router) budget(call *Call) time.Duration {
+	if call.RetryFor > 0 {
+		return call.RetryFor
+	}
+	return r.cfg.RetryFor
+}
+
+// open refuses a call that ctx or the client's end has overtaken, or that without a
+// deadline has waited for answers for longer than its budget and one attempt.
 func (r *Router) open(ctx context.Context, call *Call, regionID uint64) error {
 	if ctx.Err() != nil {
 		return call.end(ctx, context.Cause(ctx), regionID)
 	}
 	if !call.Owed && r.closing.Err() != nil {
 		return call.end(ctx, ErrClosed, regionID)
+	}
+	if call.attempts.total > 0 && time.Since(call.begun) >= r.budget(call)+r.timeout(call) {
+		if _, bounded := ctx.Deadline(); !bounded {
+			return call.end(ctx, backoff.ErrExhausted, regionID)
+		}
 	}
 	return nil
 }

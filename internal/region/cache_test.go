@@ -1,0 +1,397 @@
+package region
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/metapb"
+
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/task"
+)
+
+// fakePD answers from a list of regions. Each call takes delay and is written down.
+type fakePD struct {
+	mu      sync.Mutex
+	regions []Found
+	stores  map[uint64]*metapb.Store
+	delay   time.Duration
+	err     error
+	log     []string
+}
+
+func (p *fakePD) begin(ctx context.Context, format string, args ...any) error {
+	p.mu.Lock()
+	p.log = append(p.log, fmt.Sprintf(format, args...))
+	err, delay := p.err, p.delay
+	p.mu.Unlock()
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return err
+	case <-ctx.Done():
+		p.mu.Lock()
+		p.log = append(p.log, "left")
+		p.mu.Unlock()
+		return context.Cause(ctx)
+	}
+}
+
+func (p *fakePD) took() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := strings.Join(p.log, "; ")
+	p.log = nil
+	return out
+}
+
+func (p *fakePD) find(fits func(keys.Range) bool) Found {
+	for _, f := range p.regions {
+		if fits(keys.Range{Start: f.Meta.StartKey, End: f.Meta.EndKey}) {
+			return f
+		}
+	}
+	return Found{}
+}
+
+func (p *fakePD) Region(ctx context.Context, key []byte) (Found, error) {
+	err := p.begin(ctx, "region %.8q", key)
+	return p.find(func(r keys.Range) bool { return r.Contains(key) }), err
+}
+
+func (p *fakePD) PrevRegion(ctx context.Context, key []byte) (Found, error) {
+	err := p.begin(ctx, "prev %q", key)
+	return p.find(func(r keys.Range) bool { return (&Region{Range: r}).ContainsEnd(key) }), err
+}
+
+func (p *fakePD) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]Found, error) {
+	err := p.begin(ctx, "scan %q..%q %d", r.Start, r.End, limit)
+	var out []Found
+	for _, f := range p.regions {
+		if overlap(r, keys.Range{Start: f.Meta.StartKey, End: f.Meta.EndKey}) && len(out) < limit {
+			out = append(out, f)
+		}
+	}
+	return out, err
+}
+
+func (p *fakePD) Store(ctx context.Context, id uint64) (*metapb.Store, error) {
+	err := p.begin(ctx, "store %d", id)
+	return p.stores[id], err
+}
+
+// found makes a region whose version is ver, with peers on stores 1, 2 and 3.
+func found(id uint64, start, end string, ver uint64, leader int) Found {
+	f := Found{Meta: &metapb.Region{
+		Id: id, StartKey: []byte(start), EndKey: []byte(end), RegionEpoch: &metapb.RegionEpoch{Version: ver, ConfVer: 1},
+	}}
+	for i := range uint64(3) {
+		f.Meta.Peers = append(f.Meta.Peers, &metapb.Peer{Id: id*10 + i + 1, StoreId: i + 1})
+	}
+	if leader > 0 {
+		f.Leader = f.Meta.Peers[leader-1]
+	}
+	return f
+}
+
+// bubble runs a test with a cache in fake time.
+func bubble(t *testing.T, test func(t *testing.T, pd *fakePD, c *Cache)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		tasks := task.New(t.Context())
+		defer tasks.Close(nil)
+		pd := &fakePD{stores: map[uint64]*metapb.Store{}, delay: time.Second}
+		test(t, pd, New(pd, tasks))
+	})
+}
+
+func TestLoadIsShared(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "m", 1, 2), found(2, "m", "", 1, 0)}
+		callers := task.New(t.Context())
+		for range 10 {
+			callers.Go("caller", func(ctx context.Context) {
+				r, err := c.Locate(ctx, []byte("a"))
+				if err != nil || r.ID != 1 || r.Leader().StoreId != 2 {
+					t.Error(r, err)
+				}
+			})
+		}
+		start := time.Now()
+		if err := callers.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := pd.took(); got != `region "a"` || time.Since(start) != time.Second {
+			t.Fatal(got, time.Since(start))
+		}
+		if r, err := c.Locate(t.Context(), []byte("b")); err != nil || r.ID != 1 || pd.took() != "" {
+			t.Fatal("a cached region is loaded again", err)
+		}
+		if r, err := c.Locate(t.Context(), []byte("z")); err != nil || r.Leader().StoreId != 1 {
+			t.Fatal("a region without leader has its first peer for one", err)
+		}
+	})
+}
+
+func TestOneCallerLeavesALoad(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "", 1, 1)}
+		over := errors.New("over")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		callers := task.New(t.Context())
+		key := []byte("a")
+		callers.Go("leaver", func(context.Context) {
+			start := time.Now()
+			if _, err := c.Locate(ctx, key); err != over || time.Since(start) != 0 {
+				t.Error(err, time.Since(start))
+			}
+			key[0] = 'x' // the caller's again
+		})
+		synctest.Wait()
+		callers.Go("stayer", func(ctx context.Context) {
+			if r, err := c.Locate(ctx, []byte("a")); err != nil || r.ID != 1 {
+				t.Error(r, err)
+			}
+		})
+		synctest.Wait()
+		cancel(over)
+		if err := callers.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := pd.took(); got != `region "a"` {
+			t.Fatal(got)
+		}
+	})
+}
+
+func TestLastCallerEndsTheLoad(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "", 1, 1)}
+		ctx, cancel := context.WithCancel(t.Context())
+		callers := task.New(t.Context())
+		for range 3 {
+			callers.Go("caller", func(context.Context) {
+				if _, err := c.Locate(ctx, []byte("a")); !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+			})
+		}
+		start := time.Now()
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		if running := c.tasks.Running(); len(running) != 0 || len(c.loads.now) != 0 || time.Since(start) != 0 {
+			t.Fatal(running, len(c.loads.now), time.Since(start))
+		}
+		if got := pd.took(); got != `region "a"; left` {
+			t.Fatal(got)
+		}
+		if r, err := c.Locate(t.Context(), []byte("a")); err != nil || r.ID != 1 {
+			t.Fatal("who asks next shares the end of the others:", err)
+		}
+	})
+}
+
+func TestLoadEndsWithTheClient(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		over := errors.New("over")
+		callers := task.New(t.Context())
+		callers.Go("caller", func(ctx context.Context) {
+			if _, err := c.Locate(ctx, []byte("a")); err != over {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		c.tasks.Close(over)
+		_ = callers.Wait(t.Context())
+		if _, err := c.Locate(t.Context(), []byte("a")); err != over {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestFailedLoads(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		if _, err := c.Locate(t.Context(), []byte("a")); err != ErrNoRegion {
+			t.Fatal(err)
+		}
+		f := found(1, "", "", 1, 0)
+		for _, p := range f.Meta.Peers {
+			p.Role = metapb.PeerRole_Learner
+		}
+		pd.regions = []Found{f}
+		if _, err := c.Locate(t.Context(), []byte("a")); err != ErrNoPeer {
+			t.Fatal(err)
+		}
+		pd.err = errors.New("down")
+		if _, err := c.Locate(t.Context(), []byte("a")); err != pd.err {
+			t.Fatal(err)
+		}
+		if c.Len() != 0 {
+			t.Fatal(c.Len())
+		}
+	})
+}
+
+func TestPDBehindTheStores(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "", 1, 1)}
+		r, err := c.Locate(t.Context(), []byte("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The store tells of a split, but of one part only.
+		if c.ReplaceEpoch(r, []*metapb.Region{found(1, "m", "", 2, 0).Meta}, 3) {
+			t.Fatal("a newer epoch is behind")
+		}
+		if got := c.Lookup([]byte("z")); got.Epoch.Version != 2 || got.Leader().StoreId != 3 {
+			t.Fatal("the store that answered is not the leader:", got.Leader())
+		}
+		got, err := c.Locate(t.Context(), []byte("a"))
+		if err != ErrStale || got.Epoch.Version != 1 {
+			t.Fatal(got, err)
+		}
+		if got := c.Lookup([]byte("a")); got != nil {
+			t.Fatal("what is stale is cached")
+		}
+		if got, err := c.Locate(t.Context(), []byte("n")); err != nil || got.Epoch.Version != 2 {
+			t.Fatal(got, err)
+		}
+	})
+}
+
+func TestLocateEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "g", 1, 1), found(2, "g", "p", 1, 1), found(3, "p", "", 1, 1)}
+		for _, want := range []struct {
+			key string
+			id  uint64
+			log string
+		}{
+			{"g", 1, `prev "g"`}, {"g", 1, ""}, {"b", 1, ""}, {"h", 2, `prev "h"`}, {"p", 2, ""},
+			{"", 3, `region "\xff\xff`}, {"", 3, ""}, {"q", 3, ""},
+		} {
+			r, err := c.LocateEnd(t.Context(), []byte(want.key))
+			if log := pd.took(); err != nil || r.ID != want.id || !strings.HasPrefix(log, want.log) || (want.log == "") != (log == "") {
+				t.Fatalf("%q: %v %v after %q", want.key, r, err, log)
+			}
+		}
+	})
+}
+
+func TestLastRegionBehindHighKeys(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		high := strings.Repeat("\xff", 70)
+		pd.regions = []Found{found(1, "", high, 1, 1), found(2, high, high+"a", 1, 1), found(3, high+"a", "", 1, 1)}
+		if r, err := c.LocateEnd(t.Context(), nil); err != nil || r.ID != 3 {
+			t.Fatal(r, err)
+		}
+	})
+}
+
+func TestIdleEntriesExpire(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.delay = 0
+		pd.regions = []Found{found(1, "", "m", 1, 1), found(2, "m", "", 1, 1)}
+		pd.regions[1].Down = pd.regions[1].Meta.Peers[1:2]
+		for _, k := range []string{"a", "z"} {
+			if _, err := c.Locate(t.Context(), []byte(k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pd.took()
+		wait := func(d time.Duration) { <-time.After(d) }
+		for range 10 { // used, a region lives on, unless it had a peer that is down
+			wait(2 * time.Minute)
+			c.Lookup([]byte("a"))
+			c.Lookup([]byte("z"))
+		}
+		if c.Lookup([]byte("a")) == nil || c.Lookup([]byte("z")) != nil {
+			t.Fatal("after 20 minutes of use")
+		}
+		wait(idleAge + idleMore + time.Second)
+		if c.Lookup([]byte("a")) != nil {
+			t.Fatal("unused and still there")
+		}
+		if _, err := c.Locate(t.Context(), []byte("z")); err != nil || c.Len() != 1 {
+			t.Fatal("a new entry does not push out the old ones", err, c.Len())
+		}
+	})
+}
+
+func TestPeersThatMayLead(t *testing.T) {
+	f := found(1, "", "", 1, 3)
+	f.Meta.Peers[0].IsWitness = true
+	f.Down = f.Meta.Peers[1:2]
+	f.Meta.Peers = append(f.Meta.Peers, &metapb.Peer{Id: 9, StoreId: 9, Role: metapb.PeerRole_Learner})
+	stores := func(f Found) (out []uint64) {
+		for _, p := range f.entry().Peers {
+			out = append(out, p.StoreId)
+		}
+		return out
+	}
+	if got := stores(f); !slices.Equal(got, []uint64{3}) {
+		t.Fatal(got)
+	}
+	f.Leader, f.Down = nil, f.Meta.Peers[1:3]
+	if got := stores(f); !slices.Equal(got, []uint64{2, 3}) {
+		t.Fatal("with all of them down, there must still be someone to ask:", got)
+	}
+}
+
+func TestScanKeepsWhatIsNewer(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		c.insert(found(2, "g", "p", 5, 1).entry())
+		pd.regions = []Found{found(1, "", "g", 1, 1), found(2, "g", "p", 4, 1), found(3, "p", "", 1, 1)}
+		got, err := c.Scan(t.Context(), keys.Range{}, 10)
+		if err != nil || len(got) != 2 || c.Len() != 3 || c.Lookup([]byte("h")).Epoch.Version != 5 {
+			t.Fatal(got, err)
+		}
+	})
+}
+
+func TestStores(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		if _, err := c.Store(t.Context(), 1); !errors.Is(err, ErrNoStore) {
+			t.Fatal(err)
+		}
+		pd.stores[1] = &metapb.Store{Id: 1, Address: "a"}
+		s, err := c.Store(t.Context(), 1)
+		if err != nil || s.Addr != "a" {
+			t.Fatal(s, err)
+		}
+		pd.took()
+		if again, err := c.Store(t.Context(), 1); err != nil || again != s || pd.took() != "" {
+			t.Fatal("a known store is asked for again")
+		}
+		pd.stores[1] = &metapb.Store{Id: 1, Address: "b"}
+		pd.err = errors.New("down")
+		c.RefreshStore(s)
+		if old, err := c.Store(t.Context(), 1); err != nil || old.Addr != "a" || pd.took() != "store 1" {
+			t.Fatal("without PD, the old address stands:", old, err)
+		}
+		pd.err = nil
+		next, err := c.Store(t.Context(), 1)
+		if err != nil || next.Addr != "b" {
+			t.Fatal(next, err)
+		}
+		c.RefreshStore(s) // another caller, later: the news has been had
+		pd.took()
+		if again, err := c.Store(t.Context(), 1); err != nil || again != next || pd.took() != "" {
+			t.Fatal(again, err)
+		}
+		c.RefreshStore(next)
+		pd.stores[1] = &metapb.Store{Id: 1, State: metapb.StoreState_Tombstone}
+		if _, err := c.Store(t.Context(), 1); !errors.Is(err, ErrNoStore) {
+			t.Fatal(err)
+		}
+	})
+}

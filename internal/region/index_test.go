@@ -1,0 +1,210 @@
+package region
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/pingcap/kvproto/pkg/metapb"
+
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/task"
+)
+
+// model is the cache's rules over a plain list.
+type model []*Region
+
+func (m model) find(key []byte) *Region {
+	for _, r := range m {
+		if r.Contains(key) {
+			return r
+		}
+	}
+	return nil
+}
+
+func (m model) findEnd(key []byte) *Region {
+	for _, r := range m {
+		if r.ContainsEnd(key) {
+			return r
+		}
+	}
+	return nil
+}
+
+func overlap(a, b keys.Range) bool { return !a.Intersect(b).Empty() }
+
+func (m *model) insert(n *Region) bool {
+	for _, r := range *m {
+		if !overlap(r.Range, n.Range) {
+			continue
+		}
+		if r.Epoch.Version > n.Epoch.Version ||
+			r.Epoch.Version == n.Epoch.Version && r.ID == n.ID && r.Epoch.ConfVer > n.Epoch.ConfVer {
+			return false
+		}
+	}
+	*m = append(slices.DeleteFunc(*m, func(r *Region) bool { return overlap(r.Range, n.Range) }), n)
+	return true
+}
+
+func (m *model) drop(r *Region) {
+	*m = slices.DeleteFunc(*m, func(o *Region) bool { return o == r })
+}
+
+// The cache does what the model does, whatever is put in, taken out and asked, while
+// it grows over many chunks and shrinks again.
+func TestCacheFollowsModel(t *testing.T) {
+	for seed := range uint64(8) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { followModel(t, rand.New(rand.NewPCG(seed, 1))) })
+	}
+}
+
+func followModel(t *testing.T, rnd *rand.Rand) {
+	tasks := task.New(t.Context())
+	defer tasks.Close(nil)
+	c, m := New(nil, tasks), model{}
+	span := []int{40, 4000}[rnd.IntN(2)]
+	key := func() []byte {
+		if n := rnd.IntN(span + 1); n > 0 {
+			return fmt.Appendf(nil, "%06d", n)
+		}
+		return nil
+	}
+	for step := range 4000 {
+		switch op := rnd.IntN(20); {
+		case op < 12:
+			r := randomRegion(rnd, key, span)
+			if got, want := c.insert(r), m.insert(r); got != want {
+				t.Fatalf("step %d: insert %+v: %v", step, r.Range, got)
+			}
+		case op < 14:
+			if r := c.Lookup(key()); r != nil {
+				c.Invalidate(r)
+				m.drop(r)
+				c.Invalidate(r) // again does nothing
+			}
+		case op < 17:
+			updateLeader(t, rnd, c, &m, key())
+		default:
+			replaceEpoch(t, rnd, c, &m, key(), span)
+		}
+		compare(t, step, c, m, key())
+	}
+}
+
+func randomRegion(rnd *rand.Rand, key func() []byte, span int) *Region {
+	start := key()
+	end := fmt.Appendf(nil, "%06d", rnd.IntN(span)+1)
+	if rnd.IntN(4) > 0 { // narrow ones, so that the cache grows
+		n := 0
+		_, _ = fmt.Sscanf(string(start), "%d", &n)
+		end = fmt.Appendf(nil, "%06d", n+1+rnd.IntN(3))
+	}
+	if bytes.Compare(start, end) >= 0 || rnd.IntN(50) == 0 {
+		end = nil
+	}
+	meta := &metapb.Region{
+		Id: rnd.Uint64N(50) + 1, StartKey: start, EndKey: end,
+		RegionEpoch: &metapb.RegionEpoch{Version: rnd.Uint64N(4), ConfVer: rnd.Uint64N(3)},
+	}
+	for i := range uint64(3) {
+		meta.Peers = append(meta.Peers, &metapb.Peer{Id: meta.Id*10 + i, StoreId: i + 1})
+	}
+	return Found{Meta: meta}.entry()
+}
+
+func updateLeader(t *testing.T, rnd *rand.Rand, c *Cache, m *model, key []byte) {
+	r := c.Lookup(key)
+	if r == nil {
+		return
+	}
+	peer := r.ID*10 + rnd.Uint64N(4) // the last is unknown
+	got := c.UpdateLeader(r, peer)
+	if r.Peer(peer) == nil {
+		if got != nil {
+			t.Fatal("an unknown peer leads")
+		}
+		m.drop(r)
+		return
+	}
+	if got == nil || got.Leader().Id != peer || got.ID != r.ID {
+		t.Fatalf("leader %v", got)
+	}
+	m.drop(r)
+	*m = append(*m, got)
+}
+
+func replaceEpoch(t *testing.T, rnd *rand.Rand, c *Cache, m *model, key []byte, span int) {
+	r := c.Lookup(key)
+	if r == nil {
+		return
+	}
+	own := &metapb.Region{
+		Id: r.ID, StartKey: r.Range.Start, EndKey: r.Range.End, Peers: r.Peers,
+		RegionEpoch: &metapb.RegionEpoch{Version: r.Epoch.Version + rnd.Uint64N(2), ConfVer: r.Epoch.ConfVer + rnd.Uint64N(3)},
+	}
+	own.RegionEpoch.ConfVer -= min(own.RegionEpoch.ConfVer, 1)
+	behind := own.RegionEpoch.ConfVer < r.Epoch.ConfVer
+	if got := c.ReplaceEpoch(r, []*metapb.Region{own}, 2); got != behind {
+		t.Fatalf("behind: %v", got)
+	}
+	if behind {
+		return
+	}
+	if own.RegionEpoch.Version != r.Epoch.Version || own.RegionEpoch.ConfVer != r.Epoch.ConfVer {
+		m.drop(r)
+	}
+	entry := Found{Meta: own, Leader: own.Peers[1]}.entry()
+	if m.insert(entry) { // the cache made one of its own
+		m.drop(entry)
+		*m = append(*m, c.Lookup(r.Range.Start))
+	}
+}
+
+func compare(t *testing.T, step int, c *Cache, m model, key []byte) {
+	if got, want := c.Lookup(key), m.find(key); got != want {
+		t.Fatalf("step %d: Lookup(%q) = %v, not %v", step, key, got, want)
+	}
+	if got, want := c.LookupEnd(key), m.findEnd(key); got != want {
+		t.Fatalf("step %d: LookupEnd(%q) = %v, not %v", step, key, got, want)
+	}
+	all := slices.Clone(m)
+	slices.SortFunc(all, func(a, b *Region) int { return bytes.Compare(a.Range.Start, b.Range.Start) })
+	if !slices.Equal(c.index.Load().all(), all) {
+		t.Fatalf("step %d: the cache holds %d regions, the model %d", step, c.Len(), len(m))
+	}
+	for _, chunk := range c.index.Load().chunks {
+		if len(chunk) == 0 || len(chunk) > chunkSize {
+			t.Fatalf("step %d: a chunk of %d", step, len(chunk))
+		}
+	}
+	for i := 1; i < len(all); i++ {
+		if end := all[i-1].Range.End; len(end) == 0 || bytes.Compare(end, all[i].Range.Start) > 0 {
+			t.Fatalf("step %d: regions overlap", step)
+		}
+	}
+}
+
+// A lookup that hits the cache allocates nothing.
+func TestLookupAllocatesNothing(t *testing.T) {
+	tasks := task.New(t.Context())
+	defer tasks.Close(nil)
+	c := New(nil, tasks)
+	for i := range 1000 {
+		c.insert(Found{Meta: &metapb.Region{
+			Id: uint64(i + 1), StartKey: fmt.Appendf(nil, "%04d", i), EndKey: fmt.Appendf(nil, "%04d", i+1),
+			Peers: []*metapb.Peer{{Id: 1, StoreId: 1}},
+		}}.entry())
+	}
+	key := []byte("0500x")
+	least := 1e9
+	for range 5 {
+		least = min(least, testing.AllocsPerRun(100, func() { c.Lookup(key) }))
+	}
+	if r := c.Lookup(key); r == nil || r.ID != 501 || least > 0 {
+		t.Fatal(r, least)
+	}
+}

@@ -1,0 +1,233 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/errorpb"
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/metapb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tikv-go/tikv/internal/codec"
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/region"
+	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/internal/transport"
+)
+
+// fakePD answers from a list of regions, at once, and counts.
+type fakePD struct {
+	mu      sync.Mutex
+	regions []*metapb.Region
+	leader  uint64 // store of every leader
+	loads   int
+	scans   int
+	err     error
+}
+
+func (p *fakePD) found(m *metapb.Region) region.Found {
+	f := region.Found{Meta: m}
+	for _, peer := range m.GetPeers() {
+		if peer.StoreId == p.leader {
+			f.Leader = peer
+		}
+	}
+	return f
+}
+
+func (p *fakePD) Region(_ context.Context, key []byte) (region.Found, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loads++
+	for _, m := range p.regions {
+		if (keys.Range{Start: m.StartKey, End: m.EndKey}).Contains(key) {
+			return p.found(m), p.err
+		}
+	}
+	return region.Found{}, p.err
+}
+
+func (p *fakePD) PrevRegion(context.Context, []byte) (region.Found, error) {
+	return region.Found{}, errors.New("not asked here")
+}
+
+func (p *fakePD) ScanRegions(_ context.Context, r keys.Range, limit int) ([]region.Found, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.scans++
+	var out []region.Found
+	for _, m := range p.regions {
+		if !r.Intersect(keys.Range{Start: m.StartKey, End: m.EndKey}).Empty() && len(out) < limit {
+			out = append(out, p.found(m))
+		}
+	}
+	return out, p.err
+}
+
+func (p *fakePD) Store(_ context.Context, id uint64) (*metapb.Store, error) {
+	return &metapb.Store{Id: id, Address: fmt.Sprint("s", id)}, nil
+}
+
+func regionMeta(id uint64, start, end string, ver uint64) *metapb.Region {
+	m := &metapb.Region{Id: id, StartKey: []byte(start), EndKey: []byte(end), RegionEpoch: &metapb.RegionEpoch{Version: ver, ConfVer: 1}}
+	for i := range uint64(3) {
+		m.Peers = append(m.Peers, &metapb.Peer{Id: id*10 + i + 1, StoreId: i + 1})
+	}
+	return m
+}
+
+// script answers requests in turn, with the words of answer, and notes who was asked.
+type script struct {
+	mu    sync.Mutex
+	words []string
+	asked []string
+	reqs  []kvrpcpb.Context
+	pd    *fakePD
+}
+
+func (s *script) Call(ctx context.Context, addr string, req transport.Message) (transport.Response, error) {
+	c := req.(transport.Request).GetContext()
+	s.mu.Lock()
+	word := "ok"
+	if len(s.words) > 0 {
+		word, s.words = s.words[0], s.words[1:]
+	}
+	asked := strings.TrimPrefix(addr, "s")
+	if c.RegionId != 1 {
+		asked += fmt.Sprintf("/%d", c.RegionId)
+	}
+	if c.IsRetryRequest {
+		asked += "!"
+	}
+	s.asked = append(s.asked, asked)
+	s.reqs = append(s.reqs, *c)
+	s.mu.Unlock()
+	return s.answer(ctx, addr, word)
+}
+
+// answer makes what a word stands for.
+func (s *script) answer(ctx context.Context, addr, word string) (transport.Response, error) {
+	name, arg, _ := strings.Cut(word, "=")
+	n, _ := strconv.ParseUint(arg, 10, 64)
+	failed := func(kind transport.Kind, sent bool, err error) (transport.Response, error) {
+		return nil, &transport.Error{Addr: addr, Kind: kind, Sent: sent, Err: err}
+	}
+	e := &errorpb.Error{Message: word}
+	switch name {
+	case "ok":
+		return &kvrpcpb.RawPutResponse{}, nil
+	case "dial":
+		return failed(transport.Dial, false, errors.New("refused"))
+	case "lost":
+		return failed(transport.ConnLost, true, errors.New("reset"))
+	case "unsent":
+		return failed(transport.ConnLost, false, errors.New("reset"))
+	case "full":
+		return failed(transport.QueueFull, false, nil)
+	case "closed":
+		return failed(transport.Closed, n == 1, transport.ErrClosed)
+	case "status":
+		return failed(transport.Refused, true, status.Error(codes.Code(n), "no"))
+	case "encoding":
+		return failed(transport.Refused, false, errors.New("bad"))
+	case "hang":
+		<-ctx.Done()
+		return failed(transport.Timeout, n == 0, context.Cause(ctx))
+	case "notleader":
+		e.NotLeader = &errorpb.NotLeader{RegionId: 1}
+		if arg != "" {
+			e.NotLeader.Leader = &metapb.Peer{Id: 10 + n, StoreId: n}
+		}
+	case "notfound":
+		e.RegionNotFound = &errorpb.RegionNotFound{}
+	case "epoch":
+		e.EpochNotMatch = &errorpb.EpochNotMatch{}
+		switch arg {
+		case "split":
+			e.EpochNotMatch.CurrentRegions = []*metapb.Region{regionMeta(1, "m", "", 2), regionMeta(2, "", "m", 2)}
+		case "behind":
+			m := regionMeta(1, "", "", 1)
+			m.RegionEpoch.ConfVer = 0
+			e.EpochNotMatch.CurrentRegions = []*metapb.Region{m}
+		}
+	case "busy":
+		e.ServerIsBusy = &errorpb.ServerIsBusy{BackoffMs: n}
+	case "stale":
+		e.StaleCommand = &errorpb.StaleCommand{}
+	case "store":
+		e.StoreNotMatch = &errorpb.StoreNotMatch{}
+	case "large":
+		e.RaftEntryTooLarge = &errorpb.RaftEntryTooLarge{}
+	case "disk":
+		e.DiskFull = &errorpb.DiskFull{}
+	case "flashback":
+		e.FlashbackInProgress = &errorpb.FlashbackInProgress{}
+	case "unsure":
+		e.UndeterminedResult = &errorpb.UndeterminedResult{}
+	case "message":
+		e.Message = arg
+	default:
+		panic("unknown word " + word)
+	}
+	return &kvrpcpb.RawPutResponse{RegionError: e}, nil
+}
+
+// world is a router on fakes: region 1 holds all keys, store 1 leads.
+type world struct {
+	*Router
+	pd     *fakePD
+	script *script
+	tasks  *task.Group
+}
+
+func inWorld(t *testing.T, words string, test func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{tasks: task.New(t.Context())}
+		defer w.tasks.Close(ErrClosed)
+		w.pd = &fakePD{regions: []*metapb.Region{regionMeta(1, "", "", 1)}, leader: 1}
+		w.script = &script{words: strings.Fields(words), pd: w.pd}
+		w.Router = New(w.tasks.Context(), Config{
+			ClusterID: 7, Regions: region.New(w.pd, w.tasks), Transport: w.script,
+		})
+		test(t, w)
+	})
+}
+
+var v1 = codec.New(codec.V1, codec.Raw, 0)
+
+func newCall(kind string) *Call {
+	c := &Call{Op: "Op", Codec: v1}
+	c.Resend = kind != "once"
+	c.Decides = kind == "write"
+	return c
+}
+
+func put() *kvrpcpb.RawPutRequest { return &kvrpcpb.RawPutRequest{Context: &kvrpcpb.Context{}} }
+
+// within reports whether d is what a case allows: "2ms" or, with jitter, "50ms-100ms".
+func within(t *testing.T, d time.Duration, want string) bool {
+	t.Helper()
+	low, high, ranged := strings.Cut(want, "-")
+	if !ranged {
+		high = low
+	}
+	a, err := time.ParseDuration(low)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := time.ParseDuration(high)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a <= d && d <= b
+}

@@ -51,6 +51,7 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 	}
 	t := c.engine.txns.Begin(start, age, txn.Options{
 		Read: readOptions(cfg.view, cfg.route), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
+		KeyPrefix: len(c.engine.txn.Key(nil)),
 	})
 	return &Txn{c: c, t: t, cfg: readConfig{view: cfg.view, route: cfg.route}}, nil
 }

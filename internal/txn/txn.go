@@ -13,6 +13,7 @@ import (
 type Options struct {
 	Read              ReadOptions
 	MaxKeys, MaxBytes int // 0: no limit
+	KeyPrefix         int // bytes of each key that are not counted
 }
 
 // Txn is an optimistic transaction: a snapshot and a buffer of writes. Its calls are
@@ -160,7 +161,7 @@ func (t *Txn) Lock(wanted [][]byte) error {
 			added.Mark(key, membuf.Locked)
 		}
 	}
-	if err := t.fits(t.buf.Len()+added.Len(), t.buf.Size()+added.Size()); err != nil {
+	if err := t.fits(t.buf.Len()+added.Len(), t.bytes()+added.Size()-added.Len()*t.opts.KeyPrefix); err != nil {
 		return err
 	}
 	for _, key := range wanted {
@@ -178,9 +179,9 @@ func (t *Txn) change(key []byte, size int, fn func(membuf.Entry) error) error {
 	}
 	defer t.guard.endWrite()
 	e, ok := t.buf.Get(key)
-	n, bytes := t.buf.Len(), t.buf.Size()
+	n, bytes := t.buf.Len(), t.bytes()
 	if !ok {
-		n, bytes = n+1, bytes+len(key)
+		n, bytes = n+1, bytes+len(key)-t.opts.KeyPrefix
 	}
 	if size >= 0 {
 		bytes += size - len(e.Value)
@@ -197,15 +198,18 @@ func (t *Txn) fits(n, bytes int) error {
 	switch {
 	case t.opts.MaxKeys > 0 && n > t.opts.MaxKeys:
 		return &TooLarge{What: "keys", Size: n, Limit: t.opts.MaxKeys}
-	case t.opts.MaxBytes > 0 && bytes > t.opts.MaxBytes && bytes > t.buf.Size():
+	case t.opts.MaxBytes > 0 && bytes > t.opts.MaxBytes && bytes > t.bytes():
 		return &TooLarge{What: "bytes", Size: bytes, Limit: t.opts.MaxBytes}
 	}
 	return nil
 }
 
+// bytes is the size of the buffer as its user counts.
+func (t *Txn) bytes() int { return t.buf.Size() - t.buf.Len()*t.opts.KeyPrefix }
+
 func (t *Txn) count() {
 	t.len.Store(int64(t.buf.Len()))
-	t.size.Store(int64(t.buf.Size()))
+	t.size.Store(int64(t.bytes()))
 }
 
 // Rollback ends the transaction. An optimistic one that was not committed has nothing

@@ -1,0 +1,276 @@
+package tikv_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tikv-go/tikv"
+	"github.com/tikv-go/tikv/playground"
+	"github.com/tikv-go/tikv/tikvtest"
+)
+
+// increment adds one to a counter.
+func increment(ctx context.Context, tx *tikv.Txn) error {
+	b, err := tikv.Optional(tx.Get(ctx, []byte("counter")))
+	if err != nil {
+		return err
+	}
+	n := uint64(0)
+	if b != nil {
+		n = binary.BigEndian.Uint64(b)
+	}
+	return tx.Put([]byte("counter"), binary.BigEndian.AppendUint64(nil, n+1))
+}
+
+// Concurrent increments: the counter is the number of commits.
+func TestRunTxnCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t, playground.WithStores(3))
+		const workers, each = 8, 20
+		done := make(chan error)
+		attempts := make([]int, workers)
+		for w := range workers {
+			c := cluster.Open()
+			go func() {
+				var err error
+				for range each {
+					err = errors.Join(err, c.RunTxn(t.Context(), func(ctx context.Context, tx *tikv.Txn) error {
+						attempts[w]++
+						return increment(ctx, tx)
+					}))
+				}
+				done <- err
+			}()
+		}
+		for range workers {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		total := 0
+		for _, n := range attempts {
+			total += n
+		}
+		v, err := cluster.Open().Latest().Get(t.Context(), []byte("counter"))
+		if err != nil || binary.BigEndian.Uint64(v) != workers*each {
+			t.Fatal(v, err)
+		}
+		if total <= workers*each {
+			t.Error("no attempt met another")
+		}
+		t.Logf("%d attempts for %d commits", total, workers*each)
+	})
+}
+
+func TestRunTxnEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := tikvtest.NewCluster(t).Open()
+		ctx := t.Context()
+		mine := errors.New("mine")
+		var kept *tikv.Txn
+
+		// fn's own error rolls back, and is returned as it is.
+		err := c.RunTxn(ctx, func(_ context.Context, tx *tikv.Txn) error {
+			kept = tx
+			return errors.Join(tx.Put([]byte("k"), nil), mine)
+		})
+		if !errors.Is(err, mine) {
+			t.Error(err)
+		}
+		if err := kept.Put([]byte("k"), nil); !errors.Is(err, tikv.ErrTxnDone) {
+			t.Error(err)
+		}
+
+		// A panic is passed on, and so is the end of the goroutine.
+		func() {
+			defer func() {
+				if r := recover(); r != mine {
+					t.Error(r)
+				}
+			}()
+			_ = c.RunTxn(ctx, func(_ context.Context, tx *tikv.Txn) error {
+				kept = tx
+				_ = tx.Put([]byte("k"), nil)
+				panic(mine)
+			})
+		}()
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			_ = c.RunTxn(ctx, func(_ context.Context, tx *tikv.Txn) error {
+				runtime.Goexit()
+				return nil
+			})
+		}()
+		<-gone
+		if err := kept.Commit(ctx); !errors.Is(err, tikv.ErrTxnDone) {
+			t.Error(err)
+		}
+		want(t, c.Latest(), "k", "-")
+
+		// fn may end the transaction by itself.
+		must(t, c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error { return tx.Rollback(ctx) }))
+		must(t, c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
+			return errors.Join(tx.Put([]byte("k"), nil), tx.Commit(ctx))
+		}))
+		want(t, c.Latest(), "k", "")
+	})
+}
+
+// What another call of fn still does with the transaction when fn returns ends it.
+func TestRunTxnBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t)
+		c := cluster.Open()
+		held := cluster.Inject(playground.Fault{Method: "KvGet", Hold: true})
+		done := make(chan error)
+		err := c.RunTxn(t.Context(), func(ctx context.Context, tx *tikv.Txn) error {
+			go func() { done <- second(tx.Get(ctx, []byte("a"))) }()
+			synctest.Wait()
+			return nil
+		})
+		if !errors.Is(err, tikv.ErrTxnBusy) {
+			t.Error(err)
+		}
+		held.Remove()
+		if err := <-done; !errors.Is(err, tikv.ErrNotFound) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRunTxnAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := tikvtest.NewCluster(t).Open()
+		runs := 0
+		conflict := func(ctx context.Context, tx *tikv.Txn) error {
+			runs++
+			commit(t, c, "k", fmt.Sprint(runs))
+			return tx.Put([]byte("k"), nil)
+		}
+		if err := c.RunTxn(t.Context(), conflict, tikv.WithMaxAttempts(3)); !errors.Is(err, tikv.ErrWriteConflict) || runs != 3 {
+			t.Error(err, runs)
+		}
+		runs = 0
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		start := time.Now()
+		err := c.RunTxn(ctx, conflict)
+		if !errors.Is(err, tikv.ErrWriteConflict) || !errors.Is(err, context.DeadlineExceeded) || runs < 10 || time.Since(start) != 10*time.Second {
+			t.Error(err, runs, time.Since(start))
+		}
+		// A conflict that fn met and wrapped is one, too.
+		runs = 0
+		err = c.RunTxn(t.Context(), func(ctx context.Context, tx *tikv.Txn) error {
+			if runs++; runs < 4 {
+				return fmt.Errorf("wrapped: %w", tikv.ErrWriteConflict)
+			}
+			return nil
+		})
+		if err != nil || runs != 4 {
+			t.Error(err, runs)
+		}
+	})
+}
+
+// A commit whose outcome is unknown is not repeated.
+func TestRunTxnUndetermined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t)
+		c := cluster.Open()
+		lost := cluster.Inject(playground.Fault{Method: "KvCommit", DropAnswer: true})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		runs, start := 0, tikv.Timestamp(0)
+		err := c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
+			runs++
+			start = tx.StartTS()
+			return increment(ctx, tx)
+		})
+		var unknown *tikv.UndeterminedError
+		if !errors.As(err, &unknown) || !errors.Is(err, tikv.ErrUndetermined) || !errors.Is(err, context.DeadlineExceeded) ||
+			tikv.IsRetryable(err) || tikv.NotSent(err) || runs != 1 || lost.Hits() == 0 {
+			t.Fatal(err, runs, lost.Hits())
+		}
+		if string(unknown.Primary) != "counter" || unknown.StartTS != start {
+			t.Errorf("%+v", unknown)
+		}
+		lost.Remove()
+		v, err := c.Latest().Get(t.Context(), []byte("counter"))
+		if err != nil || binary.BigEndian.Uint64(v) != 1 {
+			t.Error(v, err)
+		}
+	})
+}
+
+func TestRunTxnStopsWhenTheClientCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t)
+		c, other := cluster.Open(), cluster.Open()
+		done := make(chan error)
+		go func() {
+			done <- c.RunTxn(t.Context(), func(ctx context.Context, tx *tikv.Txn) error {
+				commit(t, other, "k", "v")
+				return tx.Put([]byte("k"), nil)
+			})
+		}()
+		time.AfterFunc(time.Second, func() { _ = c.Close() })
+		if err := <-done; !errors.Is(err, tikv.ErrClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+func ExampleClient_RunTxn() {
+	ctx := context.Background()
+	cluster, err := playground.Start(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer cluster.Close()
+	client, err := tikv.Open(ctx, cluster.PD(), tikv.WithDialer(cluster.DialContext))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	err = client.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
+		if err := tx.Put([]byte("alice"), []byte("10")); err != nil {
+			return err
+		}
+		return tx.Put([]byte("bob"), []byte("20"))
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	// Move everything from alice to bob, or nothing.
+	err = client.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
+		if _, err := tx.Get(ctx, []byte("alice")); err != nil {
+			return err
+		}
+		if err := tx.Delete([]byte("alice")); err != nil {
+			return err
+		}
+		return tx.Put([]byte("bob"), []byte("30"))
+	})
+	fmt.Println(err)
+	for kv, err := range client.Latest().Scan(ctx, tikv.Range{}) {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%s=%s\n", kv.Key, kv.Value)
+	}
+	// Output:
+	// <nil>
+	// bob=30
+}

@@ -1,0 +1,292 @@
+package mvcc
+
+import (
+	"context"
+	"errors"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/storage/check"
+)
+
+// pessimisticLock is one KvPessimisticLock request (TiKV src/storage/txn/actions/
+// acquire_pessimistic_lock.rs).
+type pessimisticLock struct {
+	*change
+	req *kvrpcpb.PessimisticLockRequest
+}
+
+// force is the mode in which a lock is taken in spite of a newer version.
+func (p *pessimisticLock) force() bool {
+	return p.req.WakeUpMode == kvrpcpb.PessimisticLockWakeUpMode_WakeUpModeForceLock
+}
+
+// taken is what a request learns of one key: its value, or, if that was not asked for,
+// only whether it has one.
+type taken struct {
+	exists     bool
+	value      []byte
+	conflictTS uint64 // of the newer version, in spite of which the lock was taken
+}
+
+// PessimisticLock answers KvPessimisticLock: all keys or none. Nobody waits: a key that
+// another transaction has locked is reported at once, as it is to a request that does
+// not want to wait (wait_timeout below 0).
+func (e *Engine) PessimisticLock(ctx context.Context, _ keys.Range, req *kvrpcpb.PessimisticLockRequest) *kvrpcpb.PessimisticLockResponse {
+	ks, err := e.pessimisticKeys(req)
+	var all []taken
+	p := &pessimisticLock{req: req}
+	if err == nil {
+		err = e.update(ctx, req.StartVersion, ks, func(c *change) error {
+			p.change = c
+			for i, k := range ks {
+				t, err := p.take(k, req.Mutations[i].Assertion == kvrpcpb.Assertion_NotExist)
+				if err != nil {
+					return err
+				}
+				all = append(all, t)
+			}
+			return nil
+		})
+	}
+	resp := &kvrpcpb.PessimisticLockResponse{}
+	if err != nil {
+		resp.Errors = []*kvrpcpb.KeyError{keyError(err)}
+		if p.force() && resp.Errors[0].Locked != nil {
+			resp.Results = []*kvrpcpb.PessimisticLockKeyResult{{Type: kvrpcpb.PessimisticLockKeyResultType_LockResultFailed}}
+		}
+		return resp
+	}
+	p.report(resp, all)
+	return resp
+}
+
+func (e *Engine) pessimisticKeys(req *kvrpcpb.PessimisticLockRequest) ([]key, error) {
+	ks := make([]key, len(req.Mutations))
+	for i, m := range req.Mutations {
+		if m.GetOp() != kvrpcpb.Op_PessimisticLock {
+			return nil, check.Other("mismatch Op in pessimistic lock mutations: " + m.GetOp().String())
+		}
+		ks[i] = keyOf(m.Key)
+		if err := check.Keys(e.cfg.APIVersion, req.Context, "acquire_pessimistic_lock", ks[i].enc); err != nil {
+			return nil, err
+		}
+	}
+	for _, k := range ks {
+		if err := check.KeySize(len(k.enc)); err != nil {
+			return nil, err
+		}
+	}
+	if req.WakeUpMode == kvrpcpb.PessimisticLockWakeUpMode_WakeUpModeForceLock && len(ks) > 1 {
+		return nil, abort(rustTxn("Other(%q)",
+			"multiple keys in a single request with allowed_lock_with_conflict set is not allowed"))
+	}
+	return ks, nil
+}
+
+// take locks one key. insert tells that it must not exist.
+func (p *pessimisticLock) take(k key, insert bool) (taken, error) {
+	req := p.req
+	if req.LockOnlyIfExists && !req.ReturnValues {
+		return taken{}, abort(rustMVCC("LockIfExistsFailed { start_ts: %v, key: %v }", ts(p.startTS), list(k.raw)))
+	}
+	if insert || req.ReturnValues || req.CheckExistence {
+		p.observe(req.ForUpdateTs) // it is a read
+	}
+	held, err := p.lock(k.enc)
+	switch {
+	case err != nil:
+		return taken{}, err
+	case held == nil:
+		return p.takeFree(k, insert)
+	case held.ts != p.startTS:
+		return taken{}, errLocked(held.info(k.raw))
+	case !held.pessimistic():
+		return taken{}, errLockType(p.startTS, k, false)
+	}
+	return p.takeHeld(k, insert, held)
+}
+
+// takeFree locks a key that is not locked.
+func (p *pessimisticLock) takeFree(k key, insert bool) (taken, error) {
+	var t taken
+	w, err := p.newest(k.enc, maxTS)
+	if err != nil {
+		return t, err
+	}
+	if w.write != nil {
+		if w.commitTS > p.req.ForUpdateTs {
+			if !p.force() {
+				return t, p.retry(k, w)
+			}
+			t.conflictTS = w.commitTS
+		}
+		if err := p.checkRolledBack(k, w); err != nil {
+			return t, err
+		}
+		if err := p.checkAbsent(k, insert, w); err != nil {
+			if t.conflictTS != 0 && isAlreadyExist(err) {
+				err = p.retry(k, w)
+			}
+			return t, err
+		}
+	}
+	if err := p.read(k, maxTS, &t); err != nil {
+		return t, err
+	}
+	if p.req.LockOnlyIfExists && !t.exists {
+		if t.conflictTS != 0 {
+			return t, p.retry(k, w)
+		}
+		return t, nil
+	}
+	p.put(k, max(p.req.ForUpdateTs, t.conflictTS), t.conflictTS != 0)
+	return t, nil
+}
+
+// takeHeld locks a key that the transaction has locked already: only a larger
+// for-update timestamp changes the lock.
+func (p *pessimisticLock) takeHeld(k key, insert bool, held *lock) (taken, error) {
+	var t taken
+	asOf := p.req.ForUpdateTs
+	if p.force() && asOf < held.forUpdateTS {
+		asOf, t.conflictTS = held.forUpdateTS, held.forUpdateTS
+	}
+	w, err := p.version(k.enc, asOf, p.startTS)
+	if err != nil {
+		return t, err
+	}
+	if w.write != nil {
+		if err := p.checkAbsent(k, insert, w); err != nil {
+			if w.commitTS > p.req.ForUpdateTs && isAlreadyExist(err) {
+				err = p.retry(k, w)
+			}
+			return t, err
+		}
+	}
+	if err := p.read(k, asOf, &t); err != nil {
+		return t, err
+	}
+	if asOf > held.forUpdateTS {
+		p.put(k, asOf, held.withConflict)
+	}
+	return t, nil
+}
+
+// read loads what was asked for of the newest version at or below ts; the value also
+// when there is a conflict, which spares the client the next request.
+func (p *pessimisticLock) read(k key, ts uint64, t *taken) error {
+	load := p.req.ReturnValues || t.conflictTS != 0
+	if !load && !p.req.CheckExistence {
+		return nil
+	}
+	w, err := p.version(k.enc, ts, p.startTS)
+	if err != nil || w.write == nil {
+		return err
+	}
+	t.exists = true
+	if load {
+		t.value, err = p.value(k.enc, w.write)
+	}
+	return err
+}
+
+func (p *pessimisticLock) put(k key, forUpdateTS uint64, withConflict bool) {
+	p.putLock(k, &lock{
+		kind:         lockPessimistic,
+		primary:      p.req.PrimaryLock,
+		ts:           p.startTS,
+		ttl:          p.req.LockTtl,
+		forUpdateTS:  forUpdateTS,
+		minCommitTS:  p.req.MinCommitTs,
+		withConflict: withConflict,
+	})
+}
+
+// retry is the error for a version newer than the for-update timestamp.
+func (p *pessimisticLock) retry(k key, w record) error {
+	return errConflict(&kvrpcpb.WriteConflict{
+		StartTs: p.startTS, ConflictTs: w.startTS, ConflictCommitTs: w.commitTS,
+		Key: k.raw, Primary: p.req.PrimaryLock, Reason: kvrpcpb.WriteConflict_PessimisticRetry,
+	})
+}
+
+// checkRolledBack refuses a transaction that was rolled back on this key. newest is the
+// key's newest record.
+func (p *pessimisticLock) checkRolledBack(k key, newest record) error {
+	w := newest
+	if w.commitTS > p.startTS {
+		var err error
+		if w, err = p.newest(k.enc, p.startTS); err != nil || w.write == nil {
+			return err
+		}
+	}
+	if w.commitTS == p.startTS && (w.kind == writeRollback || w.overlapped) {
+		return errRolledBack(p.startTS, k)
+	}
+	return nil
+}
+
+func isAlreadyExist(err error) bool {
+	var f failure
+	return errors.As(err, &f) && f.KeyError.AlreadyExist != nil
+}
+
+// report fills the answer (TiKV src/storage/types.rs, PessimisticLockResults).
+func (p *pessimisticLock) report(resp *kvrpcpb.PessimisticLockResponse, all []taken) {
+	for _, t := range all {
+		switch {
+		case p.force():
+			r := &kvrpcpb.PessimisticLockKeyResult{Value: t.value, Existence: t.exists, LockedWithConflictTs: t.conflictTS}
+			if t.conflictTS != 0 {
+				r.Type = kvrpcpb.PessimisticLockKeyResultType_LockResultLockedWithConflict
+			}
+			resp.Results = append(resp.Results, r)
+		case p.req.ReturnValues:
+			resp.Values = append(resp.Values, t.value)
+			resp.NotFounds = append(resp.NotFounds, !t.exists)
+		case p.req.CheckExistence:
+			resp.NotFounds = append(resp.NotFounds, !t.exists)
+		}
+	}
+}
+
+// PessimisticRollback answers KVPessimisticRollback: it removes the transaction's
+// pessimistic locks up to a for-update timestamp and leaves no record; without keys,
+// all of them in the region (TiKV src/storage/txn/commands/pessimistic_rollback.rs).
+func (e *Engine) PessimisticRollback(ctx context.Context, bounds keys.Range, req *kvrpcpb.PessimisticRollbackRequest) *kvrpcpb.PessimisticRollbackResponse {
+	err := e.rollbackKeys(ctx, keysOf(req.Keys), req)
+	for len(req.Keys) == 0 && err == nil {
+		found := e.locksOf(bounds, map[uint64]uint64{req.StartVersion: 0})
+		if len(found) == 0 {
+			break
+		}
+		ks := make([]key, len(found))
+		for i, f := range found {
+			ks[i] = f.key
+		}
+		err = e.rollbackKeys(ctx, ks, req)
+		bounds.Start = keys.Next(ks[len(ks)-1].enc)
+	}
+	resp := &kvrpcpb.PessimisticRollbackResponse{}
+	if err != nil {
+		resp.Errors = []*kvrpcpb.KeyError{keyError(err)}
+	}
+	return resp
+}
+
+func (e *Engine) rollbackKeys(ctx context.Context, ks []key, req *kvrpcpb.PessimisticRollbackRequest) error {
+	return e.update(ctx, req.StartVersion, ks, func(c *change) error {
+		for _, k := range ks {
+			l, err := c.lock(k.enc)
+			if err != nil {
+				return err
+			}
+			if l != nil && l.pessimistic() && l.ts == req.StartVersion && l.forUpdateTS <= req.ForUpdateTs {
+				c.unlock(k)
+			}
+		}
+		return nil
+	})
+}

@@ -54,6 +54,25 @@ func want(t *testing.T, r tikv.Reader, key, value string) {
 	}
 }
 
+// another returns a client of a second cluster in one test.
+func another(t *testing.T, opts ...playground.Option) *tikv.Client {
+	t.Helper()
+	cluster, err := playground.Start(t.Context(), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := tikv.Open(t.Context(), cluster.PD(), tikv.WithDialer(cluster.DialContext), tikv.WithAPIVersion(tikv.APIVersion(cluster.APIVersion())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(c.Close(), cluster.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
 func keysOf(n int) [][]byte {
 	var keys [][]byte
 	for i := range n {
@@ -275,7 +294,7 @@ func TestTxnBadInput(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := tikvtest.NewCluster(t, playground.WithAPIVersion(playground.APIV2))
 		c := cluster.Open()
-		v1 := openClient(t, startCluster(t))
+		v1 := another(t)
 		tx, txV1 := begin(t, c), begin(t, v1)
 		trace := cluster.Trace()
 		long, ctx := make([]byte, 7276), t.Context()
@@ -340,7 +359,7 @@ func TestTxnUnsupportedAndClosed(t *testing.T) {
 		ctx := t.Context()
 		cluster := tikvtest.NewCluster(t)
 		closed := cluster.Open()
-		ttl := openClient(t, startCluster(t, playground.WithAPIVersion(playground.APIV1TTL)))
+		ttl := another(t, playground.WithAPIVersion(playground.APIV1TTL))
 		tx := begin(t, closed)
 		must(t, tx.Put([]byte("a"), nil))
 		snap := closed.Latest()

@@ -127,6 +127,7 @@ func (m *Member) lose(ctx context.Context, err error) error {
 	case errors.Is(err, fault.ErrDropped):
 		select {
 		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
 		case <-m.life(ctx).Done():
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/tikv-go/tikv/internal/keys"
 )
@@ -119,7 +118,8 @@ func openBolt(file string, fsync bool, limit int) (*bbolt.DB, error) {
 		InitialMmapSize: limit,
 		MaxSize:         limit,
 	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
+	//lint:ignore SA1019 bbolt itself is the one package of its module that we import
+	if errors.Is(err, bbolt.ErrTimeout) {
 		return nil, fmt.Errorf("%w: %s", ErrInUse, file)
 	}
 	if err != nil {
@@ -166,10 +166,11 @@ func (d *dir) Apply(b *Batch) error {
 		}
 		return nil
 	})
-	switch {
-	case errors.Is(err, bolterrors.ErrDatabaseNotOpen):
+	//lint:ignore SA1019 bbolt itself is the one package of its module that we import
+	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
 		return ErrClosed
-	case err != nil:
+	}
+	if err != nil {
 		return fmt.Errorf("storage: apply: %w", err)
 	}
 	return nil

@@ -38,7 +38,7 @@ var bankEvents = []struct {
 	{"split", 55, (*bank).split},
 	{"leader move", 55, (*bank).moveLeader},
 	{"store restart", 22, (*bank).restartStore},
-	{"lost commit answer", 24, (*bank).loseCommitAnswer},
+	{"lost commit answer", 40, (*bank).loseCommitAnswer},
 	{"lost commit request", 6, (*bank).loseCommitRequest},
 	{"lost prewrite answer", 6, (*bank).losePrewriteAnswer},
 }
@@ -447,7 +447,7 @@ func (b *bank) assertCounts(t *testing.T) {
 		{"store restarts", c.Starts, 20},
 		{"lost commit answers", int(b.lostAnswers.Load()), 20},
 		{"lost requests and answers", c.Dropped, 30},
-		{"undetermined commits", int(b.undetermined.Load()), 20},
+		{"undetermined commits", int(b.undetermined.Load()), 10},
 	} {
 		if v.got < v.want {
 			t.Errorf("%d %s, at least %d are meant", v.got, v.what, v.want)

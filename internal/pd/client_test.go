@@ -329,18 +329,64 @@ func TestHeaderErrors(t *testing.T) {
 }
 
 // TestAnotherCluster: the address now leads to a PD of another cluster. That is an error
-// at once, of timestamps too.
+// at once, of timestamps too, whether PD says so or only its answers show it.
 func TestAnotherCluster(t *testing.T) {
-	inBubble(t, 1, func(t *testing.T, c *cluster, pool *transport.Pool) {
+	for _, lax := range []bool{false, true} {
+		inBubble(t, 1, func(t *testing.T, c *cluster, pool *transport.Pool) {
+			client := c.open(t, pool)
+			wantTimestamp(t, client)
+			c.mu.Lock()
+			c.members[0].id, c.members[0].lax = 8, lax
+			c.mu.Unlock()
+			began := time.Now()
+			_, err := client.Stores(t.Context())
+			wantError(t, err, WrongCluster, ErrWrongCluster)
+			_, err = client.Timestamp(t.Context())
+			wantError(t, err, WrongCluster, ErrWrongCluster)
+			if d := time.Since(began); d != 0 {
+				t.Errorf("took %v", d)
+			}
+		})
+	}
+}
+
+func TestElect(t *testing.T) {
+	view := func(from, leader string) *members { return &members{from: from, leader: leader} }
+	for want, answers := range map[string][]*members{
+		"":  {},
+		"a": {view("1", "a")},
+		"b": {view("1", "a"), view("2", "b"), view("3", "b")},
+		"c": {view("1", "c"), view("2", "d")},
+	} {
+		if m := elect(answers); (m == nil) != (want == "") || m != nil && m.leader != want {
+			t.Errorf("elected %v, not %q", m, want)
+		}
+	}
+}
+
+// TestMembersThatDisagree: each search names another leader, and none of them leads. The
+// client does not run in circles.
+func TestMembersThatDisagree(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *cluster, pool *transport.Pool) {
 		client := c.open(t, pool)
-		wantTimestamp(t, client)
+		c.members[1].stop()
+		c.members[2].stop()
 		c.mu.Lock()
-		c.members[0].id = 8
+		c.leader = 1
+		c.members[0].flips = []string{"http://pd1:2379", "http://pd0:2379"}
 		c.mu.Unlock()
-		_, err := client.Stores(t.Context())
-		wantError(t, err, WrongCluster, ErrWrongCluster)
+		before := c.count("GetMembers")
+		_, err := client.Region(t.Context(), nil)
+		wantError(t, err, Unavailable, ErrNoAnswer)
+		if n := c.count("GetMembers") - before; n > 60 {
+			t.Errorf("%d GetMembers", n)
+		}
+		began := len(c.tsoRequests())
 		_, err = client.Timestamp(t.Context())
-		wantError(t, err, WrongCluster, ErrWrongCluster)
+		wantError(t, err, Unavailable, ErrNoAnswer)
+		if n := c.count("GetMembers") - before; n > 200 || len(c.tsoRequests()) != began {
+			t.Errorf("%d GetMembers", n)
+		}
 	})
 }
 

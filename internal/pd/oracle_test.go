@@ -331,6 +331,87 @@ func TestBadTimestamps(t *testing.T) {
 	}
 }
 
+// TestRangeOfTimestamps: the answer has the last one of the range.
+func TestRangeOfTimestamps(t *testing.T) {
+	at := func(physical, logical uint64) uint64 { return physical<<logicalBits + logical }
+	for name, c := range map[string]struct {
+		physical, logical int64
+		count             uint32
+		newest            uint64
+		first             uint64 // 0: refused
+	}{
+		"one":                {5, 1, 1, 0, at(5, 1)},
+		"one, from zero":     {5, 0, 1, 0, at(5, 0)},
+		"many":               {5, 10, 10, at(5, 0), at(5, 1)},
+		"many, from zero":    {5, 9, 10, at(4, 7), at(5, 0)},
+		"borrows":            {5, 8, 10, 0, 0},
+		"overlaps":           {5, 10, 10, at(5, 1), 0},
+		"all given before":   {5, 10, 10, at(5, 10), 0},
+		"older":              {5, 10, 10, at(6, 0), 0},
+		"last of its time":   {5, 1<<logicalBits - 1, 1, 0, at(5, 1<<logicalBits-1)},
+		"beyond its time":    {5, 1 << logicalBits, 1, 0, 0},
+		"no time":            {0, 10, 1, 0, 0},
+		"the end of time":    {1<<45 - 1, 1, 1, 0, at(1<<45-1, 1)},
+		"after the last day": {1 << 45, 1, 1, 0, 0},
+	} {
+		s := &tsoStream{}
+		s.resp = pdpb.TsoResponse{Count: c.count, Timestamp: &pdpb.Timestamp{Physical: c.physical, Logical: c.logical}}
+		first, err := s.first(c.count, c.newest)
+		if (err != nil) != (c.first == 0) || first != c.first {
+			t.Errorf("%s: %d, %v", name, first, err)
+		}
+		if _, err := s.first(c.count+1, c.newest); err == nil {
+			t.Errorf("%s: the wrong count is accepted", name)
+		}
+	}
+}
+
+// TestQuitBeforeARetry: who left does not count in the request that replaces a failed
+// one.
+func TestQuitBeforeARetry(t *testing.T) {
+	inBubble(t, 1, func(t *testing.T, c *cluster, pool *transport.Pool) {
+		client := c.open(t, pool)
+		wantTimestamp(t, client)
+		c.members[0].pause()
+		first := startTimestamp(t.Context(), client)
+		synctest.Wait()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		quits, stays := startTimestamp(ctx, client), startTimestamp(t.Context(), client)
+		advance(t, 2*DefaultAttemptTimeout+time.Second) // an attempt, a search; now the three are in one request
+		cancel(errEnough)
+		wantError(t, (<-quits).err, Unavailable, errEnough)
+		advance(t, DefaultAttemptTimeout) // which fails
+		c.members[0].resume()
+		for _, ch := range []chan stamp{first, stays} {
+			if s := <-ch; s.err != nil {
+				t.Fatal(s.err)
+			}
+		}
+		r := c.tsoRequests()
+		if last := r[len(r)-1]; last != 2 {
+			t.Errorf("requests for %v", r)
+		}
+	})
+}
+
+// TestTimestampsFollowTheLeader: as soon as any call has found the new leader, also
+// while the old one would still answer.
+func TestTimestampsFollowTheLeader(t *testing.T) {
+	inBubble(t, 2, func(t *testing.T, c *cluster, pool *transport.Pool) {
+		client := c.open(t, pool)
+		wantTimestamp(t, client)
+		c.lead(1)
+		if _, err := client.Stores(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		before := c.count("Tso")
+		wantTimestamp(t, client)
+		if n := c.count("Tso") - before; n != 1 {
+			t.Errorf("%d requests for one timestamp", n)
+		}
+	})
+}
+
 func TestRecentTimestamp(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, c *cluster, pool *transport.Pool) {
 		client := c.open(t, pool)

@@ -145,7 +145,8 @@ func (e *endpoint) own(context.Context) {
 	}
 }
 
-// flush writes one frame and reports whether there may be more to write.
+// flush writes one frame and reports whether there was more to write then; what comes
+// later wakes the owner.
 func (e *endpoint) flush() bool {
 	s := e.current()
 	if s == nil {
@@ -162,9 +163,8 @@ func (e *endpoint) flush() bool {
 	if len(parts) == 0 {
 		return false
 	}
-	err := s.grpc.SendMsg(join(parts))
-	s.written(err)
-	return more || err != nil
+	s.written(s.grpc.SendMsg(join(parts)))
+	return more
 }
 
 func (e *endpoint) current() *stream {

@@ -15,6 +15,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -414,6 +415,44 @@ func TestCloseEndsAll(t *testing.T) {
 		wantError(t, err, Closed, false, ErrClosed)
 		wantError(t, p.Health(t.Context(), addr), Closed, false, ErrClosed)
 		p.Close()
+	})
+}
+
+// TestCloseWhileDialling: what waits for a connection ends as closed, not as a failed
+// dial.
+func TestCloseWhileDialling(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
+		n.hang[addr] = true
+		got := start(t.Context(), p, rawGet("k"))
+		synctest.Wait()
+		p.Close()
+		r := <-got
+		wantError(t, r.err, Closed, false, ErrClosed)
+	})
+}
+
+// TestNoStream: the connection is there, but the server lets nobody open a stream.
+func TestNoStream(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
+		s := n.serve(t, addr, &store{batch: echo(nil)}, grpc.MaxConcurrentStreams(1))
+		release := make(chan struct{})
+		s.unary.cas = func(ctx context.Context, _ *kvrpcpb.RawCASRequest) (*kvrpcpb.RawCASResponse, error) {
+			<-release
+			return &kvrpcpb.RawCASResponse{}, nil
+		}
+		single := start(t.Context(), p, &kvrpcpb.RawCASRequest{})
+		synctest.Wait()
+		began := time.Now()
+		_, err := p.Call(t.Context(), addr, rawGet("k"))
+		wantError(t, err, Dial, false, errDialTimeout)
+		if d := time.Since(began); d != DefaultDialTimeout {
+			t.Errorf("took %v", d)
+		}
+		close(release)
+		if r := <-single; r.err != nil {
+			t.Error(r.err)
+		}
+		wantValue(t, <-start(t.Context(), p, rawGet("k")), "k")
 	})
 }
 

@@ -151,6 +151,9 @@ func (f *fake) Call(ctx context.Context, addr string, req transport.Message) (tr
 	if i := strings.IndexAny(text, ":["); i >= 0 {
 		way += time.Duration(text[i+1]) * time.Microsecond
 	}
+	if q, ok := req.(*kvrpcpb.CheckTxnStatusRequest); ok {
+		way += time.Duration(q.LockTs>>18) * time.Microsecond
+	}
 	if err := backoff.Sleep(ctx, way); err != nil {
 		return nil, &transport.Error{Addr: addr, Kind: transport.Timeout, Sent: true, Err: err}
 	}

@@ -189,14 +189,14 @@ func (p *Pages) request(part keys.Range, limit int) *kvrpcpb.ScanRequest {
 		if len(req.StartKey) == 0 {
 			// TiKV takes it for the empty key and finds nothing below it
 			// (src/server/service/kv.rs, future_scan).
-			req.StartKey = aboveAll
+			req.StartKey = aboveAll()
 		}
 	}
 	return req
 }
 
 // aboveAll is above every key that TiKV's default limit of 8 KiB lets in.
-var aboveAll = bytes.Repeat([]byte{0xff}, 8<<10)
+func aboveAll() []byte { return bytes.Repeat([]byte{0xff}, 8<<10) }
 
 // advance takes what was read off the rest: up to the last pair, or, where the region
 // has no more, the whole part.

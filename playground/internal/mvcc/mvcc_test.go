@@ -154,6 +154,54 @@ func TestDamagedRecords(t *testing.T) {
 		records z => `)
 }
 
+// A record that garbage collection removed and a late rollback rewrote is not read: its
+// fence names the version that came after it.
+func TestGCFence(t *testing.T) {
+	s := newScript(t)
+	s.run(`
+		prewrite 10 a put:a=1 => ok
+		commit 10 20 a => ok
+		prewrite 30 a put:a=3 => ok
+		commit 30 40 a => ok
+		status a 20 rollback => LockNotExistRollback
+		records a => 40:Put@30=3 20:Put@10=1+R+F40`)
+	var b storage.Batch
+	b.Delete(storage.Write, at(keys.Encode([]byte("a")), 40))
+	if err := s.store.Apply(&b); err != nil {
+		t.Fatal(err)
+	}
+	s.run(`
+		get a 39 => =1
+		get a 40 => absent
+		scan 40 => []
+		scan 40 start=b reverse => []
+		prewrite 50 a insert:a=1 => ok
+		rollback 50 a => ok
+		prewrite 60 a put:a=1!absent level=2 => ok
+		rollback 60 a => ok
+		pessimistic 70 70 a a values => ok absent`)
+}
+
+// Only rollbacks that a lock might commit onto are written into it.
+func TestRollbacksRememberedByLocks(t *testing.T) {
+	s := newScript(t)
+	s.run(`
+		lock a 10 a async min=20 value=v => ok
+		lock b 10 a min=20 value=v => ok
+		status a 19 rollback => LockNotExistRollback
+		status a 20 rollback => LockNotExistRollback
+		status a 21 rollback => LockNotExistRollback
+		status b 21 rollback => LockNotExistRollback`)
+	r := reader{s.store.Snapshot()}
+	defer r.snap.Close()
+	for k, want := range map[string]string{"a": "[20 21]", "b": "[]"} {
+		l, err := r.lock(keys.Encode([]byte(k)))
+		if err != nil || fmt.Sprint(l.rollbackTS) != want {
+			t.Errorf("%s: %v %v", k, l, err)
+		}
+	}
+}
+
 func TestMvccGetByStartTs(t *testing.T) {
 	s := newScript(t)
 	s.run(`

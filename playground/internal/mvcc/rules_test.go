@@ -31,6 +31,13 @@ func TestRules(t *testing.T) {
 			get a 40 => absent
 			get b 40 => =x*400
 			get b 40 committs => =x*400@20`},
+		{"short values are part of the record", `
+			prewrite 10 a put:a=x*255 put:b=y*256 => ok
+			records a => lock:Put@10
+			records b => lock:Put@10 value@10=y*256
+			commit 10 20 a b => ok
+			records a => 20:Put@10=x*255
+			batchget 20 a b => [a=x*255 b=y*256]`},
 		{"empty values", `
 			prewrite 10 a put:a= => ok
 			commit 10 20 a => ok

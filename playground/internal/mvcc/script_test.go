@@ -167,7 +167,7 @@ func showTS(ts uint64) string {
 }
 
 func showValue(v []byte) string {
-	if len(v) > 300 {
+	if len(v) > 100 {
 		return fmt.Sprintf("%c*%d", v[0], len(v))
 	}
 	return string(v)
@@ -468,7 +468,7 @@ func (s *script) records(a *args) string {
 	for _, w := range resp.Info.Writes {
 		text := fmt.Sprintf("%s:%v@%s", showTS(w.CommitTs), w.Type, showTS(w.StartTs))
 		if len(w.ShortValue) > 0 {
-			text += "=" + string(w.ShortValue)
+			text += "=" + showValue(w.ShortValue)
 		}
 		if w.HasOverlappedRollback {
 			text += "+R"

@@ -568,16 +568,31 @@ func TestKeySize(t *testing.T) {
 	want(t, "an atomic put", f.Put(ctx, b, &kvrpcpb.RawPutRequest{Key: big, ForCas: true}).Error, "")
 }
 
+// version is the timestamp of a key's newest version in V2, and how many it has.
+func (f *fixture) version(key string) (newest uint64, n int) {
+	s := f.store.Snapshot()
+	defer s.Close()
+	for k := range s.Scan(storage.Default, versions(f.key(key)), true) {
+		_, newest, _ = splitVersion(k)
+		n++
+	}
+	return newest, n
+}
+
 // A V2 store keeps one version of a key, and a clock that goes back hides no write.
 func TestVersionsOfV2(t *testing.T) {
 	f := newFixture(t, v2)
 	f.put("k", "1", 0)
 	f.put("k", "2", 0)
+	before, _ := f.version("k")
 	f.now = f.now.Add(-time.Hour)
 	g := &fixture{T: t, store: f.store, now: f.now}
 	g.Engine = New(f.store, Config{APIVersion: v2, Now: func() time.Time { return g.now }})
 	g.put("k", "3", 0)
 	want(t, "after the restart", g.get("k"), "=3")
+	if ts, n := g.version("k"); n != 1 || ts <= before {
+		t.Errorf("%d versions, the newest at %d after one at %d", n, ts, before)
+	}
 	g.del("k")
 	want(t, "deleted", g.get("k"), "absent")
 	s := f.store.Snapshot()

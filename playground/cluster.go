@@ -59,6 +59,8 @@ type Cluster struct {
 	mu     sync.Mutex // one change of the nodes' states at a time
 	paused map[Node]bool
 	closed bool
+	done   chan struct{} // closed when Close has done its work
+	err    error         // of Close; set before done
 }
 
 // Start starts a cluster: one PD member, three stores, API V1, in memory, unless told
@@ -77,9 +79,10 @@ func Start(ctx context.Context, opts ...Option) (*Cluster, error) {
 			return nil, fmt.Errorf("playground: %w", err)
 		}
 	}
+	root := task.Root(ctx)
 	c := &Cluster{
-		logger: cfg.logger, engine: engine, counter: new(count.Counter),
-		faults: fault.NewSet(cfg.seed), paused: make(map[Node]bool), root: task.Root(ctx),
+		logger: cfg.logger, engine: engine, counter: new(count.Counter), root: root,
+		faults: fault.NewSet(cfg.seed, root), paused: make(map[Node]bool), done: make(chan struct{}),
 	}
 	if !cfg.tcp {
 		c.network = vnet.New()
@@ -135,7 +138,7 @@ func (c *Cluster) shape(m *meta.Store, cfg *config) error {
 		return fmt.Errorf("playground: keyspaces need APIV2, the cluster has %v", cfg.api)
 	}
 	random := rand.New(rand.NewPCG(cfg.seed, 0x706c6179))
-	c.id = 7<<60 | random.Uint64()>>4 // as PD's: the time in the upper half, so above 2^62
+	c.id = uint64(c.Now().Unix())<<32 | uint64(random.Uint32()) // as PD makes it
 	c.topo = topology.New(m, cfg.stores)
 	var change meta.Change
 	change.Shape(meta.Shape{
@@ -261,14 +264,17 @@ func (c *Cluster) store(id uint64) *store.Store {
 }
 
 // Close stops every server, waits for their goroutines, and closes the storage. It may
-// be called again.
+// be called again, but not by a Fault's function.
 func (c *Cluster) Close() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return nil
-	}
+	closing := c.closed
 	c.closed = true
+	c.mu.Unlock()
+	if closing {
+		<-c.done
+		return c.err
+	}
+	defer close(c.done)
 	for _, s := range c.stores {
 		s.Server().Stop()
 	}
@@ -278,7 +284,8 @@ func (c *Cluster) Close() error {
 		}
 	}
 	c.root.Close(errClosed)
-	return c.engine.Close()
+	c.err = c.engine.Close()
+	return c.err
 }
 
 // PD returns the addresses of PD's members.

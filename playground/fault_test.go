@@ -324,3 +324,27 @@ func TestTrace(t *testing.T) {
 		}
 	})
 }
+
+// A fault's function may stop the very store whose request it was called for.
+func TestFunctionsMayStopTheirStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		at, _ := c.at(KeyRaw, "a")
+		store := Store(at.Peer.StoreId)
+		var stopped error
+		c.Inject(Fault{Method: "RawPut", Times: 1, After: func() { stopped = c.Stop(store) }})
+		if err := c.tryPut(t.Context(), "a"); status.Code(err) != codes.Unavailable {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if stopped != nil || c.Regions(KeyRaw)[0].Leader == at.Peer.StoreId {
+			t.Fatal(stopped)
+		}
+		if _, ok := c.rawGet("a"); !ok {
+			t.Fatal("the put was handled before its store ended")
+		}
+		if err := c.Cluster.Start(store); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

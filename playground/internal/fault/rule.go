@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tikv-go/tikv/internal/task"
 )
 
 // Kind is what a node is.
@@ -88,15 +90,18 @@ type Set struct {
 	active  atomic.Int32
 	dropped atomic.Int64
 
+	tasks *task.Group // that callbacks run in
+
 	mu     sync.Mutex
 	rules  []*Injected
 	traces []*Trace
 	random *rand.Rand
 }
 
-// NewSet returns an empty set whose chances are drawn from seed.
-func NewSet(seed uint64) *Set {
-	return &Set{random: rand.New(rand.NewPCG(seed, 0x66617573))}
+// NewSet returns an empty set whose chances are drawn from seed and whose callbacks run
+// in tasks.
+func NewSet(seed uint64, tasks *task.Group) *Set {
+	return &Set{tasks: tasks, random: rand.New(rand.NewPCG(seed, 0x66617573))}
 }
 
 // Inject puts a rule to work, after those there are.
@@ -228,8 +233,8 @@ func (s *Set) do(ctx context.Context, c *Call, refuse func(kind uint8) any, hand
 	}
 	var lost error
 	for _, i := range hit {
-		if i.rule.After != nil {
-			i.rule.After()
+		if err := s.callback(ctx, i.rule.After); err != nil {
+			return nil, err
 		}
 		switch {
 		case i.rule.Disconnect:
@@ -243,6 +248,27 @@ func (s *Set) do(ctx context.Context, c *Call, refuse func(kind uint8) any, hand
 		return nil, lost
 	}
 	return answer, nil
+}
+
+// callback runs f to its end, or, in the background, beyond the end of the node: f may
+// be what ends it.
+func (s *Set) callback(ctx context.Context, f func()) error {
+	if f == nil {
+		return nil
+	}
+	done := make(chan struct{})
+	if !s.tasks.Go("callback", func(context.Context) {
+		defer close(done)
+		f()
+	}) {
+		return task.ErrClosed
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // before does what the rule says for before a call is handled, and returns the answer
@@ -261,8 +287,8 @@ func (i *Injected) before(ctx context.Context, c *Call, refuse func(uint8) any, 
 			return nil, err
 		}
 	}
-	if r.Before != nil {
-		r.Before()
+	if err := i.set.callback(ctx, r.Before); err != nil {
+		return nil, err
 	}
 	if r.DropRequest {
 		i.set.dropped.Add(1)

@@ -108,9 +108,9 @@ func (s *Server) Stop() {
 	}
 	r.tasks.Refuse()
 	r.tasks.Cancel(ErrStopped)
-	r.gate.Resume()
 	r.grpc.Stop()
 	r.tasks.Close(ErrStopped)
+	r.gate.Resume() // what was closed while paused is closed for the other side too
 }
 
 func (s *Server) current() *running {

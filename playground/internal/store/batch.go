@@ -94,11 +94,11 @@ func (o *outbox) take() (m *tikvpb.BatchCommandsResponse, last bool, err error) 
 func (s *Store) batchCommands(stream grpc.ServerStream) error {
 	tasks := s.server.Tasks()
 	if tasks == nil {
-		return status.Error(codes.Unavailable, "TiKV is Closing")
+		return status.Error(codes.Unavailable, errClosing.Error())
 	}
 	o := newOutbox()
 	if !tasks.Go("receive", func(life context.Context) { o.end(s.receive(life, stream, o)) }) {
-		return status.Error(codes.Unavailable, "TiKV is Closing")
+		return status.Error(codes.Unavailable, errClosing.Error())
 	}
 	life := tasks.Context()
 	var reported time.Time
@@ -126,7 +126,7 @@ func (s *Store) batchCommands(stream grpc.ServerStream) error {
 		case <-stream.Context().Done():
 			return status.FromContextError(stream.Context().Err()).Err()
 		case <-life.Done():
-			return status.Error(codes.Unavailable, "TiKV is Closing")
+			return status.Error(codes.Unavailable, errClosing.Error())
 		}
 	}
 }

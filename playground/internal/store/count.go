@@ -19,7 +19,7 @@ const (
 
 // call describes a request to the faults.
 func (s *Store) call(c *command, req any) *fault.Call {
-	call := &fault.Call{Method: c.name(req), Node: fault.Node{Kind: fault.Store, ID: s.ID}, StartTS: startTS(req)}
+	call := &fault.Call{Method: c.name(), Node: fault.Node{Kind: fault.Store, ID: s.ID}, StartTS: startTS(req)}
 	if q, ok := req.(request); ok {
 		call.Region = q.GetContext().GetRegionId()
 	}

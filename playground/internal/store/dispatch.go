@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -30,7 +29,7 @@ func (s *Store) foreign(req any) error {
 // answer runs a command under the faults. An error means that its caller gets none:
 // fault.ErrDropped, fault.ErrDisconnect, or the end of the store.
 func (s *Store) answer(ctx context.Context, c *command, req any) (any, error) {
-	s.Counter.Call(c.name(req))
+	s.Counter.Call(c.name())
 	if !s.Faults.Active() {
 		return s.handle(ctx, c, req), nil
 	}
@@ -62,20 +61,27 @@ func (s *Store) handle(ctx context.Context, c *command, req any) any {
 	return answer
 }
 
-// name is the command's, also for one that is in batches only.
-func (c *command) name(req any) string {
+// name is the command's, also for the one that is in batches only.
+func (c *command) name() string {
 	if c.method != "" {
 		return c.method
 	}
-	return fmt.Sprintf("%T", req)
+	return "Empty"
 }
+
+// errClosing refuses what comes while the store stops.
+var errClosing = errors.New("TiKV is Closing")
 
 // unary answers a call of its own.
 func (s *Store) unary(ctx context.Context, c *command, req any) (any, error) {
 	if err := s.foreign(req); err != nil {
 		return nil, err
 	}
-	life := s.life(ctx)
+	tasks := s.server.Tasks()
+	if tasks == nil {
+		return nil, status.Error(codes.Unavailable, errClosing.Error())
+	}
+	life := tasks.Context()
 	answer, err := s.answer(life, c, req)
 	switch {
 	case err == nil:

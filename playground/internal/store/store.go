@@ -87,12 +87,3 @@ func (s *Store) register(g *grpc.Server) {
 	g.RegisterService(desc, s)
 	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 }
-
-// life is the context that the store runs under, from start to stop; ctx when it is
-// being stopped.
-func (s *Store) life(ctx context.Context) context.Context {
-	if g := s.server.Tasks(); g != nil {
-		return g.Context()
-	}
-	return ctx
-}

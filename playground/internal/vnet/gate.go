@@ -3,6 +3,7 @@ package vnet
 import (
 	"net"
 	"sync"
+	"time"
 )
 
 // Gate stands between a listener and its server. It closes single connections, and
@@ -15,6 +16,7 @@ type Gate struct {
 	conns  map[string]*gated // by remote address
 	open   chan struct{}     // closed while the gate is open
 	paused bool
+	ended  []net.Conn // closed by the server while paused; the other side sees it later
 }
 
 // NewGate returns an open gate before l.
@@ -59,6 +61,10 @@ func (g *Gate) Resume() {
 	if g.paused {
 		g.paused = false
 		close(g.open)
+		for _, c := range g.ended {
+			_ = c.Close()
+		}
+		g.ended = nil
 	}
 }
 
@@ -118,14 +124,25 @@ func (c *gated) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
+// Close closes the connection: for the server now, for the other side once the gate is
+// open, since a process that is suspended closes nothing.
 func (c *gated) Close() error {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	var err error
 	c.once.Do(func() {
 		close(c.closed)
-		c.gate.mu.Lock()
 		if remote := c.RemoteAddr().String(); c.gate.conns[remote] == c {
 			delete(c.gate.conns, remote)
 		}
-		c.gate.mu.Unlock()
+		if c.gate.paused {
+			c.gate.ended = append(c.gate.ended, c.Conn)
+			err = c.Conn.SetDeadline(aLongTimeAgo()) // ends what the server waits for
+			return
+		}
+		err = c.Conn.Close()
 	})
-	return c.Conn.Close()
+	return err
 }
+
+func aLongTimeAgo() time.Time { return time.Unix(1, 0) }

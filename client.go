@@ -64,6 +64,9 @@ func open(ctx context.Context, op string, addrs []string, opts []Option) (*Clien
 		if arg, ok := err.(*ArgumentError); ok {
 			arg.Op = op
 		}
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return nil, &canceledError{op: op, causes: []error{context.Cause(ctx), ctx.Err()}}
+		}
 		return nil, mapError(errorContext{op: op, keys: e.keys}, err)
 	}
 	return &Client{cfg: cfg, engine: e, closed: make(chan struct{})}, nil
@@ -93,7 +96,7 @@ func (cfg *config) apply(op string, addrs []string, opts []Option) error {
 func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err error) {
 	e.tasks = task.Root(ctx)
 	e.owed = task.New(e.tasks.Context())
-	e.pool = transport.New(transport.Config{Dial: cfg.dial, TLS: cfg.tls, AddressMap: cfg.addressMap, Logger: cfg.logger})
+	e.pool = transport.New(transport.Config{Dial: cfg.dial, Credentials: cfg.credentials, AddressMap: cfg.addressMap, Logger: cfg.logger})
 	if e.pd, err = pd.Open(ctx, addrs, pd.Config{Pool: e.pool, Logger: cfg.logger}); err != nil {
 		return err
 	}

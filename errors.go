@@ -174,7 +174,10 @@ type UnavailableError struct {
 // Error gives the numbers and the attempts that are known.
 func (e *UnavailableError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "tikv: %s: no answer in %v and %d attempts", e.Op, e.Elapsed.Round(time.Millisecond), e.Total)
+	fmt.Fprintf(&b, "tikv: %s: no answer after %d attempts", e.Op, e.Total)
+	if e.Elapsed > 0 {
+		fmt.Fprintf(&b, " in %v", e.Elapsed.Round(time.Millisecond))
+	}
 	if e.RegionID != 0 {
 		fmt.Fprintf(&b, " at region %d", e.RegionID)
 	}
@@ -184,9 +187,15 @@ func (e *UnavailableError) Error() string {
 	for i, a := range e.Attempts {
 		b.WriteString([]string{": ", "; "}[min(i, 1)])
 		b.WriteString(a.Reason.String())
-		if a.StoreID != 0 {
+		switch {
+		case a.StoreID != 0:
 			fmt.Fprintf(&b, " (store %d at %s, %v)", a.StoreID, a.Addr, a.Elapsed.Round(time.Millisecond))
+		case a.Err != nil:
+			b.WriteString(" (" + a.Err.Error() + ")")
 		}
+	}
+	if n := len(e.Attempts); n > 0 && e.Attempts[n-1].Err != nil {
+		b.WriteString("; the last error: " + e.Attempts[n-1].Err.Error())
 	}
 	return b.String()
 }
@@ -439,19 +448,18 @@ func (ec errorContext) refused(e *router.Refused) error {
 	return out
 }
 
+// pd maps an error of a call to PD. Its cause is the caller's context's unless it is
+// one of PD's own: any but a deadline is a cancellation.
 func (ec errorContext) pd(e *pd.Error) error {
 	switch {
 	case e.Kind == pd.Closed:
 		return &closedError{op: ec.op}
-	case errors.Is(e.Err, context.Canceled):
-		return &canceledError{op: ec.op, causes: []error{e.Err}}
-	case e.Kind == pd.Unavailable:
-		return &UnavailableError{
-			Op: ec.op, Total: 1, keys: ec.keys,
-			Attempts: []Attempt{{Addr: e.Addr, Reason: ReasonPD, Err: e}},
-		}
+	case e.Kind != pd.Unavailable:
+		return &ServerError{Op: ec.op, Addr: e.Addr, Message: e.Error()}
+	case e.Err == nil || errors.Is(e.Err, pd.ErrNoAnswer) || errors.Is(e.Err, context.DeadlineExceeded):
+		return &UnavailableError{Op: ec.op, Total: 1, keys: ec.keys, Attempts: []Attempt{{Addr: e.Addr, Reason: ReasonPD, Err: e}}}
 	}
-	return &ServerError{Op: ec.op, Addr: e.Addr, Message: e.Error()}
+	return &canceledError{op: ec.op, causes: []error{e.Err}}
 }
 
 // firstOf returns the first error that is not nil.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/tikv-go/tikv/internal/codec"
 )
@@ -53,7 +54,7 @@ type config struct {
 	apiGiven     bool
 	keyspace     string
 	hasKeyspace  bool
-	tls          *tls.Config
+	credentials  credentials.TransportCredentials
 	dial         func(ctx context.Context, addr string) (net.Conn, error)
 	addressMap   func(advertised string) string
 	logger       *slog.Logger
@@ -184,7 +185,7 @@ func WithTLS(cfg *tls.Config) Option {
 		if cfg == nil {
 			return "needs a configuration"
 		}
-		c.tls = cfg.Clone()
+		c.credentials = credentials.NewTLS(cfg) // a copy
 		return ""
 	}}
 }

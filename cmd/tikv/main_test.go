@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
-
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // tool runs the program in this process.
 func tool(t *testing.T, args ...string) (code int, out, errOut string) {

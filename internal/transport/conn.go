@@ -10,7 +10,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 )
@@ -34,9 +33,9 @@ const (
 // address costs no caller more than one attempt, and all callers together one every
 // 3 s.
 func newConn(cfg Config, addr string, dial dialFunc) (*grpc.ClientConn, error) {
-	creds := insecure.NewCredentials()
-	if cfg.TLS != nil {
-		creds = credentials.NewTLS(cfg.TLS)
+	creds := cfg.Credentials
+	if creds == nil {
+		creds = insecure.NewCredentials()
 	}
 	return grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(creds),

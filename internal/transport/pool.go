@@ -4,7 +4,6 @@ package transport
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/tikv-go/tikv/internal/task"
 )
@@ -27,12 +27,14 @@ const (
 
 // Config is what a Pool is made with. The zero Config is usable.
 type Config struct {
-	Dial        func(ctx context.Context, addr string) (net.Conn, error) // nil: TCP
-	TLS         *tls.Config                                              // nil: plain text
-	AddressMap  func(addr string) string                                 // what to dial for an address; nil: itself
-	Logger      *slog.Logger                                             // nil: silent
-	DialTimeout time.Duration                                            // of one attempt, handshakes included; 0: DefaultDialTimeout
-	QueueLimit  int                                                      // calls that wait to be written, for each address; 0: DefaultQueueLimit
+	Dial func(ctx context.Context, addr string) (net.Conn, error) // nil: TCP
+	// nil: plain text. Not a *tls.Config, so that only a program that asks for TLS
+	// links it.
+	Credentials credentials.TransportCredentials
+	AddressMap  func(addr string) string // what to dial for an address; nil: itself
+	Logger      *slog.Logger             // nil: silent
+	DialTimeout time.Duration            // of one attempt, handshakes included; 0: DefaultDialTimeout
+	QueueLimit  int                      // calls that wait to be written, for each address; 0: DefaultQueueLimit
 }
 
 // Pool is the connections to all addresses, each made by the first call to it. It is

@@ -65,7 +65,7 @@ func TestTLS(t *testing.T) {
 			"no encryption":    {nil, false},
 			"no client at all": {&tls.Config{RootCAs: serverPool}, false},
 		} {
-			p := New(Config{Dial: n.dial, TLS: c.tls, AddressMap: func(string) string { return "10.0.0.1:20160" }})
+			p := New(Config{Dial: n.dial, Credentials: credentials.NewTLS(c.tls), AddressMap: func(string) string { return "10.0.0.1:20160" }})
 			began := time.Now()
 			r := <-start(t.Context(), p, rawGet("k"))
 			if c.ok {

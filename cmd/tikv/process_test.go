@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// program is this command, built by TestMain, for tests that kill it.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tikv-cmd-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "tikv")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+		return 1
+	}
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// process is a playground in a process of its own.
+type process struct {
+	cmd    *exec.Cmd
+	line   string // the first of its output
+	errOut bytes.Buffer
+	pd     string
+}
+
+func startProcess(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(program, append([]string{"playground"}, args...)...)}
+	p.cmd.Stderr = &p.errOut
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if p.line, err = bufio.NewReader(out).ReadString('\n'); err != nil {
+		p.cmd.Wait()
+		t.Fatalf("no ready line: %v\n%s", err, &p.errOut)
+	}
+	for field := range strings.FieldsSeq(p.line) {
+		if pd, ok := strings.CutPrefix(field, "pd="); ok {
+			p.pd = pd
+		}
+	}
+	return p
+}
+
+// end sends a signal and waits for the process.
+func (p *process) end(t *testing.T, sig os.Signal) error {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	return p.cmd.Wait()
+}
+
+func TestPlaygroundProcess(t *testing.T) {
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		p := startProcess(t, "--port", "0", "--stores", "1")
+		var pd, control string
+		var id uint64
+		if n, err := fmt.Sscanf(p.line, "ready pd=%s cluster=%d api=v1 control=%s\n", &pd, &id, &control); n != 3 || err != nil || id == 0 {
+			t.Fatalf("ready line %q: %v", p.line, err)
+		}
+		if code, _, errOut := tool(t, "put", "--pd", pd, "a", "1"); code != 0 {
+			t.Fatal(code, errOut)
+		}
+		if err := p.end(t, sig); err != nil {
+			t.Fatalf("after %v: %v", sig, err)
+		}
+	}
+	p := startProcess(t, "--port", "0", "--stores", "1", "--api", "v2", "--json")
+	var ready struct {
+		PD      []string
+		Cluster uint64
+		API     string
+		Control string
+	}
+	if err := json.Unmarshal([]byte(p.line), &ready); err != nil || len(ready.PD) != 1 || ready.API != "v2" || ready.Control == "" || ready.Cluster == 0 {
+		t.Fatal(p.line, err)
+	}
+	if err := p.end(t, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPlaygroundRefuses(t *testing.T) {
+	for _, v := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"--api", "v3"}, "can only be 1"},
+		{[]string{"--stores", "0"}, "--stores"},
+		{[]string{"--keyspace", "a"}, "--api v2"},
+		{[]string{"--fsync"}, "--dir"},
+		{[]string{"--port", "70000"}, "not a port"},
+		{[]string{"more"}, "no arguments"},
+	} {
+		code, out, errOut := tool(t, append([]string{"playground"}, v.args...)...)
+		if code != exitUsage || out != "" || !strings.Contains(errOut, v.says) {
+			t.Errorf("%q: %d %q %q", v.args, code, out, errOut)
+		}
+	}
+}
+
+func TestDirectoryIsLockedAndRemembersItsShape(t *testing.T) {
+	dir := t.TempDir()
+	p := startProcess(t, "--port", "0", "--stores", "2", "--dir", dir)
+	cluster := strings.Fields(p.line)[2]
+	refused := func(says string, args ...string) {
+		t.Helper()
+		out, err := exec.Command(program, append([]string{"playground", "--port", "0", "--dir", dir}, args...)...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), says) || strings.Contains(string(out), "ready ") {
+			t.Errorf("%q: %v\n%s", args, err, out)
+		}
+	}
+	refused("use")
+	if err := p.end(t, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	refused("v1", "--api", "v2")
+	refused("2 stores", "--stores", "3")
+	p = startProcess(t, "--port", "0", "--dir", dir)
+	if got := strings.Fields(p.line)[2]; got != cluster {
+		t.Errorf("%s, it was %s", got, cluster)
+	}
+	if err := p.end(t, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+}

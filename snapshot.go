@@ -11,6 +11,11 @@ import (
 	"github.com/tikv-go/tikv/internal/txn"
 )
 
+var (
+	_ Reader = (*Snapshot)(nil)
+	_ Reader = (*Txn)(nil)
+)
+
 // Snapshot is an immutable view, safe for concurrent use, with nothing to close.
 // Reads are retried until ctx or the retry budget ends; locks met are resolved.
 type Snapshot struct {

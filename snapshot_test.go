@@ -378,6 +378,32 @@ func TestCloseCommitsWhatIsOwed(t *testing.T) {
 	}
 }
 
+// A commit whose answer is out when the client closes: unknown, and closed.
+func TestCloseDuringCommit(t *testing.T) {
+	for method, unknown := range map[string]bool{"KvCommit": true, "KvPrewrite": false} {
+		synctest.Test(t, func(t *testing.T) {
+			cluster := tikvtest.NewCluster(t)
+			c, err := tikv.Open(t.Context(), cluster.PD(), cluster.ClientOptions()...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held := cluster.Inject(playground.Fault{Method: method, Hold: true})
+			defer held.Remove()
+			tx, done := begin(t, c), make(chan error)
+			must(t, tx.Put([]byte("a"), nil))
+			go func() { done <- tx.Commit(t.Context()) }()
+			synctest.Wait()
+			if held.Waiting() != 1 {
+				t.Fatal("not under way")
+			}
+			must(t, c.Close())
+			if err := <-done; !errors.Is(err, tikv.ErrClosed) || errors.Is(err, tikv.ErrUndetermined) != unknown || tikv.NotSent(err) == unknown {
+				t.Errorf("%s: %v", method, err)
+			}
+		})
+	}
+}
+
 // Regions split and leaders move under scans and transactions.
 func TestTopologyChangesUnderReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -43,6 +43,12 @@ func (t *Txn) Commit(ctx context.Context, op string) error {
 	if t.uptime() > maxAge {
 		return &Aborted{StartTS: t.StartTS(), Why: "it is older than a day"}
 	}
+	if t.uptime() > safePointMaxAge {
+		// Behind the safe point conflicts leave no trace: deletions go.
+		if err := t.e.checkSafe(ctx, t.StartTS()); err != nil {
+			return err
+		}
+	}
 	if len(m.asserted) > 0 {
 		if err := t.checkAsserted(ctx, op, m); err != nil {
 			return err

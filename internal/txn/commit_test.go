@@ -120,6 +120,9 @@ func runScript(t *testing.T, script []string) string {
 			f.answers = append(f.answers, parseAnswer(t, w[1:]))
 		case "tso":
 			f.tsoErr = errors.New("no timestamps")
+		case "safe":
+			n, _ := strconv.Atoi(w[1])
+			f.safe = at(uint64(n))
 		case "cancel":
 			d, _ := time.ParseDuration(w[1])
 			time.AfterFunc(d, func() { cancel(errors.New("cancelled")) })

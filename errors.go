@@ -187,11 +187,8 @@ func (e *UnavailableError) Error() string {
 	for i, a := range e.Attempts {
 		b.WriteString([]string{": ", "; "}[min(i, 1)])
 		b.WriteString(a.Reason.String())
-		switch {
-		case a.StoreID != 0:
+		if a.StoreID != 0 {
 			fmt.Fprintf(&b, " (store %d at %s, %v)", a.StoreID, a.Addr, a.Elapsed.Round(time.Millisecond))
-		case a.Err != nil:
-			b.WriteString(" (" + a.Err.Error() + ")")
 		}
 	}
 	if n := len(e.Attempts); n > 0 && e.Attempts[n-1].Err != nil {

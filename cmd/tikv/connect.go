@@ -91,7 +91,7 @@ func (t *target) open(ctx context.Context, io stdio) (*tikv.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, fmt.Errorf("no answer from the cluster within %v", t.timeout))
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	opts := []tikv.Option{tikv.WithPlainKeys()}
 	if t.url != "" {

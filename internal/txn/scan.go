@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -32,29 +31,6 @@ const (
 	maxPage   = 4096
 	pageBytes = 2 << 20
 )
-
-// Scan yields the pairs of a range of wire keys in order, and last an error if there
-// was one.
-func (s *Snapshot) Scan(ctx context.Context, op string, r keys.Range, o ScanOptions) iter.Seq2[Pair, error] {
-	return func(yield func(Pair, error) bool) {
-		p := s.Pages(op, r, o)
-		for {
-			page, err := p.Next(ctx)
-			if err != nil {
-				yield(Pair{}, err)
-				return
-			}
-			if len(page) == 0 {
-				return
-			}
-			for _, pair := range page {
-				if !yield(pair, nil) {
-					return
-				}
-			}
-		}
-	}
-}
 
 // Pages walks a range page by page. It belongs to one goroutine.
 type Pages struct {

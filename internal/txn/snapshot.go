@@ -47,9 +47,6 @@ func (s *Snapshot) With(o ReadOptions) *Snapshot {
 	return &Snapshot{e: s.e, ts: s.ts, opts: o, seen: s.seen}
 }
 
-// Options are the view's.
-func (s *Snapshot) Options() ReadOptions { return s.opts }
-
 // TS is the view's timestamp.
 func (s *Snapshot) TS() uint64 { return s.ts }
 

@@ -118,7 +118,7 @@ func crashAck(t *testing.T, line string) uint64 {
 func TestKilledAtAnyPoint(t *testing.T) {
 	path := t.TempDir()
 	r := rand.New(rand.NewPCG(3, 4))
-	rounds, total := 60, uint64(0)
+	rounds, total := 40, uint64(0)
 	for round := range rounds {
 		count := r.IntN(60)
 		if round < 5 {

@@ -118,6 +118,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		{[]Option{WithAPIVersion(APIV1TTL), WithSplitKeys(KeyTxn, []byte("a"))}, "has no transactional keys"},
 		{[]Option{WithDir("", false)}, "no path"},
 		{[]Option{WithTCP("127.0.0.1", 70000)}, "is no port"},
+		{[]Option{WithTCP("", 0)}, "no host"},
 		{[]Option{WithTCP("no such host.", 0)}, "playground: "},
 		{[]Option{WithLogger(nil)}, "no logger"},
 		{[]Option{nil}, "option is nil"},

@@ -3,6 +3,7 @@ package playground
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/tikv-go/tikv/playground/internal/fault"
 	"github.com/tikv-go/tikv/playground/internal/pdserver"
@@ -72,6 +73,7 @@ func (c *Cluster) Stop(n Node) error {
 		delete(c.paused, n)
 		err := live(false)
 		s.Stop()
+		c.logger.Info("node stopped", slog.String("node", n.String()))
 		return err
 	})
 }
@@ -85,6 +87,7 @@ func (c *Cluster) Pause(n Node) error {
 		}
 		c.paused[n] = true
 		s.Pause()
+		c.logger.Info("node paused", slog.String("node", n.String()))
 		return live(false)
 	})
 }
@@ -104,6 +107,7 @@ func (c *Cluster) Start(n Node) error {
 			return err
 		}
 		c.counter.Starts.Add(1)
+		c.logger.Info("node started", slog.String("node", n.String()))
 		return live(true)
 	})
 }

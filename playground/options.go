@@ -133,12 +133,15 @@ func WithDir(path string, fsync bool) Option {
 	})
 }
 
-// WithTCP lets the cluster listen on host: PD on port, its further members and the
+// WithTCP lets the cluster listen on host, where its clients find it: PD on port, its further members and the
 // stores on the ports that follow, or all on any ports if port is 0. The default is a
 // network in memory that only DialContext reaches.
 func WithTCP(host string, port int) Option {
 	return option(func(c *config) {
 		c.tcp, c.host, c.port = true, host, port
+		if host == "" {
+			c.refuse("WithTCP: no host")
+		}
 		if port < 0 || port > 65535 {
 			c.refuse("WithTCP: %d is no port", port)
 		}

@@ -1,6 +1,7 @@
 package playground
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math"
@@ -16,8 +17,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/serve"
 )
 
 func TestMembersAndInfoNeedNoClusterID(t *testing.T) {
@@ -506,6 +509,46 @@ func TestScatter(t *testing.T) {
 		o, err := c.pdc().GetOperator(t.Context(), &pdpb.GetOperatorRequest{Header: c.header(), RegionId: 1})
 		if err != nil || o.Header.GetError().GetType() != pdpb.ErrorType_REGION_NOT_FOUND || len(o.Desc) != 0 {
 			t.Fatal(o, err)
+		}
+	})
+}
+
+// Official clients ask PD's address for etcd's member list and for the saved safe point,
+// in messages that are read and written by hand.
+func TestEtcd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, WithMembers(3))
+		call := func(method string, req serve.Raw) serve.Raw {
+			t.Helper()
+			var resp serve.Raw
+			if err := c.conn(c.PD()[0]).Invoke(t.Context(), method, &req, &resp); err != nil {
+				t.Fatal(err)
+			}
+			return resp
+		}
+		list := call("/etcdserverpb.Cluster/MemberList", nil)
+		for _, addr := range c.PD() {
+			if bytes.Count(list, []byte("http://"+addr)) != 2 { // for peers and for clients
+				t.Fatalf("%q lacks %s", list, addr)
+			}
+		}
+		saved := []byte("/tidb/store/gcworker/saved_safe_point")
+		get := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), saved)
+		if r := call("/etcdserverpb.KV/Range", get); bytes.Contains(r, saved) {
+			t.Fatalf("%q", r)
+		}
+		if _, err := c.pdc().AdvanceTxnSafePoint(t.Context(), &pdpb.AdvanceTxnSafePointRequest{Header: c.header(), Target: 4321}); err != nil {
+			t.Fatal(err)
+		}
+		if r := call("/etcdserverpb.KV/Range", get); !bytes.Contains(r, saved) || !bytes.Contains(r, []byte("4321")) {
+			t.Fatalf("%q", r)
+		}
+		bad, resp := serve.Raw{0x0a, 0xff}, serve.Raw(nil)
+		if err := c.conn(c.PD()[0]).Invoke(t.Context(), "/etcdserverpb.KV/Range", &bad, &resp); status.Code(err) != codes.InvalidArgument {
+			t.Fatal(err)
+		}
+		if err := c.conn(c.PD()[0]).Invoke(t.Context(), "/etcdserverpb.KV/Put", &bad, &resp); status.Code(err) != codes.Unimplemented {
+			t.Fatal(err)
 		}
 	})
 }

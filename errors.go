@@ -305,9 +305,6 @@ func (e *RangeError) Error() string {
 	return text + ": " + e.Cause.Error()
 }
 
-// Is matches what Cause matches.
-func (e *RangeError) Is(target error) bool { return errors.Is(e.Cause, target) }
-
 // Unwrap returns Cause.
 func (e *RangeError) Unwrap() error { return e.Cause }
 

@@ -78,7 +78,9 @@ func (kv *KV) each(ctx context.Context, call *router.Call, keys [][]byte, index 
 		if len(parts) > 1 {
 			own = call.Part()
 		}
-		own.Key = keys[parts[i].index[0]]
+		if own.Key = nil; len(parts[i].index) == 1 {
+			own.Key = keys[parts[i].index[0]]
+		}
 		switch err := send(ctx, own, parts[i]); {
 		case err == router.ErrRegionChanged:
 			return kv.each(ctx, own, keys, parts[i].index, size, send, failed)

@@ -58,7 +58,6 @@ func TestClassify(t *testing.T) {
 		"ttl is not enabled, but get put request with ttl":                ClassUnsupported,
 		"cf is deprecated in API V2, cf name: write":                      ClassUnsupported,
 		"max key size exceeded, size: 9000, limit: 8192":                  ClassTooLarge,
-		"invalid max_ts update: 5 exceeds the limit 4":                    ClassBadTimestamp,
 		"Key mode mismatched with the request mode, cmd: raw_put, ...":    ClassUnsupported,
 		"Api version in request does not match with TiKV storage, cmd: x": ClassUnsupported,
 	} {

@@ -85,9 +85,6 @@ func (r *Router) try(ctx context.Context, call *Call, s *replicas, req transport
 			t.rule = *ruleOf(t.region)
 			t.mayRun = t.rule.mayRun
 			t.err = &RegionError{Reason: t.rule.reason, Message: t.region.GetMessage()}
-			if t.rule.reason == OtherRegionError && Classify(t.region.GetMessage()) == ClassBadTimestamp {
-				t.rule.do, t.mayRun = fail, false
-			}
 		}
 	}
 	return t

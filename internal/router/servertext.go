@@ -10,7 +10,6 @@ const (
 	ClassOther Class = iota
 	ClassUnsupported
 	ClassTooLarge
-	ClassBadTimestamp // a region error in words: the request's timestamp is far in the future
 )
 
 // texts is the only place in which the words of a server are looked at: the strings
@@ -25,7 +24,6 @@ var texts = [...]struct {
 	{"Api version in request does not match", ClassUnsupported, "src/storage/errors.rs ApiVersionNotMatched"},
 	{"Key mode mismatched with the request mode", ClassUnsupported, "src/storage/errors.rs InvalidKeyMode"},
 	{"max key size exceeded", ClassTooLarge, "src/storage/errors.rs KeyTooLarge"},
-	{"invalid max_ts update", ClassBadTimestamp, "components/concurrency_manager/src/lib.rs InvalidMaxTsUpdate"},
 }
 
 // Classify tells what the text of a server's error is about.

@@ -30,6 +30,12 @@ type (
 		BeginOption
 		RunOption
 	}
+	// CommitOption is an option of Commit; given to Begin or RunTxn, it is the
+	// transaction's default.
+	CommitOption interface {
+		TxnOption
+		applyCommit(*txnConfig)
+	}
 	// RouteOption is an option of reads and of transactions, where it concerns what
 	// they read.
 	RouteOption interface {
@@ -60,6 +66,15 @@ type txnConfig struct {
 	startTS           Timestamp // 0: a fresh one
 	maxAttempts       int       // 0: no limit
 	maxKeys, maxBytes int       // 0: no limit
+	commitCheck       func(commitTS Timestamp) error
+}
+
+// check is the engine's form of commitCheck.
+func (c *txnConfig) check() txn.Check {
+	if c.commitCheck == nil {
+		return nil
+	}
+	return func(ts uint64) error { return c.commitCheck(Timestamp(ts)) }
 }
 
 // The kinds of options. set returns what is wrong with the value, or nothing.
@@ -77,6 +92,10 @@ type (
 		set  func(*txnConfig) string
 	}
 	txnOption struct {
+		name string
+		set  func(*txnConfig) string
+	}
+	commitOption struct {
 		name string
 		set  func(*txnConfig) string
 	}
@@ -98,6 +117,10 @@ func (o beginOption) applyBegin(c *txnConfig) { c.add(o.name, o.set(c)) }
 func (o runOption) applyRun(c *txnConfig)     { c.add(o.name, o.set(c)) }
 func (o txnOption) applyBegin(c *txnConfig)   { c.add(o.name, o.set(c)) }
 func (o txnOption) applyRun(c *txnConfig)     { c.add(o.name, o.set(c)) }
+
+func (o commitOption) applyBegin(c *txnConfig)  { c.add(o.name, o.set(c)) }
+func (o commitOption) applyRun(c *txnConfig)    { c.add(o.name, o.set(c)) }
+func (o commitOption) applyCommit(c *txnConfig) { c.add(o.name, o.set(c)) }
 
 // WithStartTS makes the transaction read as of ts, which must have been issued. The
 // default is a fresh timestamp.
@@ -124,6 +147,20 @@ func WithTxnLimits(keys, bytes int) TxnOption {
 		c.maxKeys, c.maxBytes = keys, bytes
 		if keys < 1 || bytes < 1 {
 			return "must be at least one"
+		}
+		return ""
+	}}
+}
+
+// WithCommitCheck asks ok about the commit timestamp when every key is locked and
+// nothing has been decided: an error of ok's rolls the transaction back and is what
+// Commit returns. ok must not use the transaction, and runs while others wait for the
+// locks. It is asked again where the cluster demands a later timestamp.
+func WithCommitCheck(ok func(commitTS Timestamp) error) CommitOption {
+	return commitOption{"WithCommitCheck", func(c *txnConfig) string {
+		c.commitCheck = ok
+		if ok == nil {
+			return "needs a function"
 		}
 		return ""
 	}}

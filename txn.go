@@ -17,6 +17,8 @@ type Txn struct {
 	c   *Client
 	t   *txn.Txn
 	cfg readConfig // of its snapshot
+
+	commitCheck func(commitTS Timestamp) error
 }
 
 // Begin starts a transaction that the caller commits or rolls back.
@@ -53,7 +55,7 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 		Read: readOptions(cfg.view, cfg.route), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
 		KeyPrefix: len(c.engine.txn.Key(nil)),
 	})
-	return &Txn{c: c, t: t, cfg: readConfig{view: cfg.view, route: cfg.route}}, nil
+	return &Txn{c: c, t: t, cfg: readConfig{view: cfg.view, route: cfg.route}, commitCheck: cfg.commitCheck}, nil
 }
 
 // StartTS is the timestamp reads see.
@@ -211,12 +213,14 @@ func (tx *Txn) Lock(ctx context.Context, keys [][]byte) error {
 // Commit makes the writes durable. An error matching ErrUndetermined means the
 // outcome is unknown, also where it matches ErrClosed or ctx's error too; after any
 // other error nothing was or will be written.
-func (tx *Txn) Commit(ctx context.Context) error {
+func (tx *Txn) Commit(ctx context.Context, opts ...CommitOption) error {
 	const op = "Txn.Commit"
-	if err := tx.c.check(op); err != nil {
+	cfg := txnConfig{commitCheck: tx.commitCheck}
+	bad := apply(op, opts, &cfg, func(o CommitOption) { o.applyCommit(&cfg) })
+	if err := firstError(tx.c.check(op), bad); err != nil {
 		return err
 	}
-	return tx.mapError(op, tx.t.Commit(ctx, op))
+	return tx.mapError(op, tx.t.Commit(ctx, op, cfg.check()))
 }
 
 // Rollback ends the transaction at once; ctx bounds only the wait for what it leaves

@@ -28,9 +28,13 @@ const (
 	owedParallel = 16
 )
 
+// Check is asked about a commit timestamp when all keys are locked; its error ends the
+// transaction.
+type Check func(commitTS uint64) error
+
 // Commit makes the writes durable, or ends the transaction without. After an error that
-// is no *Undetermined nothing was or will be written.
-func (t *Txn) Commit(ctx context.Context, op string) error {
+// is no *Undetermined nothing was or will be written. check may be nil.
+func (t *Txn) Commit(ctx context.Context, op string, check Check) error {
 	if err := t.guard.write(); err != nil {
 		return err
 	}
@@ -54,7 +58,7 @@ func (t *Txn) Commit(ctx context.Context, op string) error {
 			return err
 		}
 	}
-	c := &commit{t: t, e: t.e, op: op, muts: m, start: t.StartTS(), primary: m.primary()}
+	c := &commit{t: t, e: t.e, op: op, muts: m, start: t.StartTS(), primary: m.primary(), check: check}
 	c.ttl = lockTTL(m.total())
 	return c.run(ctx)
 }
@@ -69,6 +73,7 @@ type commit struct {
 	start   uint64
 	primary int // index of the primary mutation; -1: none leaves a lock
 	ttl     time.Duration
+	check   Check
 	beat    heartbeat
 
 	mu      sync.Mutex
@@ -90,7 +95,7 @@ func (c *commit) run(ctx context.Context) error {
 	if c.primary < 0 {
 		return nil
 	}
-	ts, err := c.e.pd.Timestamp(ctx)
+	ts, err := c.timestamp(ctx)
 	if err != nil {
 		c.cleanUp()
 		return err
@@ -173,7 +178,24 @@ func (c *commit) laterTS(ctx context.Context, expired *kvrpcpb.CommitTsExpired) 
 	if expired.GetMinCommitTs() > limit {
 		return 0, &Aborted{StartTS: c.start, Why: "its commit was pushed more than an hour ahead"}
 	}
-	return c.e.pd.Timestamp(ctx)
+	return c.timestamp(ctx)
+}
+
+// timestamp returns a commit timestamp that the check agrees with.
+func (c *commit) timestamp(ctx context.Context) (uint64, error) {
+	ts, err := c.e.pd.Timestamp(ctx)
+	if err != nil || c.check == nil {
+		return ts, err
+	}
+	answered := false
+	defer func() {
+		if !answered { // it panicked: nobody else cleans up
+			c.cleanUp()
+		}
+	}()
+	err = c.check(ts)
+	answered = true
+	return ts, err
 }
 
 // within returns the mutations that a region holds, the primary first.

@@ -135,7 +135,7 @@ func runScript(t *testing.T, script []string) string {
 			d, _ := time.ParseDuration(w[1])
 			tx.age = d
 		case "commit":
-			err = tx.Commit(ctx, "Commit")
+			err = tx.Commit(ctx, "Commit", nil)
 			if err == nil {
 				fmt.Fprintf(&out, "committed at %d\n", tx.CommitTS()>>18)
 			}

@@ -160,7 +160,7 @@ func cancelAt(t *testing.T, call cancelCall, point *parkPoint) {
 		t.Fatal(err)
 	}
 	synctest.Wait()
-	goroutines := runtime.NumGoroutine()
+	goroutines := bubble()
 	release, waiting := point.park(t, p)
 	if point == atLock { // a transaction older than the lock conflicts at once
 		if fn, err = call.ready(t.Context(), p); err != nil {
@@ -219,11 +219,30 @@ func cancelAt(t *testing.T, call cancelCall, point *parkPoint) {
 		t.Errorf("does not come to rest: %s", idle)
 	}
 	if !point.cold {
-		if n := runtime.NumGoroutine(); n > goroutines {
-			stacks := make([]byte, 1<<20)
-			t.Errorf("%d goroutines, %d before; now:\n%s", n, goroutines, stacks[:runtime.Stack(stacks, true)])
+		for origin, n := range bubble() {
+			if n > goroutines[origin] {
+				t.Errorf("%d goroutines, %d before: %s", n, goroutines[origin], origin)
+			}
 		}
 	}
+}
+
+// bubble counts the goroutines of the test's bubble by where they were started.
+func bubble() map[string]int {
+	stacks := make([]byte, 4<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	own, _, _ := strings.Cut(string(stacks), "]:")
+	_, own, _ = strings.Cut(own, "synctest bubble ")
+	counts := make(map[string]int)
+	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
+		head, _, _ := strings.Cut(stack, "\n")
+		if strings.HasSuffix(head, "synctest bubble "+own+"]:") {
+			_, origin, _ := strings.Cut(stack, "created by ")
+			origin, _, _ = strings.Cut(origin, " in goroutine")
+			counts[origin]++
+		}
+	}
+	return counts
 }
 
 // neverWaits checks that a call returns though nothing answers.

@@ -123,15 +123,18 @@ func TestWrongDataCommands(t *testing.T) {
 func TestTTLAndKeyspace(t *testing.T) {
 	_, pd := startCluster(t, playground.WithAPIVersion(playground.APIV2), playground.WithKeyspaces("tenant"))
 	s := session{pd: pd}
-	for line, code := range map[string]int{
-		"put k v --api v2 --raw --ttl 1h":      0,
-		"put k v --api v2 --ttl 1h":            exitUsage, // transactional
-		"put k v --keyspace tenant":            0,
-		"put k v --keyspace nobody":            exitUsage,
-		"get k --url tikv://" + pd + "/tenant": 0,
+	for _, step := range []struct {
+		line string
+		code int
+	}{
+		{"put k v --api v2 --raw --ttl 1h", 0},
+		{"put k v --api v2 --ttl 1h", exitUsage}, // transactional
+		{"put k v --keyspace tenant", 0},
+		{"put k v --keyspace nobody", exitUsage},
+		{"get k --url tikv://" + pd + "/tenant", 0},
 	} {
-		if got, out, errOut := s.run(t, line); got != code {
-			t.Errorf("tikv %s: exit %d, %q %q", line, got, out, errOut)
+		if got, out, errOut := s.run(t, step.line); got != step.code {
+			t.Errorf("tikv %s: exit %d, %q %q", step.line, got, out, errOut)
 		}
 	}
 	if code, out, _ := s.run(t, "get k --api v2"); code != exitAbsent || out != "" {

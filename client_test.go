@@ -203,8 +203,9 @@ func TestClose(t *testing.T) {
 				}
 				ends := make(map[string]chan error)
 				for call, do := range calls {
-					ends[call] = make(chan error, 1)
-					go func() { ends[call] <- do() }()
+					end := make(chan error, 1)
+					ends[call] = end
+					go func() { end <- do() }()
 				}
 				synctest.Wait()
 				start := time.Now()

@@ -262,3 +262,47 @@ func TestKeys(t *testing.T) {
 		t.Fatal("neighbours")
 	}
 }
+
+// Close gives what a committed transaction owes its time, and counts what it abandons.
+func TestCloseWaitsForWhatIsOwed(t *testing.T) {
+	for _, c := range []struct {
+		release, took time.Duration // release 0: never
+		abandoned     bool
+	}{
+		{0, 7 * time.Second, true},
+		{2 * time.Second, 2 * time.Second, false},
+	} {
+		t.Run(c.took.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyTxn, b("m")))
+				client, err := tikv.Open(t.Context(), cluster.PD(), append(cluster.ClientOptions(), tikv.WithCloseTimeout(7*time.Second))...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				held := cluster.Inject(playground.Fault{Method: "KvCommit", Skip: 1, Hold: true}) // after the primary's
+				err = client.RunTxn(t.Context(), func(_ context.Context, tx *tikv.Txn) error {
+					return errors.Join(tx.Put(b("a"), b("1")), tx.Put(b("z"), b("1")))
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.release > 0 {
+					timer := time.AfterFunc(c.release, held.Remove)
+					defer timer.Stop()
+				}
+				start := time.Now()
+				err = client.Close()
+				if (err != nil) != c.abandoned || time.Since(start) != c.took || held.Hits() == 0 {
+					t.Fatalf("%v after %v, %d held", err, time.Since(start), held.Hits())
+				}
+				if c.abandoned && !strings.Contains(err.Error(), "abandoned 1 of ") {
+					t.Fatal(err)
+				}
+				if again := client.Close(); again != err {
+					t.Fatal(again)
+				}
+				held.Remove()
+			})
+		})
+	}
+}

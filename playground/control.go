@@ -181,7 +181,7 @@ func (c *Cluster) regionsView(r *http.Request) (any, error) {
 	}
 	all := []regionView{}
 	for _, r := range c.Regions(mode) {
-		all = append(all, regionView{r.ID, r.Leader, r.Start, r.End, r.Stores, r.Version, r.ConfVersion})
+		all = append(all, regionView(r))
 	}
 	return map[string]any{"regions": all}, nil
 }

@@ -81,6 +81,7 @@ func TestNoMajorityNoLeader(t *testing.T) {
 		if err != nil || resp.Leader != nil || len(resp.DownPeers) != 2 {
 			t.Fatal(resp, err)
 		}
+		//lint:ignore SA1019 PD still serves it
 		scan, err := c.pdc().ScanRegions(t.Context(), &pdpb.ScanRegionsRequest{Header: c.header()})
 		if err != nil || scan.Regions[0].Leader == nil || scan.Regions[0].Leader.Id != 0 {
 			t.Fatal(scan, err)

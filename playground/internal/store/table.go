@@ -163,8 +163,9 @@ func (s *Store) splitRegion(_ context.Context, _ keys.Range, q *kvrpcpb.SplitReg
 		return &kvrpcpb.SplitRegionResponse{RegionError: s.epochNotMatch(from, r)}
 	}
 	split := q.GetSplitKeys()
-	if len(q.GetSplitKey()) > 0 {
-		split = [][]byte{q.GetSplitKey()}
+	//lint:ignore SA1019 TiKV still takes the one key of older clients
+	if one := q.GetSplitKey(); len(one) > 0 {
+		split = [][]byte{one}
 	}
 	encoded := make([][]byte, len(split))
 	for i, k := range split {

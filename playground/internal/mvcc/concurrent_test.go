@@ -209,7 +209,8 @@ func runTransfers(t *testing.T, e *Engine, transfers int) {
 	}
 	wg.Wait()
 	initial.audit(accounts, accounts*each)
-	if len(history) < transfers || died == 0 {
+	// Deaths are drawn; of a few transfers there may be none.
+	if len(history) < transfers || died == 0 && transfers >= 400 {
 		t.Errorf("%d committed, %d died", len(history), died)
 	}
 	checkHistory(t, history)

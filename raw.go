@@ -1,6 +1,7 @@
 package tikv
 
 import (
+	"bytes"
 	"context"
 	"iter"
 	"time"
@@ -109,6 +110,7 @@ func (r *Raw) Scan(ctx context.Context, rg Range, opts ...ScanOption) iter.Seq2[
 func (r *Raw) scan(ctx context.Context, op string, rg Range, opts []ScanOption) iter.Seq2[Pair, error] {
 	var cfg scanConfig
 	bad := apply(op, opts, &cfg, func(o ScanOption) { o.applyScan(&cfg) })
+	rg = Range{Start: bytes.Clone(rg.Start), End: bytes.Clone(rg.End)} // the loop comes later
 	return func(yield func(Pair, error) bool) {
 		if err := firstOf(bad, rg.check(op), r.ready(op)); err != nil {
 			yield(Pair{}, err)

@@ -636,7 +636,11 @@ func TestRawBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		pairs, err := tikv.Collect(r.Scan(ctx, tikv.Range{}))
+		start, end := b("k"), b("l")
+		scan := r.Scan(ctx, tikv.Range{Start: start, End: end})
+		copy(start, "x")
+		copy(end, "a") // before the loop
+		pairs, err := tikv.Collect(scan)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,6 @@ type view struct {
 	isolation    kvrpcpb.IsolationLevel
 	bypass       []uint64 // start timestamps of locks to ignore (Context.resolved_locks)
 	access       []uint64 // of locks to read through (Context.committed_locks)
-	replicaRead  bool
 	needCommitTS bool
 	keyOnly      bool
 }
@@ -31,12 +30,11 @@ func (e *Engine) open(ctx *kvrpcpb.Context, ts uint64) view {
 		e.observe(ts)
 	}
 	return view{
-		reader:      reader{e.store.Snapshot()},
-		ts:          ts,
-		isolation:   ctx.GetIsolationLevel(),
-		bypass:      ctx.GetResolvedLocks(),
-		access:      ctx.GetCommittedLocks(),
-		replicaRead: ctx.GetReplicaRead(),
+		reader:    reader{e.store.Snapshot()},
+		ts:        ts,
+		isolation: ctx.GetIsolationLevel(),
+		bypass:    ctx.GetResolvedLocks(),
+		access:    ctx.GetCommittedLocks(),
 	}
 }
 
@@ -126,8 +124,9 @@ func (v *view) conflict(k key, l *lock) error {
 		return nil
 	}
 	// The latest value of a primary key is the one before the lock: it is not
-	// committed. A replica does not know that, and an async commit may be.
-	if v.ts == maxTS && !v.replicaRead && !l.asyncCommit && string(l.primary) == string(k.raw) {
+	// committed, unless it is an async commit, which may be. On a replica too: only the
+	// leader's locks in memory, of which there are none here, stop that read there.
+	if v.ts == maxTS && !l.asyncCommit && string(l.primary) == string(k.raw) {
 		return nil
 	}
 	return errLocked(l.info(k.raw))

@@ -393,7 +393,7 @@ func TestRules(t *testing.T) {
 			prewrite 20 a put:a=1 put:b=1 => ok
 			get a max => =0
 			get b max => locked(b:Put@20/a)
-			get a max replica => locked(a:Put@20)
+			get a max replica => =0
 			maxts => 0
 			rollback 20 a b => ok
 			lock a 30 a async => ok

@@ -9,10 +9,14 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/pd"
 	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/transport"
+	"github.com/tikv-go/tikv/internal/txn"
 )
 
 // Sentinels, for errors.Is. A typed error below (each a pointer with Error and Is)
@@ -387,7 +391,7 @@ func mapError(ec errorContext, err error) error {
 	case *router.Refused:
 		return ec.refused(e)
 	case *router.Canceled:
-		return &canceledError{op: ec.op, causes: e.Causes}
+		return &canceledError{op: ec.op, causes: ec.causes(e.Causes)}
 	case *pd.Error:
 		return ec.pd(e)
 	}
@@ -401,17 +405,41 @@ func mapError(ec errorContext, err error) error {
 func (ec errorContext) causes(errs []error) []error {
 	out := make([]error, len(errs))
 	for i, err := range errs {
-		switch {
-		case errors.Is(err, router.ErrClosed):
+		if out[i] = public(err); errors.Is(err, router.ErrClosed) {
 			out[i] = ErrClosed
-		default:
-			out[i] = err
-			if _, ok := err.(*router.Refused); ok {
-				out[i] = mapError(ec, err)
-			}
+		} else if _, ok := err.(*router.Refused); ok {
+			out[i] = mapError(ec, err)
 		}
 	}
 	return out
+}
+
+// causeError is an error from inside of the client: its words, and what a caller may
+// know of what it comes from.
+type causeError struct {
+	text  string
+	under error
+}
+
+func (e *causeError) Error() string { return e.text }
+func (e *causeError) Unwrap() error { return e.under }
+
+// public keeps the types of the engine and of gRPC out of what an error unwraps to: they
+// are nobody's to depend on. Others, the caller's own and those of the standard library,
+// stay.
+func public(err error) error {
+	var under error
+	switch e := err.(type) {
+	case *transport.Error:
+		under = public(e.Err)
+	case *pd.Error:
+		under = public(e.Err)
+	case *router.RegionError, *txn.Locked:
+	case interface{ GRPCStatus() *status.Status }:
+	default:
+		return err
+	}
+	return &causeError{text: err.Error(), under: under}
 }
 
 func (ec errorContext) undetermined(e *router.Undetermined) error {
@@ -421,11 +449,11 @@ func (ec errorContext) undetermined(e *router.Undetermined) error {
 func (ec errorContext) unavailable(e *router.Unavailable) error {
 	out := &UnavailableError{
 		Op: ec.op, Key: ec.key(e.Key), RegionID: e.RegionID, Elapsed: e.Elapsed, Total: e.Total,
-		keys: ec.keys, cause: e.Causes,
+		keys: ec.keys, cause: ec.causes(e.Causes),
 	}
 	for _, a := range e.Attempts {
 		out.Attempts = append(out.Attempts, Attempt{
-			StoreID: a.StoreID, Addr: a.Addr, Reason: Reason(a.Reason), Elapsed: a.Elapsed, Err: a.Err,
+			StoreID: a.StoreID, Addr: a.Addr, Reason: Reason(a.Reason), Elapsed: a.Elapsed, Err: public(a.Err),
 		})
 	}
 	return out
@@ -442,18 +470,27 @@ func (ec errorContext) refused(e *router.Refused) error {
 	return out
 }
 
-// pd maps an error of a call to PD. Its cause is the caller's context's unless it is
-// one of PD's own: any but a deadline is a cancellation.
+// pd maps an error of a call to PD.
 func (ec errorContext) pd(e *pd.Error) error {
 	switch {
-	case e.Kind == pd.Closed:
+	case e.Kind == pd.Closed || errors.Is(e.Err, router.ErrClosed):
 		return &closedError{op: ec.op}
 	case e.Kind != pd.Unavailable:
 		return &ServerError{Op: ec.op, Addr: e.Addr, Message: e.Error()}
-	case e.Err == nil || errors.Is(e.Err, pd.ErrNoAnswer) || errors.Is(e.Err, context.DeadlineExceeded):
-		return &UnavailableError{Op: ec.op, Total: 1, keys: ec.keys, Attempts: []Attempt{{Addr: e.Addr, Reason: ReasonPD, Err: e}}}
 	}
-	return &canceledError{op: ec.op, causes: []error{e.Err}}
+	var causes []error // the context's cause and, if it is another, its error
+	if e.Ended != nil {
+		if causes = []error{e.Err}; e.Err != e.Ended {
+			causes = append(causes, e.Ended)
+		}
+	}
+	if errors.Is(e.Ended, context.Canceled) {
+		return &canceledError{op: ec.op, causes: causes}
+	}
+	return &UnavailableError{
+		Op: ec.op, Total: 1, keys: ec.keys, cause: causes,
+		Attempts: []Attempt{{Addr: e.Addr, Reason: ReasonPD, Err: public(e)}},
+	}
 }
 
 // firstOf returns the first error that is not nil.

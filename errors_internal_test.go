@@ -57,8 +57,10 @@ func TestMapError(t *testing.T) {
 		{router.ErrClosed, []error{ErrClosed}, true},
 		{&pd.Error{Kind: pd.Closed}, []error{ErrClosed}, true},
 		{&pd.Error{Kind: pd.Unavailable, Err: pd.ErrNoAnswer}, []error{ErrUnavailable}, true},
-		{&pd.Error{Kind: pd.Unavailable, Err: context.DeadlineExceeded}, []error{ErrUnavailable}, true},
-		{&pd.Error{Kind: pd.Unavailable, Err: lost}, nil, true},
+		{&pd.Error{Kind: pd.Unavailable, Err: lost}, []error{ErrUnavailable}, true},
+		{&pd.Error{Kind: pd.Unavailable, Err: lost, Ended: context.DeadlineExceeded}, []error{ErrUnavailable}, true},
+		{&pd.Error{Kind: pd.Unavailable, Err: lost, Ended: context.Canceled}, nil, true},
+		{&pd.Error{Kind: pd.Unavailable, Err: router.ErrClosed, Ended: context.Canceled}, []error{ErrClosed}, true},
 		{&pd.Error{Kind: pd.WrongCluster}, []error{ErrRejected}, true},
 		{lost, nil, false},
 	} {

@@ -136,8 +136,12 @@ func (c *Client) bound(ctx context.Context, d time.Duration) (context.Context, c
 // late is the error of a call whose ctx has ended, after a last failed attempt or none.
 func (c *Client) late(ctx context.Context, last *Error) *Error {
 	e := &Error{Op: last.Op, Addr: last.Addr, Kind: Unavailable, Code: last.Code, Message: last.Message}
-	if e.Err = context.Cause(ctx); e.Err == ErrClosed {
+	switch e.Err = context.Cause(ctx); e.Err {
+	case ErrClosed:
 		e.Kind = Closed
+	case ErrNoAnswer: // the default bound
+	default:
+		e.Ended = ctx.Err()
 	}
 	return e
 }

@@ -44,6 +44,7 @@ type Error struct {
 	Code    pdpb.ErrorType // of the answer's header; OK where it has no error
 	Message string         // what the last attempt came to
 	Err     error          // the cause: a sentinel, or context.Cause of the caller's context
+	Ended   error          // Err of the caller's context, if that is what ended the call
 }
 
 // Error says what happened, where.

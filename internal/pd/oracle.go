@@ -84,7 +84,7 @@ func (c *Client) Timestamp(ctx context.Context) (uint64, error) {
 		cause = context.Cause(ctx)
 	}
 	if e := o.quit(w); e != nil {
-		e.Err = cause
+		e.Err, e.Ended = cause, ctx.Err()
 		return 0, e
 	}
 	<-w.ready // served just now

@@ -173,10 +173,18 @@ func (e *Canceled) Error() string { return e.Causes[0].Error() }
 // Unwrap returns the causes: the context's cause and, if it is another, its error.
 func (e *Canceled) Unwrap() []error { return e.Causes }
 
+// Ended is the error of a call that ctx ended while it waited for something else than
+// an answer.
+func (c *Call) Ended(ctx context.Context) error {
+	c.begin()
+	return c.end(ctx, context.Cause(ctx), 0)
+}
+
 // end returns the error of a call that ends because of cause, without an answer.
 func (c *Call) end(ctx context.Context, cause error, regionID uint64) error {
 	causes := []error{cause}
-	if err := ctx.Err(); err != nil && err != cause {
+	// What the client's end cancels its caller did not.
+	if err := ctx.Err(); err != nil && err != cause && !errors.Is(cause, ErrClosed) {
 		causes = append(causes, err)
 	}
 	switch {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tikv-go/tikv/internal/pd"
 	"github.com/tikv-go/tikv/internal/router"
 )
 
@@ -43,7 +44,7 @@ func (e *Engine) touch() {
 }
 
 func (e *Engine) fetchSafePoint(ctx context.Context, done chan struct{}) {
-	ctx, cancel := context.WithTimeout(ctx, safePointWait)
+	ctx, cancel := context.WithTimeoutCause(ctx, safePointWait, pd.ErrNoAnswer)
 	defer cancel()
 	at := time.Now()
 	value, _, err := e.pd.GCState(ctx, e.codec.KeyspaceID())
@@ -82,7 +83,7 @@ func (e *Engine) checkSafe(ctx context.Context, ts uint64) error {
 		select {
 		case <-running:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return new(router.Call).Ended(ctx)
 		}
 	}
 }

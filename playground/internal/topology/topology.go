@@ -199,6 +199,8 @@ func (t *Topology) index(key []byte) int {
 }
 
 // Scan returns the regions that have keys in r, in order, at most limit (below 1: all).
+// Of an empty or inverted r it is the region that r begins in, if that begins before
+// r's end (PD: pkg/core/region.go, ScanRegions).
 func (t *Topology) Scan(r keys.Range, limit int) []*Region {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -208,7 +210,7 @@ func (t *Topology) Scan(r keys.Range, limit int) []*Region {
 	i := t.index(r.Start)
 	end := i
 	for end < len(t.sorted) && (limit < 1 || end-i < limit) {
-		if end > i && len(r.End) > 0 && bytes.Compare(t.sorted[end].Meta.StartKey, r.End) >= 0 {
+		if len(r.End) > 0 && bytes.Compare(t.sorted[end].Meta.StartKey, r.End) >= 0 {
 			break
 		}
 		end++

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/pingcap/kvproto/pkg/keyspacepb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -26,12 +27,17 @@ func (m *Member) gcScopeOf(k *pdpb.KeyspaceScope, own bool) (uint32, error) {
 	switch {
 	case meta == nil:
 		return 0, fmt.Errorf("keyspace does not exist")
-	case meta.Config["gc_management_type"] == "keyspace_level":
+	case ownGC(meta):
 		return id, nil
 	case own:
 		return 0, fmt.Errorf("trying to manage GC in keyspace %s(%d) where keyspace level GC is not enabled", meta.Name, id)
 	}
 	return NullKeyspace, nil
+}
+
+// ownGC reports whether a keyspace manages its GC by itself.
+func ownGC(k *keyspacepb.KeyspaceMeta) bool {
+	return k.Config["gc_management_type"] == "keyspace_level"
 }
 
 // GetGCState answers with the safe points of the scope that a keyspace belongs to.
@@ -44,13 +50,19 @@ func (m *Member) GetGCState(_ context.Context, req *pdpb.GetGCStateRequest) (*pd
 	return &pdpb.GetGCStateResponse{Header: m.pd.header(), GcState: m.gcState(id, scope, !req.GetExcludeGcBarriers())}, nil
 }
 
-// GetAllKeyspacesGCStates answers with the null keyspace's state and those of the
-// keyspaces that manage their own.
+// GetAllKeyspacesGCStates answers with the null keyspace's state and those of all
+// keyspaces; one whose GC is not its own has nothing to show.
 func (m *Member) GetAllKeyspacesGCStates(_ context.Context, req *pdpb.GetAllKeyspacesGCStatesRequest) (*pdpb.GetAllKeyspacesGCStatesResponse, error) {
 	resp := &pdpb.GetAllKeyspacesGCStatesResponse{Header: m.pd.header()}
 	ids := []uint32{NullKeyspace}
 	for _, k := range m.pd.keyspaces.all {
-		ids = append(ids, k.GetId())
+		if ownGC(k) {
+			ids = append(ids, k.GetId())
+			continue
+		}
+		resp.GcStates = append(resp.GcStates, &pdpb.GCState{
+			KeyspaceScope: &pdpb.KeyspaceScope{Keyspace: &pdpb.KeyspaceScope_KeyspaceId{KeyspaceId: k.GetId()}},
+		})
 	}
 	for _, id := range ids {
 		scope, global := m.pd.gc.state(id)

@@ -35,15 +35,15 @@ type barrier struct {
 	Expires time.Time // zero: never
 }
 
-func (b barrier) expired(now time.Time) bool { return !b.Expires.IsZero() && !now.Before(b.Expires) }
+func (b barrier) expired(now time.Time) bool { return !b.Expires.IsZero() && now.After(b.Expires) }
 
-// seconds is a barrier's remaining time as clients are told: rounded up, the greatest
+// seconds is a barrier's remaining time as clients are told: whole seconds, the greatest
 // number for one that stays.
 func (b barrier) seconds(now time.Time) int64 {
 	if b.Expires.IsZero() {
 		return math.MaxInt64
 	}
-	return max(0, int64((b.Expires.Sub(now)+time.Second-1)/time.Second))
+	return max(0, int64(b.Expires.Sub(now)/time.Second))
 }
 
 const globalGC = "gc-global"
@@ -178,11 +178,13 @@ func checkBarrier(name string, ttlSeconds int64) error {
 	return nil
 }
 
+// expiry is when a barrier ends, a whole second (PD: pkg/storage/endpoint/gc_states.go,
+// NewGCBarrier).
 func expiry(ttlSeconds int64, now time.Time) time.Time {
 	if ttlSeconds > int64(math.MaxInt64/time.Second) {
 		return time.Time{}
 	}
-	return now.Add(time.Duration(ttlSeconds) * time.Second)
+	return now.Add(time.Duration(ttlSeconds)*time.Second + time.Second - 1).Truncate(time.Second)
 }
 
 // setBarrier adds or replaces a barrier at or above the txn safe point.

@@ -106,11 +106,11 @@ func (m *Member) Tso(stream pdpb.PD_TsoServer) error {
 }
 
 func (m *Member) timestamps(stream pdpb.PD_TsoServer, req *pdpb.TsoRequest) error {
-	if !m.leads() {
-		return status.Error(codes.Unavailable, "not leader")
-	}
 	if err := m.checkCluster(req.GetHeader()); err != nil {
 		return err
+	}
+	if !m.leads() { // pkg/tso/allocator.go, GenerateTSO
+		return status.Error(codes.Unknown, "[PD:tso:ErrGenerateTimestamp]generate timestamp failed, requested pd is not leader of cluster")
 	}
 	physical, logical, err := m.pd.TSO.Next(req.GetCount())
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -170,8 +171,9 @@ func (c *Client) Close() error {
 	e.router.Shut()
 	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.closeTimeout)
 	defer cancel()
-	if e.owed.Wait(ctx) != nil {
-		c.closeErr = abandoned(e.owed.Running())
+	late := slices.Repeat([]string{"commit"}, e.txns.Settle(ctx)) // with locks, perhaps
+	if e.owed.Wait(ctx) != nil || len(late) > 0 {
+		c.closeErr = abandoned(append(e.owed.Running(), late...))
 	}
 	e.stop(router.ErrClosed)
 	return c.closeErr

@@ -306,3 +306,91 @@ func TestCloseWaitsForWhatIsOwed(t *testing.T) {
 		})
 	}
 }
+
+// A commit that Close ends leaves no locks: its rollback is waited for, though it
+// becomes owed only when Close runs.
+func TestCloseRollsBack(t *testing.T) {
+	for name, fault := range map[string]playground.Fault{
+		"request lost":   {Method: "KvPrewrite", Skip: 1, DropRequest: true},
+		"answer lost":    {Method: "KvPrewrite", Skip: 1, DropAnswer: true},
+		"all answers":    {Method: "KvPrewrite", DropAnswer: true},
+		"busy":           {Method: "KvPrewrite", Skip: 1, RegionError: playground.ServerIsBusy},
+		"timestamp lost": {Method: "Tso", DropRequest: true},
+		"commit refused": {Method: "KvCommit", RegionError: playground.ServerIsBusy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyTxn, b("m")))
+				client := cluster.Open()
+				tx := begin(t, client)
+				must(t, errors.Join(tx.Put(b("a"), b("1")), tx.Put(b("z"), b("1"))))
+				injected := cluster.Inject(fault)
+				done := start(t.Context(), func(ctx context.Context) error { return tx.Commit(ctx) })
+				synctest.Wait()
+				began := time.Now()
+				closed := []chan error{make(chan error, 1), make(chan error, 1), make(chan error, 1)}
+				for _, end := range closed {
+					go func() { end <- client.Close() }()
+				}
+				for _, end := range closed {
+					if err := <-end; err != nil || time.Since(began) != 0 {
+						t.Errorf("%v after %v", err, time.Since(began))
+					}
+				}
+				err := <-done
+				if !errors.Is(err, tikv.ErrClosed) || !tikv.NotSent(err) || errors.Is(err, context.Canceled) || injected.Hits() == 0 {
+					t.Error(err, injected.Hits())
+				}
+				if locks := cluster.Locks(nil, nil); len(locks) > 0 {
+					t.Errorf("%d locks are left", len(locks))
+				}
+			})
+		})
+	}
+}
+
+// A deciding request in flight ends as unknown, at once, and says both.
+func TestCloseDuringTheDecision(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t)
+		client := cluster.Open()
+		cluster.Inject(playground.Fault{Method: "KvCommit", DropAnswer: true})
+		tx := begin(t, client)
+		must(t, tx.Put(b("a"), b("1")))
+		done := start(t.Context(), func(ctx context.Context) error { return tx.Commit(ctx) })
+		synctest.Wait()
+		began := time.Now()
+		if err := client.Close(); err != nil || time.Since(began) != 0 {
+			t.Fatal(err, time.Since(began))
+		}
+		err := <-done
+		if !errors.Is(err, tikv.ErrClosed) || !errors.Is(err, tikv.ErrUndetermined) || tikv.NotSent(err) || errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	})
+}
+
+// Close does not wait for a caller's function that calls it.
+func TestCloseFromInside(t *testing.T) {
+	for _, where := range []string{"fn", "commit check"} {
+		t.Run(where, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := tikvtest.NewCluster(t).Open()
+				began, closed := time.Now(), 0
+				inside := func(at string) error {
+					if at != where {
+						return nil
+					}
+					closed++
+					return client.Close()
+				}
+				err := client.RunTxn(t.Context(), func(_ context.Context, tx *tikv.Txn) error {
+					return errors.Join(tx.Put(b("a"), b("1")), inside("fn"))
+				}, tikv.WithCommitCheck(func(tikv.Timestamp) error { return inside("commit check") }))
+				if !errors.Is(err, tikv.ErrClosed) || closed != 1 || time.Since(began) != 0 {
+					t.Fatal(err, closed, time.Since(began))
+				}
+			})
+		})
+	}
+}

@@ -64,6 +64,9 @@ func New(ctx context.Context, cfg Config) *Router {
 // Shut makes calls that are not Owed end with ErrClosed instead of trying again.
 func (r *Router) Shut() { r.shut(ErrClosed) }
 
+// Closing ends with Shut.
+func (r *Router) Closing() context.Context { return r.closing }
+
 // Wait sleeps for the call's next delay of the kind. Its error is the call's: ctx has
 // ended, the budget is used up, or the client closes.
 func (r *Router) Wait(ctx context.Context, call *Call, kind backoff.Kind) error {

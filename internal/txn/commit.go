@@ -60,6 +60,10 @@ func (t *Txn) Commit(ctx context.Context, op string, check Check) error {
 	}
 	c := &commit{t: t, e: t.e, op: op, muts: m, start: t.StartTS(), primary: m.primary(), check: check}
 	c.ttl = lockTTL(m.total())
+	t.e.commits.add(1)
+	defer t.e.commits.add(-1)
+	ctx, done := t.e.untilClosing(ctx)
+	defer done()
 	return c.run(ctx)
 }
 
@@ -193,9 +197,16 @@ func (c *commit) timestamp(ctx context.Context) (uint64, error) {
 			c.cleanUp()
 		}
 	}()
-	err = c.check(ts)
+	err = c.ask(ts)
 	answered = true
 	return ts, err
+}
+
+// ask runs the check, which may close the client.
+func (c *commit) ask(ts uint64) error {
+	c.e.commits.add(-1)
+	defer c.e.commits.add(1)
+	return c.check(ts)
 }
 
 // within returns the mutations that a region holds, the primary first.

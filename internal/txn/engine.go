@@ -30,6 +30,7 @@ type PD interface {
 type Router interface {
 	lock.Router
 	LocateEnd(ctx context.Context, call *router.Call, key []byte) (*region.Region, error)
+	Closing() context.Context
 }
 
 // Config is what an Engine works with.
@@ -52,6 +53,8 @@ type Engine struct {
 	log    *slog.Logger
 	locks  *lock.Resolver
 	safe   safePoint
+
+	commits inflight
 }
 
 // New returns an engine.

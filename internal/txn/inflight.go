@@ -1,0 +1,59 @@
+package txn
+
+import (
+	"context"
+	"sync"
+
+	"github.com/tikv-go/tikv/internal/router"
+)
+
+// inflight counts the commits that may have left locks and may yet owe their removal.
+// While the code of the caller runs they do not count: it may be what waits.
+type inflight struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // non-nil while someone waits; closed when n is 0
+}
+
+func (f *inflight) add(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n += n; f.n == 0 && f.idle != nil {
+		close(f.idle)
+		f.idle = nil
+	}
+}
+
+// wait waits until there are none, or ctx ends, and returns how many there are then.
+func (f *inflight) wait(ctx context.Context) int {
+	f.mu.Lock()
+	if f.n == 0 {
+		f.mu.Unlock()
+		return 0
+	}
+	if f.idle == nil {
+		f.idle = make(chan struct{})
+	}
+	idle := f.idle
+	f.mu.Unlock()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.n
+}
+
+// Settle waits, when the router was shut, until the commits in flight have ended and
+// what they owe is known, or until ctx ends. It returns how many are left.
+func (e *Engine) Settle(ctx context.Context) int { return e.commits.wait(ctx) }
+
+// untilClosing returns a context that ends with ctx and, with router.ErrClosed, when
+// the client closes: a commit that waits for an answer must end then, so that its locks
+// can be removed while there is time.
+func (e *Engine) untilClosing(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(e.router.Closing(), func() { cancel(router.ErrClosed) })
+	return ctx, func() { stop(); cancel(nil) }
+}

@@ -52,7 +52,7 @@ func TestErrorsOfEndedCalls(t *testing.T) {
 				cluster := tikvtest.NewCluster(t, playground.WithStores(1))
 				client := cluster.Open()
 				must(t, client.Raw().Put(t.Context(), b("k"), b("v")))
-				cluster.Inject(fault)
+				injected := cluster.Inject(fault)
 				for call, do := range endedCalls(cluster, client) {
 					for how, end := range ends {
 						ctx, cancel := end.context(t.Context())
@@ -78,6 +78,8 @@ func TestErrorsOfEndedCalls(t *testing.T) {
 						ownTypes(t, err)
 					}
 				}
+				injected.Remove()
+				<-time.After(time.Minute) // what is owed is done by then
 			})
 		})
 	}

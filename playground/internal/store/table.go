@@ -1,9 +1,7 @@
 package store
 
 import (
-	"bytes"
 	"context"
-	"slices"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -141,47 +139,4 @@ func (s *Store) delay(ctx context.Context, d time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
-}
-
-// splitRegion answers SplitRegion: it checks leadership and epoch, and takes keys as
-// their users have them.
-func (s *Store) splitRegion(_ context.Context, _ keys.Range, q *kvrpcpb.SplitRegionRequest) *kvrpcpb.SplitRegionResponse {
-	r := s.Topology.Enter(q.GetContext().GetRegionId())
-	if r == nil || r.Peer(s.ID) == nil {
-		if r != nil {
-			r.Leave()
-		}
-		return &kvrpcpb.SplitRegionResponse{RegionError: regionNotFound(q.GetContext().GetRegionId())}
-	}
-	leads, epoch := r.LeaderStore() == s.ID, r.Meta.RegionEpoch
-	r.Leave()
-	from := q.GetContext().GetRegionEpoch()
-	switch {
-	case !leads:
-		return &kvrpcpb.SplitRegionResponse{RegionError: notLeader(r)}
-	case from.GetVersion() != epoch.GetVersion() || from.GetConfVer() != epoch.GetConfVer():
-		return &kvrpcpb.SplitRegionResponse{RegionError: s.epochNotMatch(from, r)}
-	}
-	split := q.GetSplitKeys()
-	//lint:ignore SA1019 TiKV still takes the one key of older clients
-	if one := q.GetSplitKey(); len(one) > 0 {
-		split = [][]byte{one}
-	}
-	encoded := make([][]byte, len(split))
-	for i, k := range split {
-		encoded[i] = s.regionKey(nil, q.GetIsRawKv(), k)
-	}
-	slices.SortFunc(encoded, bytes.Compare)
-	parts, err := s.Topology.Split(r.ID(), encoded)
-	if err != nil || len(parts) < 2 {
-		return &kvrpcpb.SplitRegionResponse{RegionError: words("Internal Error: invalid response: []")}
-	}
-	resp := new(kvrpcpb.SplitRegionResponse)
-	for _, p := range parts {
-		resp.Regions = append(resp.Regions, p.Meta)
-	}
-	if len(parts) == 2 {
-		resp.Left, resp.Right = parts[0].Meta, parts[1].Meta
-	}
-	return resp
 }

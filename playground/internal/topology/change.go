@@ -16,6 +16,12 @@ import (
 // right-derive-when-split) and every part's version grows by the number of new regions
 // (raftstore/src/store/fsm/apply.rs, exec_batch_split). It returns the parts in order.
 func (t *Topology) Split(id uint64, keys [][]byte) ([]*Region, error) {
+	return t.SplitIf(id, keys, func(*Region) error { return nil })
+}
+
+// SplitIf is Split, if allowed returns nil for the region as it is then; else it
+// returns what that did.
+func (t *Topology) SplitIf(id uint64, keys [][]byte, allowed func(*Region) error) ([]*Region, error) {
 	t.change.Lock()
 	defer t.change.Unlock()
 	r := t.ByID(id)
@@ -24,7 +30,9 @@ func (t *Topology) Split(id uint64, keys [][]byte) ([]*Region, error) {
 	}
 	r.guard.Lock()
 	defer r.guard.Unlock()
-	r = t.ByID(id)
+	if err := allowed(r); err != nil {
+		return nil, err
+	}
 	for i, key := range keys {
 		if !r.Range().Contains(key) || bytes.Equal(key, r.Meta.StartKey) {
 			return nil, fmt.Errorf("playground: %x is no key to split region %d at", key, id)

@@ -2,6 +2,8 @@ package playground
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -258,6 +260,120 @@ func TestSplitsKeepData(t *testing.T) {
 		}
 		if len(before) != 0 {
 			t.Fatalf("the last region ends at %q", before)
+		}
+	})
+}
+
+// An EpochNotMatch names as many neighbours as were split off since, those that were
+// split off from neighbours among them, and only those that are on the store (TiKV
+// raftstore/src/store/fsm/peer.rs, collect_sibling_region).
+func TestSiblings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		old, kv := c.at(KeyRaw, "x")
+		for _, k := range []string{"m", "f", "c"} { // m off the region, f off that part, c off that one
+			if _, err := c.Split(KeyRaw, []byte(k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var starts []string
+		for _, r := range askGet("x")(t, kv, old).GetEpochNotMatch().GetCurrentRegions() {
+			starts = append(starts, string(r.StartKey))
+		}
+		if !slices.Equal(starts, []string{"m", "f", "c", ""}) {
+			t.Errorf("%q", starts)
+		}
+		// Of one that has been split once since then, one is named, though there are more.
+		if _, err := c.Split(KeyRaw, []byte("t")); err != nil {
+			t.Fatal(err)
+		}
+		now, kv := c.at(KeyRaw, "x")
+		now.RegionEpoch = &metapb.RegionEpoch{ConfVer: now.RegionEpoch.ConfVer, Version: now.RegionEpoch.Version - 1}
+		if e := askGet("x")(t, kv, now).GetEpochNotMatch(); len(e.GetCurrentRegions()) < 2 || string(e.CurrentRegions[1].StartKey) != "m" {
+			t.Error(e)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		var bounds [][]byte
+		for b := byte('a'); b <= 'j'; b++ {
+			bounds = append(bounds, []byte{b})
+		}
+		c := start(t, WithStores(5), WithSplitKeys(KeyRaw, bounds...))
+		ctx, kv := c.at(KeyRaw, "x")
+		ctx.RegionEpoch = &metapb.RegionEpoch{}
+		regions := askGet("x")(t, kv, ctx).GetEpochNotMatch().GetCurrentRegions()
+		for _, r := range regions {
+			if !slices.ContainsFunc(r.Peers, func(p *metapb.Peer) bool { return p.StoreId == ctx.Peer.StoreId }) {
+				t.Errorf("store %d knows of %v", ctx.Peer.StoreId, r)
+			}
+		}
+		if len(regions) < 5 {
+			t.Error(regions)
+		}
+	})
+}
+
+// A scan of locks is no replica read, whatever its context says (TiKV src/storage/
+// mod.rs, scan_lock).
+func TestLocksAreTheLeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		ctx, _ := c.at(KeyTxn, "a")
+		follower := ctx.Peer.StoreId%3 + 1
+		ctx.Peer, ctx.ReplicaRead = c.topo.ByID(ctx.RegionId).Peer(follower), true
+		get, err := c.tikv(follower).KvGet(t.Context(), &kvrpcpb.GetRequest{Context: ctx, Key: []byte("a"), Version: 5})
+		if err != nil || get.RegionError != nil {
+			t.Fatal(get, err)
+		}
+		scan, err := c.tikv(follower).KvScanLock(t.Context(), &kvrpcpb.ScanLockRequest{Context: ctx, MaxVersion: 5})
+		if err != nil || scan.RegionError.GetNotLeader() == nil {
+			t.Fatal(scan, err)
+		}
+	})
+}
+
+// What SplitRegion refuses, and in which words (TiKV raftstore/src/store/util.rs,
+// validate_split_region): the version of the epoch counts, the members do not.
+func TestSplitRegionRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, WithSplitKeys(KeyTxn, []byte("g")))
+		good, kv := c.at(KeyTxn, "m")
+		follower := good.Peer.StoreId%3 + 1
+		for _, test := range []struct {
+			name string
+			to   tikvpb.TikvClient
+			ctx  func(*kvrpcpb.Context)
+			at   string
+			want string // a kind, or words
+		}{
+			{"unknown region", kv, func(ctx *kvrpcpb.Context) { ctx.RegionId = 999 }, "p", "RegionNotFound"},
+			{"follower", c.tikv(follower), nil, "p", "NotLeader"},
+			{"follower before epoch", c.tikv(follower), func(ctx *kvrpcpb.Context) { ctx.RegionEpoch = nil }, "p", "NotLeader"},
+			{"no keys", kv, nil, "", "no split key is specified"},
+			{"epoch before keys", kv, func(ctx *kvrpcpb.Context) { ctx.RegionEpoch = nil }, "a", "EpochNotMatch"},
+			{"outside", kv, nil, "a", "KeyNotInRegion"},
+			{"at the start", kv, nil, "g", "is no key to split"},
+			{"members", kv, func(ctx *kvrpcpb.Context) { ctx.RegionEpoch = &metapb.RegionEpoch{ConfVer: 99, Version: 2} }, "p", ""},
+		} {
+			ctx := *good
+			if test.ctx != nil {
+				test.ctx(&ctx)
+			}
+			req := &kvrpcpb.SplitRegionRequest{Context: &ctx}
+			if test.at != "" {
+				req.SplitKeys = [][]byte{[]byte(test.at)}
+			}
+			resp, err := test.to.SplitRegion(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := resp.RegionError
+			if got := faultOf(e); (got != test.want || test.want == "" && e != nil) && (test.want == "" || !strings.Contains(e.GetMessage(), test.want)) {
+				t.Errorf("%s: %v, want %q", test.name, e, test.want)
+			}
+			if n := len(e.GetEpochNotMatch().GetCurrentRegions()); e.GetEpochNotMatch() != nil && n != 1 {
+				t.Errorf("%s: names %d regions", test.name, n)
+			}
 		}
 	})
 }

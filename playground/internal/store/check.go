@@ -68,7 +68,7 @@ func (s *Store) checkRegion(c *command, ctx *kvrpcpb.Context, r *topology.Region
 			MismatchPeerId: &errorpb.MismatchPeerId{RequestPeerId: to, StorePeerId: mine},
 		}
 	}
-	if replica := c.kind == read && (ctx.GetReplicaRead() || ctx.GetStaleRead()); r.LeaderStore() != s.ID && !replica {
+	if replica := c.kind == read && (ctx.GetReplicaRead() && !c.leader || ctx.GetStaleRead()); r.LeaderStore() != s.ID && !replica {
 		return notLeader(r)
 	}
 	if ctx.GetTerm() != 0 && r.Term > ctx.GetTerm()+1 {
@@ -100,9 +100,16 @@ func notLeader(r *topology.Region) *errorpb.Error {
 func (s *Store) epochNotMatch(from *metapb.RegionEpoch, r *topology.Region) *errorpb.Error {
 	current := []*metapb.Region{r.Meta}
 	if now := r.Meta.RegionEpoch.GetVersion(); from.GetVersion() < now {
-		n := min(maxSiblings, int(min(now-from.GetVersion(), maxSiblings)))
-		for _, sibling := range s.Topology.Siblings(r, n) {
+		left := now - from.GetVersion() // to be named yet
+		for _, sibling := range s.Topology.Siblings(r, s.ID, maxSiblings) {
 			current = append(current, sibling.Meta)
+			left--
+			if v := sibling.Meta.RegionEpoch.GetVersion(); v > now { // it was split itself since
+				left, now = left+v-now, v
+			}
+			if left == 0 {
+				break
+			}
 		}
 	}
 	return &errorpb.Error{

@@ -37,6 +37,7 @@ type command struct {
 	method string // of the service; empty for one that comes in batches only
 	kind   kind
 	raw    bool
+	leader bool // a read that only the leader answers
 	// request makes an empty request, answer an empty answer.
 	request func() any
 	answer  func() any

@@ -27,7 +27,7 @@ func (s *Store) addReads(cs commands) {
 		func(p *kvrpcpb.ScanResponse) *batchResponse {
 			return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_Scan{Scan: p}}
 		})
-	add(cs, command{method: "KvScanLock", kind: read},
+	add(cs, command{method: "KvScanLock", kind: read, leader: true},
 		func(q *kvrpcpb.ScanLockRequest) inside {
 			if len(q.StartKey) == 0 { // from the region's start
 				return inside{}

@@ -218,14 +218,17 @@ func (t *Topology) Scan(r keys.Range, limit int) []*Region {
 	return slices.Clone(t.sorted[i:end])
 }
 
-// Siblings returns up to n regions to the left of r, the nearest first.
-func (t *Topology) Siblings(r *Region, n int) []*Region {
+// Siblings returns up to n regions to the left of r that have a peer on a store, the
+// nearest first.
+func (t *Topology) Siblings(r *Region, store uint64, n int) []*Region {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	i := t.index(r.Meta.StartKey)
 	var left []*Region
 	for j := i - 1; j >= 0 && len(left) < n; j-- {
-		left = append(left, t.sorted[j])
+		if t.sorted[j].Peer(store) != nil {
+			left = append(left, t.sorted[j])
+		}
 	}
 	return left
 }

@@ -133,7 +133,7 @@ func TestSplitAtSeveralKeys(t *testing.T) {
 			t.Errorf("split at %q", bad)
 		}
 	}
-	if near := topo.Siblings(topo.ByKey([]byte("f")), 2); len(near) != 2 || string(near[0].Meta.StartKey) != "d" || string(near[1].Meta.StartKey) != "b" {
+	if near := topo.Siblings(topo.ByKey([]byte("f")), 1, 2); len(near) != 2 || string(near[0].Meta.StartKey) != "d" || string(near[1].Meta.StartKey) != "b" {
 		t.Fatal(near)
 	}
 	check(t, topo)

@@ -27,8 +27,17 @@ func (s *Store) foreign(req any) error {
 }
 
 // answer runs a command under the faults. An error means that its caller gets none:
-// fault.ErrDropped, fault.ErrDisconnect, or the end of the store.
+// fault.ErrDropped, fault.ErrDisconnect, or the end of the store, which is ctx's. A
+// command that goes on beyond that end is not answered: it may have been broken off.
 func (s *Store) answer(ctx context.Context, c *command, req any) (any, error) {
+	answer, err := s.attempt(ctx, c, req)
+	if err == nil && ctx.Err() != nil {
+		return nil, errClosing
+	}
+	return answer, err
+}
+
+func (s *Store) attempt(ctx context.Context, c *command, req any) (any, error) {
 	s.Counter.Call(c.name())
 	if !s.Faults.Active() {
 		return s.handle(ctx, c, req), nil

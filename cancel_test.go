@@ -166,7 +166,7 @@ func cancelAt(t *testing.T, call cancelCall, point *parkPoint) {
 	synctest.Wait()
 	goroutines := bubble()
 	release, waiting := point.park(t, p)
-	if point == atLock { // a transaction older than the lock conflicts at once
+	if point == atLock || point == atStatus { // a transaction older than the lock conflicts at once
 		if fn, err = call.ready(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
@@ -354,6 +354,8 @@ func (p *parkTest) close(t *testing.T) {
 // state is what the client has under way.
 func (p *parkTest) state() string {
 	queued, pending, tasks := p.client.Idle()
+	// Begun for one caller, it is fetched for all, in bounded time.
+	tasks = slices.DeleteFunc(tasks, func(name string) bool { return name == "safe point" })
 	return fmt.Sprintf("%d queued, %d pending, tasks %q", queued, pending, tasks)
 }
 
@@ -551,13 +553,21 @@ var (
 		all := []*playground.Injection{p.cluster.Inject(playground.Fault{Node: playground.Store(1), RegionError: playground.ServerIsBusy})}
 		return removeAll(all), sum(all, (*playground.Injection).Hits)
 	}}
-	atMembers  = &parkPoint{name: "members", park: hold("GetMembers")}
-	atKeyspace = &parkPoint{name: "keyspace", park: hold("LoadKeyspace")}
+	// A lock whose owner's fate is being asked for.
+	atStatus = &parkPoint{name: "status of a lock", park: func(t *testing.T, p *parkTest) (func(), func() int) {
+		unlock, _ := lockKeys(t, p)
+		asked := p.cluster.Inject(playground.Fault{Method: "KvCheckTxnStatus", Hold: true})
+		return func() { asked.Remove(); unlock() }, asked.Waiting
+	}}
+	atSafePoint = &parkPoint{name: "safe point", cold: true, park: hold("GetGCState")}
+	atMembers   = &parkPoint{name: "members", park: hold("GetMembers")}
+	atKeyspace  = &parkPoint{name: "keyspace", park: hold("LoadKeyspace")}
 )
 
 // Points of one request over the stream of batched commands, of a call of its own, and
 // of PD.
 var (
+	readPoints   = with(streamPoints, atStatus, atSafePoint)
 	streamPoints = []*parkPoint{atLookup, atSharedLoad, atStore, atDial, atQueue, atStreamWrite, atResponse, atBackoff}
 	unaryPoints  = []*parkPoint{atLookup, atSharedLoad, atStore, atDial, atResponse, atBackoff}
 	tsPoints     = []*parkPoint{atTimestamp, atSharedTS}
@@ -675,20 +685,20 @@ var cancelCalls = []cancelCall{
 		return err
 	}), unaryPoints, false},
 
-	{"Snapshot.Get", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.Get(ctx, parkKeys[0]); return err }), streamPoints, false},
-	{"Snapshot.Get of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.Get(ctx, parkKeys[1]); return err }), with(streamPoints, atLock), false},
-	{"Snapshot.BatchGet", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.BatchGet(ctx, parkKeys); return err }), streamPoints, false},
-	{"Snapshot.BatchGet of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.BatchGet(ctx, parkKeys); return err }), with(streamPoints, atLock), false},
-	{"Snapshot.GetVersions", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.GetVersions(ctx, parkKeys); return err }), streamPoints, false},
-	{"Snapshot.Scan", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { return drain(s.Scan(ctx, tikv.Range{})) }), streamPoints, false},
-	{"Snapshot.Scan of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { return drain(s.Scan(ctx, tikv.Range{})) }), with(streamPoints, atLock), false},
+	{"Snapshot.Get", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.Get(ctx, parkKeys[0]); return err }), readPoints, false},
+	{"Snapshot.Get of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.Get(ctx, parkKeys[1]); return err }), with(streamPoints, atLock, atStatus), false},
+	{"Snapshot.BatchGet", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.BatchGet(ctx, parkKeys); return err }), readPoints, false},
+	{"Snapshot.BatchGet of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.BatchGet(ctx, parkKeys); return err }), with(streamPoints, atLock, atStatus), false},
+	{"Snapshot.GetVersions", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.GetVersions(ctx, parkKeys); return err }), readPoints, false},
+	{"Snapshot.Scan", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { return drain(s.Scan(ctx, tikv.Range{})) }), readPoints, false},
+	{"Snapshot.Scan of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { return drain(s.Scan(ctx, tikv.Range{})) }), with(streamPoints, atLock, atStatus), false},
 
-	{"Txn.Get", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.Get(ctx, parkKeys[0]); return err }), streamPoints, false},
-	{"Txn.BatchGet", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.BatchGet(ctx, parkKeys); return err }), streamPoints, false},
-	{"Txn.GetVersions", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.GetVersions(ctx, parkKeys); return err }), streamPoints, false},
-	{"Txn.Scan", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return drain(tx.Scan(ctx, tikv.Range{})) }), streamPoints, false},
+	{"Txn.Get", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.Get(ctx, parkKeys[0]); return err }), readPoints, false},
+	{"Txn.BatchGet", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.BatchGet(ctx, parkKeys); return err }), readPoints, false},
+	{"Txn.GetVersions", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.GetVersions(ctx, parkKeys); return err }), readPoints, false},
+	{"Txn.Scan", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return drain(tx.Scan(ctx, tikv.Range{})) }), readPoints, false},
 	{"Txn.Lock", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return tx.Lock(ctx, parkKeys) }), nil, false},
-	{"Txn.Commit", onLockable(func(ctx context.Context, tx *tikv.Txn) error { return tx.Commit(ctx) }), with(streamPoints, atTimestamp, atLock), true},
+	{"Txn.Commit", onLockable(func(ctx context.Context, tx *tikv.Txn) error { return tx.Commit(ctx) }), with(streamPoints, atTimestamp, atLock, atStatus), true},
 	{"Txn.Rollback", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return tx.Rollback(ctx) }), nil, false},
 }
 

@@ -210,7 +210,7 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		id := uint64(i) + 1
 		c.stores = append(c.stores, store.New(store.Config{
 			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw, Txn: c.txn,
-			Faults: c.faults, Counter: c.counter, Now: c.Now, UserKey: c.api.userKey,
+			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey,
 		}, serve.Config{Listen: c.listen, Addr: c.address(cfg, cfg.members+i, fmt.Sprintf("198.18.%d.%d:20160", 1+id/250, 1+id%250))}))
 	}
 }

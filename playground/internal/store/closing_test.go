@@ -41,7 +41,7 @@ func bare(t *testing.T, e storage.Engine) (*Store, *kvrpcpb.Context, *task.Group
 	}
 	tasks := task.New(t.Context())
 	s := New(Config{
-		ID: 1, ClusterID: 7, APIVersion: kvrpcpb.APIVersion_V1, Topology: topo, Now: time.Now,
+		ID: 1, ClusterID: 7, APIVersion: kvrpcpb.APIVersion_V1, Topology: topo, Now: time.Now, Limit: func() uint64 { return 1 << 62 },
 		Raw:    rawkv.New(e, rawkv.Config{APIVersion: kvrpcpb.APIVersion_V1, Now: time.Now}),
 		Txn:    mvcc.New(e, mvcc.Config{APIVersion: kvrpcpb.APIVersion_V1}),
 		Faults: fault.NewSet(1, tasks), Counter: new(count.Counter),
@@ -76,7 +76,7 @@ func TestNoAnswersOfAStoreThatStops(t *testing.T) {
 			ended <- err
 		}
 		tasks.Go("first", ask)
-		<-e.begun            // it holds the key's latch and is being applied
+		<-e.begun             // it holds the key's latch and is being applied
 		tasks.Go("next", ask) // waits for the latch
 		stop()
 		if err := <-ended; !errors.Is(err, errClosing) && err != nil {

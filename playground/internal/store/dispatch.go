@@ -64,6 +64,9 @@ func (s *Store) handle(ctx context.Context, c *command, req any) any {
 	if e := s.checkKeys(c, q, r); e != nil {
 		return c.refuse(e)
 	}
+	if e := s.checkTimestamps(req); e != nil {
+		return c.refuse(e)
+	}
 	before := s.before(req)
 	answer := c.run(ctx, r.Range(), req)
 	s.count(before, req, answer)

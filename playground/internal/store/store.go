@@ -31,6 +31,8 @@ type Config struct {
 	Faults     *fault.Set
 	Counter    *count.Counter
 	Now        func() time.Time
+	// Limit is at or above every timestamp that PD has given out.
+	Limit func() uint64
 	// UserKey takes off what API V2 puts before a key.
 	UserKey func(wire []byte) []byte
 }

@@ -76,5 +76,12 @@ func (a *Allocator) Next(count uint32) (physical, logical int64, err error) {
 	return a.physical, a.logical, nil
 }
 
+// Limit is at or above every timestamp that was given out, or can be now.
+func (a *Allocator) Limit() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return Compose(max(a.physical, a.now().UnixMilli()), maxLogical-1)
+}
+
 // Compose makes a timestamp of its parts.
 func Compose(physical, logical int64) uint64 { return uint64(physical)<<logicalBits | uint64(logical) }

@@ -32,7 +32,7 @@ type Call struct {
 	// Owed: work of the client's own that goes on while the client closes.
 	Owed bool
 
-	Timeout       time.Duration // of one attempt; 0: the router's default
+	Timeout       time.Duration // of one attempt, unless the router has one; 0: its default
 	Priority      kvrpcpb.CommandPri
 	RequestSource string
 

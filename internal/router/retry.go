@@ -93,10 +93,10 @@ func (r *Router) try(ctx context.Context, call *Call, s *replicas, req transport
 // timeout is the time of one attempt.
 func (r *Router) timeout(call *Call) time.Duration {
 	switch {
+	case r.cfg.RPCTimeout > 0: // the user's word
+		return r.cfg.RPCTimeout
 	case call.Timeout > 0:
 		return call.Timeout
-	case r.cfg.RPCTimeout > 0:
-		return r.cfg.RPCTimeout
 	case call.decides():
 		return writeTimeout
 	}

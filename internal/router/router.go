@@ -30,7 +30,7 @@ type Config struct {
 	Transport Transport
 	Logger    *slog.Logger // nil: silent
 
-	RPCTimeout time.Duration // of one attempt; 0: 30 s for reads, 20 s for what changes data
+	RPCTimeout time.Duration // of one attempt; 0: the call's, or 30 s for reads, 20 s for what changes data
 	RetryFor   time.Duration // a call's budget where ctx has no deadline; 0: 20 s
 }
 

@@ -198,12 +198,9 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 	for i := range cfg.members {
 		c.pd.AddMember(serve.Config{Listen: c.listen, Addr: c.address(cfg, i, fmt.Sprintf("198.18.0.%d:2379", i+1))})
 	}
-	raw := rawkv.New(c.engine, rawkv.Config{APIVersion: c.api.proto(), Now: c.Now, Timestamp: func() uint64 {
+	raw := rawkv.New(c.engine, rawkv.Config{APIVersion: c.api.proto(), Now: c.Now, Timestamp: func() (uint64, error) {
 		physical, logical, err := alloc.Next(1)
-		if err != nil { // the bound could not be saved: then neither can the write
-			return 0
-		}
-		return tso.Compose(physical, logical)
+		return tso.Compose(physical, logical), err
 	}})
 	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto()})
 	for i := range cfg.stores {

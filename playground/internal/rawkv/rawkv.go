@@ -26,7 +26,7 @@ type Config struct {
 	Now        func() time.Time   // the clock that TTLs run by
 	// Timestamp gives the timestamps of V2's versions; each is larger than those
 	// before. If it is nil they are made of Now.
-	Timestamp func() uint64
+	Timestamp func() (uint64, error)
 }
 
 // Engine answers raw requests. Its methods may be called by many goroutines.
@@ -48,13 +48,13 @@ func New(store storage.Engine, cfg Config) *Engine {
 }
 
 // nextTimestamp is the clock's, or one more than the last if the clock has not moved.
-func (e *Engine) nextTimestamp() uint64 {
+func (e *Engine) nextTimestamp() (uint64, error) {
 	now := uint64(e.cfg.Now().UnixMilli()) << 18
 	for {
 		last := e.lastTS.Load()
 		next := max(now, last+1)
 		if e.lastTS.CompareAndSwap(last, next) {
-			return next
+			return next, nil
 		}
 	}
 }

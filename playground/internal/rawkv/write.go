@@ -38,7 +38,9 @@ func (e *Engine) write(ctx context.Context, cf storage.CF, atomic bool, muts ...
 func (e *Engine) apply(cf storage.CF, muts ...mutation) *check.Error {
 	batch := new(storage.Batch)
 	if e.format == formatV2 {
-		e.addVersions(batch, cf, muts)
+		if err := e.addVersions(batch, cf, muts); err != nil {
+			return check.Other(err.Error())
+		}
 	} else {
 		for _, m := range muts {
 			if m.deleted {
@@ -57,10 +59,13 @@ func (e *Engine) apply(cf storage.CF, muts ...mutation) *check.Error {
 // addVersions adds V2 versions, all of one timestamp; a deletion is a version too. Each
 // is newer than what its key has, even if the clock went back since, and replaces it:
 // only TiKV's change feed reads old versions, and its garbage collection drops them.
-func (e *Engine) addVersions(batch *storage.Batch, cf storage.CF, muts []mutation) {
+func (e *Engine) addVersions(batch *storage.Batch, cf storage.CF, muts []mutation) error {
 	snap := e.store.Snapshot()
 	defer snap.Close()
-	now := e.cfg.Timestamp()
+	now, err := e.cfg.Timestamp()
+	if err != nil {
+		return err
+	}
 	for _, m := range muts {
 		ts := now
 		for old := range snap.Scan(cf, versions(m.key), false) {
@@ -71,6 +76,7 @@ func (e *Engine) addVersions(batch *storage.Batch, cf storage.CF, muts []mutatio
 		}
 		batch.Put(cf, versionKey(m.key, ts), e.format.encode(m.value))
 	}
+	return nil
 }
 
 // checkTTL refuses a TTL where the store has none.

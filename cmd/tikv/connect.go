@@ -30,9 +30,9 @@ type target struct {
 
 func (t *target) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&t.pd, "pd", "", "PD members, `host:port,…` (default TIKV_PD, else "+defaultPD+")")
-	f.StringVar(&t.url, "url", "", "the whole address instead: `tikv://pd:2379/keyspace?api=v2&ca=…`")
-	f.StringVar(&t.api, "api", "", "how the cluster stores keys: `v1|v1ttl|v2` (default v1, or v2 with a keyspace)")
+	f.StringVar(&t.pd, "pd", "", "PD members, `host:port,...` (default TIKV_PD, else "+defaultPD+")")
+	f.StringVar(&t.url, "url", "", "the whole address instead, with ca=, cert= and key= for TLS: `tikv://pd:2379/keyspace?api=v2`")
+	f.StringVar(&t.api, "api", "", "how the cluster stores keys (default v1, or v2 with a keyspace): `v1|v1ttl|v2`")
 	f.StringVar(&t.keyspace, "keyspace", "", "keyspace `name`, with api v2")
 	f.BoolVar(&t.raw, "raw", false, "work on raw keys (the default with api v1ttl)")
 	f.BoolVar(&t.txn, "txn", false, "work on transactional keys (the default otherwise)")
@@ -87,6 +87,9 @@ var versions = map[string]tikv.APIVersion{"v1": tikv.APIV1, "v1ttl": tikv.APIV1T
 
 // open connects to the cluster.
 func (t *target) open(ctx context.Context, io stdio) (*tikv.Client, error) {
+	if t.timeout <= 0 {
+		return nil, &usageError{errors.New("--timeout must be positive")}
+	}
 	api, err := t.version()
 	if err != nil {
 		return nil, err
@@ -101,12 +104,19 @@ func (t *target) open(ctx context.Context, io stdio) (*tikv.Client, error) {
 	if t.keyspace != "" {
 		opts = append(opts, tikv.WithKeyspace(t.keyspace))
 	}
-	pd := t.pd
-	if pd == "" {
-		pd, _ = io.env("TIKV_PD")
+	return tikv.Open(ctx, strings.Split(t.where(io), ","), opts...)
+}
+
+// where is the address that was asked for.
+func (t *target) where(io stdio) string {
+	if t.url != "" {
+		return t.url
 	}
-	if pd == "" {
-		pd = defaultPD
+	if t.pd != "" {
+		return t.pd
 	}
-	return tikv.Open(ctx, strings.Split(pd, ","), opts...)
+	if pd, _ := io.env("TIKV_PD"); pd != "" {
+		return pd
+	}
+	return defaultPD
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -25,12 +27,15 @@ type dataCommand struct {
 
 func (d *dataCommand) flags(cmd *cobra.Command) {
 	d.target.flags(cmd)
-	d.output.flags(cmd)
+	d.formatFlag(cmd)
 }
 
 // with opens the cluster, runs fn on its key space, and closes it. single bounds fn by
 // --timeout too.
 func (d *dataCommand) with(ctx context.Context, single bool, fn func(ctx context.Context, s space) error) (err error) {
+	// Where the first interrupt does not end the program, output into a pipe that nobody
+	// reads being the one such place, a second one does.
+	defer context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })()
 	if err := d.output.check(); err != nil {
 		return err
 	}
@@ -39,6 +44,9 @@ func (d *dataCommand) with(ctx context.Context, single bool, fn func(ctx context
 		return err
 	}
 	client, err := d.open(ctx, d.io)
+	if errors.Is(err, tikv.ErrUnavailable) {
+		return fmt.Errorf("%w\nPD was asked at %s: --pd, --url or TIKV_PD name another, 'tikv playground' starts a cluster", err, d.where(d.io))
+	}
 	if err != nil {
 		return err
 	}
@@ -68,7 +76,10 @@ func getCommand(io stdio) *cobra.Command {
 		Use:   "get KEY",
 		Short: "Print the value of a key",
 		Long:  "Print the value of a key. An absent key prints nothing on standard output and exits with 2.",
-		Args:  exactly(1, "one key"),
+		Example: `  tikv get greeting
+  tikv get picture -o raw > picture.png
+  tikv get --format hex 00ff`,
+		Args: exactly(1, "one key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keys, err := d.keys(args)
 			if err != nil {
@@ -84,6 +95,7 @@ func getCommand(io stdio) *cobra.Command {
 		},
 	}
 	d.flags(cmd)
+	d.styleFlag(cmd)
 	return cmd
 }
 
@@ -93,8 +105,13 @@ func putCommand(io stdio) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "put KEY VALUE",
 		Short: "Store a value",
-		Long:  "Store a value. VALUE - reads it from standard input, byte for byte.",
-		Args:  exactly(2, "a key and a value"),
+		Long: `Store a value. VALUE - reads it from standard input, byte for byte. A key or a value that begins with a dash
+comes after --, and in the format escaped a backslash is doubled.`,
+		Example: `  tikv put greeting hello
+  tikv put picture - < picture.png
+  tikv put -- -key '-value with a zero byte: \x00'
+  tikv put --raw --api v2 --ttl 1h session alice`,
+		Args: exactly(2, "a key and a value"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("ttl") && ttl <= 0 {
 				return &usageError{errors.New("--ttl must be positive")}
@@ -103,7 +120,7 @@ func putCommand(io stdio) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			value, err := d.argument(args[1])
+			value, err := d.argument(cmd.Context(), args[1])
 			if err != nil {
 				return err
 			}
@@ -117,11 +134,32 @@ func putCommand(io stdio) *cobra.Command {
 	return cmd
 }
 
-func (d *dataCommand) argument(arg string) ([]byte, error) {
+func (d *dataCommand) argument(ctx context.Context, arg string) ([]byte, error) {
 	if arg == "-" {
-		return io.ReadAll(d.io.in)
+		return aside(ctx, func() ([]byte, error) { return io.ReadAll(d.io.in) })
 	}
 	return d.format.decode(arg)
+}
+
+// aside runs a read of standard input, which itself cannot be interrupted, and leaves it
+// behind when ctx ends first.
+func aside[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := read()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
 }
 
 // span is a range of keys on the command line.
@@ -169,7 +207,10 @@ func scanCommand(io stdio) *cobra.Command {
 		Use:   "scan [START [END]]",
 		Short: "Print the keys and values of a range",
 		Long:  "Print the keys and values from START up to but not including END, as of one moment (raw keys: as they are read).",
-		Args:  atMost(2, "at most START and END"),
+		Example: `  tikv scan --limit 10
+  tikv scan --prefix user/ -o json
+  tikv scan a m --reverse --keys-only`,
+		Args: atMost(2, "at most START and END"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := s.of(d.format, args)
 			if err != nil {
@@ -203,6 +244,7 @@ func scanCommand(io stdio) *cobra.Command {
 		},
 	}
 	d.flags(cmd)
+	d.styleFlag(cmd)
 	s.flags(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 0, "at most this many pairs (0: all)")
 	cmd.Flags().BoolVar(&reverse, "reverse", false, "from the end of the range to its start")
@@ -216,7 +258,10 @@ func countCommand(io stdio) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "count [START [END]]",
 		Short: "Count the keys of a range",
-		Args:  atMost(2, "at most START and END"),
+		Long:  "Count the keys from START up to but not including END, of all of them by default, as of one moment (raw keys: as they\nare read). It reads every key.",
+		Example: `  tikv count
+  tikv count --prefix user/`,
+		Args: atMost(2, "at most START and END"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := s.of(d.format, args)
 			if err != nil {
@@ -237,6 +282,7 @@ func countCommand(io stdio) *cobra.Command {
 		},
 	}
 	d.flags(cmd)
+	d.styleFlag(cmd)
 	s.flags(cmd)
 	return cmd
 }
@@ -289,6 +335,9 @@ func deleteCommand(io stdio) *cobra.Command {
 		Short: "Delete keys, or with --prefix or --from and --to a whole range",
 		Long: `Delete keys; absent ones are no error. With --prefix, or --from and --to, all keys of a range: the number of
 keys is shown first, and nothing is deleted without a yes. Deleting a range is not atomic.`,
+		Example: `  tikv delete greeting session
+  tikv delete --prefix user/
+  tikv delete --from a --to m --yes`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ranged := s.prefix != "" || from != "" || to != ""
 			switch {
@@ -351,19 +400,14 @@ func (d *dataCommand) deleteRange(ctx context.Context, s space, r tikv.Range, ye
 	return s.removeRange(ctx, r, func(keys int) { bar.Set(keys) })
 }
 
-// confirm asks on standard error and takes nothing but a yes. The read itself cannot be
-// interrupted, so it runs aside and is left behind when ctx ends first.
-func confirm(ctx context.Context, io stdio) (bool, error) {
-	fmt.Fprint(io.err, "Type yes to go on: ")
-	answer := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(io.in).ReadString('\n')
-		answer <- line
-	}()
-	select {
-	case line := <-answer:
-		return strings.TrimSpace(line) == "yes", nil
-	case <-ctx.Done():
-		return false, context.Cause(ctx)
-	}
+// confirm asks on standard error and takes nothing but a yes.
+func confirm(ctx context.Context, std stdio) (bool, error) {
+	fmt.Fprint(std.err, "Type yes to go on: ")
+	return aside(ctx, func() (bool, error) {
+		line, err := bufio.NewReader(std.in).ReadString('\n')
+		if err == io.EOF { // with or without a newline
+			err = nil
+		}
+		return strings.TrimSpace(line) == "yes", err
+	})
 }

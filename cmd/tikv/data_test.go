@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
 
+	"github.com/tikv-go/tikv"
 	"github.com/tikv-go/tikv/playground"
 )
 
@@ -103,7 +106,7 @@ func TestWrongDataCommands(t *testing.T) {
 		"get a -o yaml":                  "table, json or raw",
 		"get a --format rot13":           "raw, escaped, hex or base64",
 		`get \q`:                         "unknown escape",
-		"get xyz --format hex":           "not hex",
+		"get xyz --format hex":           "not --format hex",
 		"put a 1 --ttl -1s --raw":        "--ttl must be positive",
 		"delete":                         "expected keys",
 		"delete a --prefix b":            "expected keys",
@@ -112,6 +115,8 @@ func TestWrongDataCommands(t *testing.T) {
 		"get a --url tikv://x?frob=1":    "frob",
 		"get a --timeout soon":           "timeout",
 		"count --pd 127.0.0.1:1 --raw=x": "raw",
+		"get a --timeout 0s":             "--timeout must be positive",
+		"put a 1 -o json":                "unknown shorthand flag", // it prints nothing
 	} {
 		code, out, errOut := s.run(t, line)
 		if code != exitUsage || out != "" || !strings.Contains(errOut, says) {
@@ -206,7 +211,7 @@ func TestLongScan(t *testing.T) {
 func TestUnavailable(t *testing.T) {
 	s := session{pd: "127.0.0.1:1"}
 	code, _, errOut := s.run(t, "get a --timeout 50ms")
-	if code != exitUnavailable || !strings.Contains(errOut, "127.0.0.1:1") {
+	if code != exitUnavailable || !strings.Contains(errOut, "PD was asked at 127.0.0.1:1") {
 		t.Errorf("exit %d, %q", code, errOut)
 	}
 }
@@ -243,5 +248,72 @@ func TestInterrupt(t *testing.T) {
 			t.Errorf("tikv %s: exit 0 after an interrupt", line)
 		}
 		held.Remove()
+	}
+}
+
+// A value that comes from standard input is waited for no longer than until Ctrl-C.
+func TestInterruptOfInput(t *testing.T) {
+	in, typing := io.Pipe()
+	defer typing.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan int)
+	go func() {
+		var out bytes.Buffer
+		done <- run(ctx, []string{"put", "a", "-"}, stdio{in, &out, &out, func(string) (string, bool) { return "", false }})
+	}()
+	typing.Write([]byte("half")) // returns when it was read
+	cancel()
+	if code := <-done; code != exitFailure {
+		t.Errorf("exit %d after an interrupt", code)
+	}
+}
+
+// JSON holds text alone: bytes are not replaced in silence.
+func TestJSONOfBytes(t *testing.T) {
+	_, pd := startCluster(t)
+	s := session{pd: pd}
+	if code, _, errOut := s.run(t, `put k\xff <&>`); code != 0 {
+		t.Fatal(errOut)
+	}
+	for _, line := range []string{"scan", "get k\xff"} {
+		code, out, errOut := s.run(t, strings.Replace(line, `\xff`, "\xff", 1)+" -o json --format raw")
+		if code != exitUsage || out != "" || !strings.Contains(errOut, "--format") {
+			t.Errorf("tikv %s: exit %d, %q, %q", line, code, out, errOut)
+		}
+	}
+	if code, out, _ := s.run(t, "scan -o json"); code != 0 || out != `{"key":"k\\xff","value":"<&>"}`+"\n" {
+		t.Errorf("exit %d, %q", code, out)
+	}
+}
+
+// Deleting a range never walks twice over what it deleted: a scan pays for it.
+func TestDeleteRangeGoesForward(t *testing.T) {
+	c, pd := startCluster(t)
+	s := session{pd: pd}
+	client, err := (&target{pd: pd, timeout: defaultTimeout}).open(t.Context(), stdio{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = client.RunTxn(t.Context(), func(_ context.Context, tx *tikv.Txn) error {
+		for i := range 2*removePage + 10 {
+			if err := tx.Put(fmt.Appendf(nil, "k%05d", i), []byte("v")); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first := c.Inject(playground.Fault{Method: "KvScan", Key: []byte("k00000")})
+	code, _, errOut := s.run(t, "delete --from k00000 --to l --yes")
+	if code != 0 || first.Hits() != 2 { // one to count, one to delete
+		t.Errorf("exit %d, %d scans from the start; %s", code, first.Hits(), errOut)
+	}
+	if _, out, _ := s.run(t, "count"); out != "0\n" {
+		t.Errorf("left: %q", out)
 	}
 }

@@ -35,8 +35,23 @@ type demo struct {
 	checks  int
 }
 
-func runDemo(ctx context.Context, out io.Writer) (err error) {
-	start := time.Now()
+// steady remembers that a write failed, so that the story need not look at each.
+type steady struct {
+	w   io.Writer
+	err error
+}
+
+func (s *steady) Write(b []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.w.Write(b)
+	s.err = err
+	return n, err
+}
+
+func runDemo(ctx context.Context, w io.Writer) (err error) {
+	start, out := time.Now(), &steady{w: w}
 	cluster, err := playground.Start(ctx, playground.WithStores(3), playground.WithAPIVersion(playground.APIV2), playground.WithTCP(playgroundHost, 0))
 	if err != nil {
 		return err
@@ -68,7 +83,7 @@ func runDemo(ctx context.Context, out io.Writer) (err error) {
 	}
 	fmt.Fprintf(out, "\nAll %d checks passed in %.1f s. Next: 'tikv playground' in one terminal, 'tikv put a 1' and 'tikv get a' in another.\n",
 		d.checks, time.Since(start).Seconds())
-	return nil
+	return out.err
 }
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, "  "+format+"\n", args...) }

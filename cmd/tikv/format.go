@@ -47,7 +47,7 @@ func (f format) decode(s string) ([]byte, error) {
 		b = []byte(s)
 	}
 	if err != nil {
-		return nil, &usageError{fmt.Errorf("%q is not %s: %w", s, f, err)}
+		return nil, &usageError{fmt.Errorf("'%s' is not --format %s: %w", s, f, err)}
 	}
 	return b, nil
 }
@@ -127,7 +127,7 @@ func unescape(s string) ([]byte, error) {
 			b = append(b, c[0])
 			i += 2
 		default:
-			return nil, fmt.Errorf(`unknown escape \%c`, s[i])
+			return nil, fmt.Errorf(`unknown escape \%c; a backslash is written \\`, s[i])
 		}
 	}
 	return b, nil

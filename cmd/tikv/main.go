@@ -21,7 +21,7 @@ func main() {
 func run(ctx context.Context, args []string, io stdio) int {
 	root := rootCommand(io)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -31,7 +31,7 @@ func run(ctx context.Context, args []string, io stdio) int {
 		fmt.Fprintln(io.err, "tikv: "+strings.TrimPrefix(err.Error(), "tikv: "))
 	}
 	if code == exitUsage {
-		fmt.Fprintln(io.err, "Run 'tikv --help' for usage.")
+		fmt.Fprintf(io.err, "Run '%s --help' for usage.\n", cmd.CommandPath())
 	}
 	return code
 }

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -24,30 +26,46 @@ const (
 	styleRaw   = "raw"
 )
 
-func (o *output) flags(cmd *cobra.Command) {
+// formatFlag is for every command that takes a key, styleFlag for those that print.
+func (o *output) formatFlag(cmd *cobra.Command) {
 	o.format = formatEscaped
 	cmd.Flags().Var(&o.format, "format", "how keys and values are written, in arguments and in output")
-	cmd.Flags().StringVarP(&o.style, "output", "o", styleTable, "`table|json|raw`: a table, one JSON object a line, or bytes as they are")
+}
+
+func (o *output) styleFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.style, "output", "o", styleTable, "a table, one JSON object a line, or bytes as they are: `table|json|raw`")
 }
 
 func (o *output) check() error {
 	switch o.style {
-	case styleTable, styleJSON, styleRaw:
+	case "", styleTable, styleJSON, styleRaw:
 		return nil
 	}
 	return &usageError{fmt.Errorf("--output %q: must be table, json or raw", o.style)}
 }
 
+// json writes objects, one a line. JSON has no bytes: what is no UTF-8 would be changed.
+func (o *output) json(w io.Writer) func(jsonPair) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return func(p jsonPair) error {
+		if !utf8.ValidString(p.Key) || p.Value != nil && !utf8.ValidString(*p.Value) {
+			return &usageError{fmt.Errorf("key %s or its value is no text, which JSON needs: use another --format than raw", escape([]byte(p.Key)))}
+		}
+		return enc.Encode(p)
+	}
+}
+
 // value prints the one value that get found.
-func (o *output) value(io stdio, key, value []byte) error {
+func (o *output) value(std stdio, key, value []byte) error {
 	var err error
 	switch o.style {
 	case styleRaw:
-		_, err = io.out.Write(value)
+		_, err = std.out.Write(value)
 	case styleJSON:
-		err = json.NewEncoder(io.out).Encode(jsonPair{o.format.encode(key), ptr(o.format.encode(value))})
+		err = o.json(std.out)(jsonPair{o.format.encode(key), ptr(o.format.encode(value))})
 	default:
-		_, err = fmt.Fprintln(io.out, o.format.encode(value))
+		_, err = fmt.Fprintln(std.out, o.format.encode(value))
 	}
 	return err
 }
@@ -69,13 +87,13 @@ type pairs struct {
 	rows     int
 	buf      *bufio.Writer
 	tab      *tabwriter.Writer
-	json     *json.Encoder
+	json     func(jsonPair) error
 }
 
-func (o *output) pairs(io stdio, keysOnly bool) *pairs {
-	p := &pairs{o: o, keysOnly: keysOnly, buf: bufio.NewWriter(io.out)}
+func (o *output) pairs(std stdio, keysOnly bool) *pairs {
+	p := &pairs{o: o, keysOnly: keysOnly, buf: bufio.NewWriter(std.out)}
 	p.tab = tabwriter.NewWriter(p.buf, 0, 8, 2, ' ', 0)
-	p.json = json.NewEncoder(p.buf)
+	p.json = o.json(p.buf)
 	return p
 }
 
@@ -88,7 +106,7 @@ func (p *pairs) write(kv tikv.Pair) error {
 		if !p.keysOnly {
 			row.Value = ptr(p.o.format.encode(value))
 		}
-		return p.json.Encode(row)
+		return p.json(row)
 	case styleRaw:
 		p.buf.Write(key)
 		if !p.keysOnly {

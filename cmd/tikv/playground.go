@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -24,15 +25,15 @@ const (
 )
 
 type playgroundCommandFlags struct {
-	stores      int
-	storesGiven bool
-	dir         string
-	port        int
-	api         string
-	keyspaces   []string
-	fsync       bool
-	json        bool
-	verbose     bool
+	stores    int
+	given     func(flag string) bool
+	dir       string
+	port      int
+	api       string
+	keyspaces []string
+	fsync     bool
+	json      bool
+	verbose   bool
 }
 
 func playgroundCommand(io stdio) *cobra.Command {
@@ -53,18 +54,15 @@ HTTP requests with JSON, for example:
   curl -d '{}'                            http://$CONTROL/v1/wait             (until every region has a leader)`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !cmd.Flags().Changed("port") {
-				f.port = -1
-			}
-			f.storesGiven = cmd.Flags().Changed("stores")
+			f.given = cmd.Flags().Changed
 			return runPlayground(cmd.Context(), io, f)
 		},
 	}
 	cmd.Flags().IntVar(&f.stores, "stores", 3, "number of stores (with an existing --dir: as it was)")
 	cmd.Flags().StringVar(&f.dir, "dir", "", "keep the data in this `directory` (default: in memory)")
-	cmd.Flags().IntVar(&f.port, "port", 0, "PD's port, 0 for any (default 2379 or the next that is free)")
-	cmd.Flags().StringVar(&f.api, "api", "v1", "API version of the stores: `v1|v1ttl|v2`")
-	cmd.Flags().StringSliceVar(&f.keyspaces, "keyspace", nil, "make keyspaces of these `names` (api v2)")
+	cmd.Flags().IntVar(&f.port, "port", 0, "PD's port, the stores have the next ones; 0 for any (default 2379 or the next that are free)")
+	cmd.Flags().StringVar(&f.api, "api", "v1", "API version of the stores (with an existing --dir: as it was): `v1|v1ttl|v2`")
+	cmd.Flags().StringSliceVar(&f.keyspaces, "keyspace", nil, "make keyspaces of these `names`, with a comma between")
 	cmd.Flags().BoolVar(&f.fsync, "fsync", false, "with --dir: survive a loss of power, not just of the process")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print the ready line as JSON")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log what the cluster does")
@@ -76,29 +74,39 @@ var playgroundVersions = map[string]playground.APIVersion{
 }
 
 func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) {
+	if len(f.keyspaces) > 0 && !f.given("api") {
+		f.api = "v2"
+	}
 	api, ok := playgroundVersions[strings.ToLower(f.api)]
 	switch {
 	case !ok:
 		return nil, &usageError{fmt.Errorf("--api %q: TiKV's storage.api-version can only be 1 (v1, or v1ttl with storage.enable-ttl) or 2 (v2)", f.api)}
-	case f.stores < 1:
-		return nil, &usageError{errors.New("--stores: at least one is needed")}
+	case f.stores < 1 || f.stores > 1000:
+		return nil, &usageError{fmt.Errorf("--stores %d: a cluster has 1 to 1000", f.stores)}
+	case f.given("dir") && f.dir == "":
+		return nil, &usageError{errors.New("--dir is empty; without it the data are in memory")}
 	case len(f.keyspaces) > 0 && api != playground.APIV2:
 		return nil, &usageError{errors.New("--keyspace needs --api v2")}
 	case f.fsync && f.dir == "":
 		return nil, &usageError{errors.New("--fsync needs --dir")}
-	case f.port > 65535 || f.port < -1:
+	case f.port > 65535 || f.port < 0:
 		return nil, &usageError{fmt.Errorf("--port %d: not a port", f.port)}
+	case f.port+f.stores > 65535:
+		return nil, &usageError{fmt.Errorf("--port %d: %d stores find no ports above it", f.port, f.stores)}
 	}
 	level := slog.LevelWarn
 	if f.verbose {
 		level = slog.LevelDebug
 	}
 	opts := []playground.Option{
-		playground.WithAPIVersion(api),
+		playground.WithSeed(rand.Uint64()), // no two clusters have the same id
 		playground.WithLogger(slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))),
 	}
-	if f.storesGiven || f.dir == "" {
+	if f.given("stores") || f.dir == "" {
 		opts = append(opts, playground.WithStores(f.stores))
+	}
+	if f.given("api") || f.dir == "" || len(f.keyspaces) > 0 {
+		opts = append(opts, playground.WithAPIVersion(api))
 	}
 	if len(f.keyspaces) > 0 {
 		opts = append(opts, playground.WithKeyspaces(f.keyspaces...))
@@ -114,7 +122,7 @@ func runPlayground(ctx context.Context, io stdio, f playgroundCommandFlags) (err
 	if err != nil {
 		return err
 	}
-	cluster, err := startPlayground(ctx, f.port, opts)
+	cluster, err := startPlayground(ctx, f, opts)
 	if err != nil {
 		return err
 	}
@@ -137,12 +145,12 @@ func runPlayground(ctx context.Context, io stdio, f playgroundCommandFlags) (err
 	return nil
 }
 
-// startPlayground takes the port that was asked for, or, for -1, the first that is free.
-func startPlayground(ctx context.Context, port int, opts []playground.Option) (*playground.Cluster, error) {
-	if port >= 0 {
-		return playground.Start(ctx, append(opts, playground.WithTCP(playgroundHost, port))...)
+// startPlayground takes the port that was asked for, or the first that is free.
+func startPlayground(ctx context.Context, f playgroundCommandFlags, opts []playground.Option) (*playground.Cluster, error) {
+	if f.given("port") {
+		return playground.Start(ctx, append(opts, playground.WithTCP(playgroundHost, f.port))...)
 	}
-	for port = firstPort; ; port++ {
+	for port := firstPort; ; port++ {
 		cluster, err := playground.Start(ctx, append(opts, playground.WithTCP(playgroundHost, port))...)
 		if errors.Is(err, syscall.EADDRINUSE) && port < lastPort {
 			continue
@@ -152,7 +160,7 @@ func startPlayground(ctx context.Context, port int, opts []playground.Option) (*
 }
 
 func printReady(io stdio, f playgroundCommandFlags, c *playground.Cluster, control string) error {
-	pd, api := strings.Join(c.PD(), ","), strings.ToLower(f.api)
+	pd, api := strings.Join(c.PD(), ","), c.APIVersion().String()
 	if f.json {
 		return json.NewEncoder(io.out).Encode(struct {
 			PD      []string `json:"pd"`

@@ -117,7 +117,11 @@ func TestPlaygroundRefuses(t *testing.T) {
 	}{
 		{[]string{"--api", "v3"}, "can only be 1"},
 		{[]string{"--stores", "0"}, "--stores"},
-		{[]string{"--keyspace", "a"}, "--api v2"},
+		{[]string{"--stores", "2000"}, "--stores"},
+		{[]string{"--keyspace", "a", "--api", "v1"}, "--api v2"},
+		{[]string{"--dir", ""}, "--dir is empty"},
+		{[]string{"--port", "-1"}, "not a port"},
+		{[]string{"--port", "65534"}, "no ports above"},
 		{[]string{"--fsync"}, "--dir"},
 		{[]string{"--port", "70000"}, "not a port"},
 		{[]string{"more"}, "no arguments"},
@@ -152,5 +156,26 @@ func TestDirectoryIsLockedAndRemembersItsShape(t *testing.T) {
 	}
 	if err := p.end(t, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A directory of another API version than the default opens without being told, and two
+// clusters are never the same one.
+func TestDirectoryRemembersItsVersion(t *testing.T) {
+	dir := t.TempDir()
+	var ids []string
+	for _, args := range [][]string{{"--dir", dir, "--keyspace", "tenant"}, {"--dir", dir}, nil, nil} {
+		p := startProcess(t, append([]string{"--port", "0", "--stores", "1"}, args...)...)
+		fields := strings.Fields(p.line)
+		ids = append(ids, fields[2])
+		if want := map[bool]string{true: "api=v2", false: "api=v1"}[args != nil]; fields[3] != want {
+			t.Errorf("%q: %s", args, p.line)
+		}
+		if err := p.end(t, syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ids[0] != ids[1] || ids[2] == ids[3] || ids[0] == ids[2] {
+		t.Errorf("%q", ids)
 	}
 }

@@ -16,6 +16,7 @@ type stdio struct {
 }
 
 func rootCommand(io stdio) *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "tikv",
 		Short: "An embedded TiKV cluster, and a client for any cluster",
@@ -30,8 +31,14 @@ Exit codes: 0 done, 1 failed, 2 key absent, 3 wrong usage, 4 cluster unavailable
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return printVersion(io)
+			}
+			return cmd.Help()
+		},
 	}
+	root.Flags().BoolVar(&version, "version", false, "as the command of that name")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetIn(io.in)
 	root.SetOut(io.out)

@@ -75,10 +75,11 @@ func (s txnSpace) remove(ctx context.Context, keys [][]byte) error {
 	})
 }
 
-// removeRange deletes in transactions of a bounded size: it is not atomic.
+// removeRange deletes in transactions of a bounded size: it is not atomic. Each goes on
+// where the one before it ended, for what that one deleted still costs a scan time.
 func (s txnSpace) removeRange(ctx context.Context, r tikv.Range, progress func(keys int)) error {
 	for done := 0; ; {
-		n := 0
+		n, last := 0, []byte(nil)
 		err := s.c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
 			n = 0
 			for kv, err := range tx.Scan(ctx, r, tikv.WithKeysOnly(), tikv.WithLimit(removePage)) {
@@ -89,6 +90,7 @@ func (s txnSpace) removeRange(ctx context.Context, r tikv.Range, progress func(k
 					return err
 				}
 				n++
+				last = kv.Key
 			}
 			return nil
 		})
@@ -99,6 +101,7 @@ func (s txnSpace) removeRange(ctx context.Context, r tikv.Range, progress func(k
 			return nil
 		}
 		progress(done)
+		r.Start = tikv.NextKey(last)
 	}
 }
 

@@ -288,8 +288,8 @@ func WithRequestSource(name string) ViewOption {
 	return viewOption{"WithRequestSource", func(c *viewConfig) string { c.source = name; return "" }}
 }
 
-// WithRetryFor is the time after which a call is not tried again where its context has
-// no deadline. The default is 20 s.
+// WithRetryFor is how long a call is tried again where its context has no deadline: no
+// attempt begins later than this and the time of one attempt. The default is 20 s.
 func WithRetryFor(d time.Duration) ViewOption {
 	return viewOption{"WithRetryFor", func(c *viewConfig) string { c.retryFor = d; return positive(d) }}
 }

@@ -280,7 +280,10 @@ func (c *commit) eachPart(ctx context.Context, call *router.Call, parallel int, 
 	}
 	parts := c.muts.keyBatches(groups)
 	return task.Each(ctx, parallel, len(parts), func(ctx context.Context, i int) error {
-		part := call.Part()
+		part := call
+		if len(parts) > 1 { // else its delays go on growing
+			part = call.Part()
+		}
 		err := fn(ctx, part, parts[i])
 		if errors.Is(err, router.ErrRegionChanged) {
 			return c.eachPart(ctx, part, 1, parts[i].Index, fn)

@@ -55,11 +55,14 @@ func TestClassify(t *testing.T) {
 	for text, want := range map[string]Class{
 		"":      ClassOther,
 		"hello": ClassOther,
-		"ttl is not enabled, but get put request with ttl":                ClassUnsupported,
-		"cf is deprecated in API V2, cf name: write":                      ClassUnsupported,
-		"max key size exceeded, size: 9000, limit: 8192":                  ClassTooLarge,
-		"Key mode mismatched with the request mode, cmd: raw_put, ...":    ClassUnsupported,
-		"Api version in request does not match with TiKV storage, cmd: x": ClassUnsupported,
+		"ttl is not enabled, but get put request with ttl":                                               ClassUnsupported,
+		"cf is deprecated in API V2, cf name: write":                                                     ClassUnsupported,
+		"max key size exceeded, size: 9000, limit: 8192":                                                 ClassTooLarge,
+		"Key mode mismatched with the request mode, cmd: raw_put, ...":                                   ClassUnsupported,
+		"Api version in request does not match with TiKV storage, cmd: x":                                ClassUnsupported,
+		`Error(InvalidKeyMode { cmd: get, storage_api_version: V2, key: "61" })`:                         ClassUnsupported,
+		"Error(ApiVersionNotMatched { cmd: prewrite, storage_api_version: V1ttl, req_api_version: V1 })": ClassUnsupported,
+		"Error(InvalidKeyRangeMode { cmd: scan, storage_api_version: V2, range: (None, None) })":         ClassUnsupported,
 	} {
 		if got := Classify(text); got != want {
 			t.Errorf("%q: %d", text, got)

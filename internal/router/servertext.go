@@ -23,6 +23,10 @@ var texts = [...]struct {
 	{"cf is deprecated in API V2", ClassUnsupported, "src/storage/errors.rs CfDeprecated"},
 	{"Api version in request does not match", ClassUnsupported, "src/storage/errors.rs ApiVersionNotMatched"},
 	{"Key mode mismatched with the request mode", ClassUnsupported, "src/storage/errors.rs InvalidKeyMode"},
+	// Transactional requests have them in Rust's Debug form (src/storage/txn/mod.rs, extract_key_error).
+	{"ApiVersionNotMatched {", ClassUnsupported, "src/storage/errors.rs ApiVersionNotMatched"},
+	{"InvalidKeyMode {", ClassUnsupported, "src/storage/errors.rs InvalidKeyMode"},
+	{"InvalidKeyRangeMode {", ClassUnsupported, "src/storage/errors.rs InvalidKeyRangeMode"},
 	{"max key size exceeded", ClassTooLarge, "src/storage/errors.rs KeyTooLarge"},
 }
 

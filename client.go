@@ -1,12 +1,14 @@
 package tikv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -47,8 +49,8 @@ type engine struct {
 	txns     *txn.Engine
 }
 
-// Open connects to the cluster whose PD members listen at pd. ctx bounds Open
-// alone. Invalid options are all reported at once, joined in one error; a failed
+// Open connects to the cluster whose PD members listen at pd, each a host:port, perhaps
+// with a scheme as PD advertises it. ctx bounds Open alone. Invalid options are all reported at once, joined in one error; a failed
 // Open leaves nothing behind.
 func Open(ctx context.Context, pd []string, opts ...Option) (*Client, error) {
 	return open(ctx, "Open", pd, opts)
@@ -82,6 +84,8 @@ func (cfg *config) apply(op string, addrs []string, opts []Option) error {
 	for _, a := range addrs {
 		if strings.TrimSpace(a) == "" {
 			cfg.add("pd", "has an empty address")
+		} else if pd.CheckAddress(a) != nil {
+			cfg.add("pd", "has the address "+strconv.Quote(a)+", which is not host:port")
 		}
 	}
 	if cfg.hasKeyspace {
@@ -122,7 +126,7 @@ func (e *engine) keyspace(ctx context.Context, name string) (uint32, error) {
 	meta, err := e.pd.Keyspace(ctx, name)
 	if err != nil {
 		if perr, ok := err.(*pd.Error); ok && perr.Kind == pd.NotFound {
-			return 0, &ArgumentError{Arg: "WithKeyspace", Reason: "names no keyspace of the cluster"}
+			return 0, &ArgumentError{Arg: "WithKeyspace", Reason: "names no keyspace of the cluster: " + strconv.Quote(cmp.Or(name, "DEFAULT"))}
 		}
 		return 0, err
 	}

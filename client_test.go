@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -38,8 +39,13 @@ func TestOpenReportsEveryMistake(t *testing.T) {
 	if _, err := tikv.Open(t.Context(), nil); !errors.Is(err, tikv.ErrInvalid) {
 		t.Error(err)
 	}
-	if _, err := tikv.Open(t.Context(), []string{"a"}, tikv.WithKeyspace("x"), tikv.WithAPIVersion(tikv.APIV1)); !errors.Is(err, tikv.ErrInvalid) {
+	if _, err := tikv.Open(t.Context(), []string{"a:1"}, tikv.WithKeyspace("x"), tikv.WithAPIVersion(tikv.APIV1)); !errors.Is(err, tikv.ErrInvalid) {
 		t.Error(err)
+	}
+	for _, addr := range []string{"pd", "a b:1", ":::", "pd:99999", "pd:0", ":2379"} {
+		if _, err := tikv.Open(t.Context(), []string{"pd:1", addr}); !errors.Is(err, tikv.ErrInvalid) || !strings.Contains(err.Error(), strconv.Quote(addr)) {
+			t.Errorf("%q: %v", addr, err)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -19,10 +20,17 @@ func hostPort(addr string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("address %q: %w", addr, err)
 	}
-	if host == "" || port == "" || strings.ContainsAny(s, "/?#% ") {
+	n, err := strconv.ParseUint(port, 10, 16)
+	if host == "" || err != nil || n == 0 || strings.ContainsAny(s, "/?#% ") {
 		return "", fmt.Errorf("address %q: not host:port", addr)
 	}
 	return s, nil
+}
+
+// CheckAddress returns what is wrong with an address that Open would be given.
+func CheckAddress(addr string) error {
+	_, err := hostPort(addr)
+	return err
 }
 
 // hostPorts returns those of addrs, each once.

@@ -56,7 +56,11 @@ func (d *dataCommand) with(ctx context.Context, single bool, fn func(ctx context
 		ctx, cancel = context.WithTimeout(ctx, d.timeout)
 		defer cancel()
 	}
-	return fn(ctx, spaceOf(client, raw))
+	if err = fn(ctx, spaceOf(client, raw)); errors.Is(err, tikv.ErrRejected) && errors.Is(err, tikv.ErrUnsupported) {
+		api, _ := d.version()
+		err = fmt.Errorf("%w\nThe command used api %s; if the cluster has another one, say so with --api", err, api)
+	}
+	return err
 }
 
 func (d *dataCommand) keys(args []string) ([][]byte, error) {

@@ -116,6 +116,7 @@ func TestWrongDataCommands(t *testing.T) {
 		"get a --timeout soon":           "timeout",
 		"count --pd 127.0.0.1:1 --raw=x": "raw",
 		"get a --timeout 0s":             "--timeout must be positive",
+		"get a --pd 127.0.0.1":           "not host:port",
 		"put a 1 -o json":                "unknown shorthand flag", // it prints nothing
 	} {
 		code, out, errOut := s.run(t, line)
@@ -136,10 +137,17 @@ func TestTTLAndKeyspace(t *testing.T) {
 		{"put k v --api v2 --ttl 1h", exitUsage}, // transactional
 		{"put k v --keyspace tenant", 0},
 		{"put k v --keyspace nobody", exitUsage},
+		{"put k v", exitUsage}, // of another API version
+		{"scan", exitUsage},
+		{"get k --raw", exitUsage},
 		{"get k --url tikv://" + pd + "/tenant", 0},
 	} {
-		if got, out, errOut := s.run(t, step.line); got != step.code {
+		got, out, errOut := s.run(t, step.line)
+		if got != step.code {
 			t.Errorf("tikv %s: exit %d, %q %q", step.line, got, out, errOut)
+		}
+		if strings.Contains(errOut, "rejected") && !strings.Contains(errOut, "api v1;") {
+			t.Errorf("tikv %s: does not say which API version was used: %q", step.line, errOut)
 		}
 	}
 	if code, out, _ := s.run(t, "get k --api v2"); code != exitAbsent || out != "" {

@@ -77,6 +77,18 @@ func TestNoMajorityNoLeader(t *testing.T) {
 		if e.GetNotLeader() == nil || e.NotLeader.Leader != nil {
 			t.Fatal(e)
 		}
+		// A replica has no leader to ask how far it must have read (TiKV raftstore/src/
+		// store/peer.rs, read_index); a stale read asks nobody.
+		replica := *ctx
+		replica.ReplicaRead = true
+		if e := askGet("a")(t, c.tikv(left), &replica); e.GetNotLeader() == nil || e.NotLeader.Leader != nil {
+			t.Error("a replica read without a leader:", e)
+		}
+		stale := *ctx
+		stale.StaleRead = true
+		if e := askGet("a")(t, c.tikv(left), &stale); e != nil {
+			t.Error(e)
+		}
 		resp, err := c.pdc().GetRegion(t.Context(), &pdpb.GetRegionRequest{Header: c.header(), RegionKey: []byte("a")})
 		if err != nil || resp.Leader != nil || len(resp.DownPeers) != 2 {
 			t.Fatal(resp, err)

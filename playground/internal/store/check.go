@@ -80,6 +80,9 @@ func (s *Store) checkRegion(c *command, ctx *kvrpcpb.Context, r *topology.Region
 	if ctx.RegionEpoch.GetVersion() != r.Meta.RegionEpoch.GetVersion() {
 		return s.epochNotMatch(ctx.RegionEpoch, r)
 	}
+	if r.Leader == nil && !ctx.GetStaleRead() { // whom a replica has to ask first
+		return notLeader(r)
+	}
 	return nil
 }
 

@@ -119,7 +119,11 @@ type ServerError struct {
 
 // Error is the server's message and where it came from.
 func (e *ServerError) Error() string {
-	return "tikv: " + e.Op + ": rejected by " + e.Addr + ": " + e.Message
+	by := ""
+	if e.Addr != "" {
+		by = " by " + e.Addr
+	}
+	return "tikv: " + e.Op + ": rejected" + by + ": " + e.Message
 }
 
 // Is matches ErrRejected, and ErrUnsupported or ErrTooLarge where that is what the
@@ -178,7 +182,11 @@ type UnavailableError struct {
 // Error gives the numbers and the attempts that are known.
 func (e *UnavailableError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "tikv: %s: no answer after %d attempts", e.Op, e.Total)
+	attempts := "attempts"
+	if e.Total == 1 {
+		attempts = "attempt"
+	}
+	fmt.Fprintf(&b, "tikv: %s: no answer after %d %s", e.Op, e.Total, attempts)
 	if e.Elapsed > 0 {
 		fmt.Fprintf(&b, " in %v", e.Elapsed.Round(time.Millisecond))
 	}

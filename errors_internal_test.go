@@ -127,7 +127,7 @@ func TestBatchError(t *testing.T) {
 	if len(e.Unwrap()) != 1 || errors.Is(e, ErrUndetermined) || !errors.Is(e, ErrRejected) || NotSent(e) {
 		t.Error(e)
 	}
-	if e.Error() != "tikv: Raw.BatchPut: of 3 keys 1 done, 2 failed, 0 unknown: tikv: Op: rejected by : no" {
+	if e.Error() != "tikv: Raw.BatchPut: of 3 keys 1 done, 2 failed, 0 unknown: tikv: Op: rejected: no" {
 		t.Error(e)
 	}
 	e.Outcomes[1] = OutcomeUnknown

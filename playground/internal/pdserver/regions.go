@@ -96,8 +96,8 @@ func (m *Member) query(req *pdpb.QueryRegionRequest) *pdpb.QueryRegionResponse {
 		resp.PrevKeyIdMap = append(resp.PrevKeyIdMap, add(t.Before(k)))
 	}
 	for _, id := range req.GetIds() {
-		if id != 0 {
-			add(t.ByID(id)) // an unknown id has no entry
+		if id != 0 && add(t.ByID(id)) == 0 {
+			resp.RegionsById[id] = nil // PD: pkg/core/region.go, QueryRegions
 		}
 	}
 	return resp

@@ -89,20 +89,65 @@ func start(t *testing.T, args ...string) *cluster {
 	return c
 }
 
-// split cuts the region of a key through the playground's control address.
+// split cuts the region of a key.
 func (c *cluster) split(t *testing.T, mode, key string) {
 	t.Helper()
-	body, err := json.Marshal(map[string]any{"mode": mode, "key": []byte(key)})
+	c.control(t, "split", map[string]any{"mode": mode, "key": []byte(key)})
+}
+
+// control says a verb to the playground's control address.
+func (c *cluster) control(t *testing.T, verb string, args map[string]any) {
+	t.Helper()
+	body, err := json.Marshal(args)
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := http.Post("http://"+c.Control+"/v1/split", "application/json", bytes.NewReader(body))
+	resp, err := http.Post("http://"+c.Control+"/v1/"+verb, "application/json", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	if answer, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("split at %q: %s: %s %v", key, resp.Status, answer, err)
+		t.Fatalf("%s %v: %s: %s %v", verb, args, resp.Status, answer, err)
+	}
+}
+
+// region is a region as the control address describes it.
+type region struct {
+	ID     uint64   `json:"id"`
+	Leader uint64   `json:"leader"`
+	Stores []uint64 `json:"stores"`
+}
+
+func (c *cluster) regions(t *testing.T, mode string) []region {
+	t.Helper()
+	var all struct {
+		Regions []region `json:"regions"`
+	}
+	c.look(t, "regions?mode="+mode, &all)
+	return all.Regions
+}
+
+// calls is how many requests of a method have reached the cluster.
+func (c *cluster) calls(t *testing.T, method string) int {
+	t.Helper()
+	var counts struct {
+		Calls map[string]int `json:"calls"`
+	}
+	c.look(t, "counts", &counts)
+	return counts.Calls[method]
+}
+
+// look asks the playground's control address.
+func (c *cluster) look(t *testing.T, what string, into any) {
+	t.Helper()
+	resp, err := http.Get("http://" + c.Control + "/v1/" + what)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s %v", what, resp.Status, err)
 	}
 }
 
@@ -188,9 +233,15 @@ func (p *peer) ask(t *testing.T, c command) answer {
 func (p *peer) try(t *testing.T, c command) answer {
 	t.Helper()
 	p.send(t, c)
+	return p.answer(t)
+}
+
+// answer reads the answer of the oldest command that has not had one.
+func (p *peer) answer(t *testing.T) answer {
+	t.Helper()
 	line, err := p.out.ReadString('\n')
 	if err != nil {
-		t.Fatalf("peer: %+v: %v", c, err)
+		t.Fatalf("peer: %v", err)
 	}
 	var a answer
 	if err := json.Unmarshal([]byte(line), &a); err != nil {

@@ -93,8 +93,22 @@ func officialConflict(t *testing.T, client *txnkv.Client) {
 
 // Both clients count in the same keys at once, each in transactions.
 func TestTxnTogether(t *testing.T) {
-	c := start(t)
-	official, ours := c.officialTxn(t), c.peer(t)
+	t.Run("v1", func(t *testing.T) {
+		c := start(t)
+		countTogether(t, c.officialTxn(t), c.peer(t))
+	})
+	t.Run("v2", func(t *testing.T) {
+		c := start(t, "--api", "v2", "--keyspace", "other,tenant")
+		tenant := c.officialTxn(t, txnkv.WithAPIVersion(kvrpcpb.APIVersion_V2), txnkv.WithKeyspace("tenant"))
+		countTogether(t, tenant, c.peer(t, "-keyspace", "tenant"))
+		if a := c.peer(t, "-keyspace", "other").try(t, command{Do: "latest", Key: "counter"}); a.Kind != "absent" {
+			t.Fatalf("another keyspace has the counter too: %+v", a)
+		}
+	})
+}
+
+func countTogether(t *testing.T, official *txnkv.Client, ours *peer) {
+	t.Helper()
 	const each = 60
 	done := make(chan error, 1)
 	go func() { done <- officialCount(t.Context(), official, []byte("counter"), each) }()
@@ -150,6 +164,7 @@ func officialIncrement(ctx context.Context, client *txnkv.Client, key []byte) er
 // Our client dies between prewrite and commit; the official one finds its locks, waits
 // until they expire, and reads what was there before.
 func TestOfficialResolvesOurLocks(t *testing.T) {
+	t.Parallel() // most of it is a wait for locks to expire
 	c := start(t)
 	official, ours := c.officialTxn(t), c.peer(t)
 	ours.ask(t, command{Do: "begin"})
@@ -196,6 +211,9 @@ func TestOfficialFinishesOurCommit(t *testing.T) {
 // value is the PD address.
 const deathRole = "TIKV_INTEROP_DIE"
 
+// deathKeys is how many keys it prewrites.
+const deathKeys = "TIKV_INTEROP_DIE_KEYS"
+
 func dieAfterPrewrite(pd string) int {
 	client, err := txnkv.NewClient(strings.Split(pd, ","))
 	if err != nil {
@@ -207,8 +225,13 @@ func dieAfterPrewrite(pd string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	for _, key := range []string{"theirs1", "theirs2"} {
-		if err := tx.Set([]byte(key), []byte("new")); err != nil {
+	n, err := strconv.Atoi(os.Getenv(deathKeys))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for i := range n {
+		if err := tx.Set(fmt.Appendf(nil, "theirs%d", i+1), []byte("new")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -226,11 +249,24 @@ func dieAfterPrewrite(pd string) int {
 	return 1
 }
 
+// officialDies lets an official client prewrite theirs1, theirs2, ... and die.
+func officialDies(t *testing.T, c *cluster, keys int) {
+	t.Helper()
+	died := exec.Command(os.Args[0])
+	died.Env = append(os.Environ(), deathRole+"="+strings.Join(c.PD, ","), deathKeys+"="+strconv.Itoa(keys))
+	died.Stderr = os.Stderr
+	if out, _ := died.Output(); !strings.Contains(string(out), "prewritten") {
+		t.Fatalf("the official client did not prewrite: %q", out)
+	}
+}
+
 // The other way round: the official client dies, ours resolves, as a reader and as a
 // writer.
 func TestOursResolvesOfficialLocks(t *testing.T) {
+	t.Parallel() // most of it is a wait for locks to expire
 	for _, by := range []string{"reader", "writer", "scanner"} {
 		t.Run(by, func(t *testing.T) {
+			t.Parallel()
 			c := start(t)
 			ours := c.peer(t)
 			ours.ask(t, command{Do: "begin"})
@@ -238,12 +274,7 @@ func TestOursResolvesOfficialLocks(t *testing.T) {
 			ours.ask(t, command{Do: "put", Key: "theirs2", Value: "old"})
 			ours.ask(t, command{Do: "commit"})
 
-			died := exec.Command(os.Args[0])
-			died.Env = append(os.Environ(), deathRole+"="+strings.Join(c.PD, ","))
-			died.Stderr = os.Stderr
-			if out, _ := died.Output(); !strings.Contains(string(out), "prewritten") {
-				t.Fatalf("the official client did not prewrite: %q", out)
-			}
+			officialDies(t, c, 2)
 			switch by {
 			case "reader":
 				if a := ours.ask(t, command{Do: "latest", Key: "theirs2"}); a.Value == nil || *a.Value != "old" {
@@ -263,6 +294,119 @@ func TestOursResolvesOfficialLocks(t *testing.T) {
 				t.Fatalf("%+v", a)
 			}
 		})
+	}
+}
+
+// A dead transaction of many keys in two regions is resolved by the region, not by the
+// key, by either client: a write of its last key waits until it has expired, a scan of
+// all of them does not see it.
+func TestManyLocksLeftBehind(t *testing.T) {
+	t.Parallel() // most of it is a wait for locks to expire
+	const n, mostRequests = 1500, 20
+	t.Run("ours", func(t *testing.T) {
+		t.Parallel()
+		c := start(t)
+		c.split(t, "txn", "ours0700")
+		official, ours := c.officialTxn(t), c.peer(t)
+		ours.ask(t, command{Do: "begin"})
+		for i := range n {
+			ours.ask(t, command{Do: "put", Key: fmt.Sprintf("ours%04d", i), Value: "new"})
+		}
+		ours.die(t, command{Do: "prewrite"})
+		tx, err := official.Begin()
+		must(t, err)
+		must(t, tx.Set([]byte("ours1499"), []byte("official")))
+		must(t, tx.Commit(within(t)))
+		tx, err = official.Begin()
+		must(t, err)
+		defer tx.Rollback()
+		it, err := tx.Iter([]byte("ours"), []byte("ourt"))
+		must(t, err)
+		if !it.Valid() || string(it.Key()) != "ours1499" || string(it.Value()) != "official" {
+			t.Fatalf("%v %q %q", it.Valid(), it.Key(), it.Value())
+		}
+		if calls := c.calls(t, "KvResolveLock"); calls == 0 || calls > mostRequests {
+			t.Fatalf("%d requests resolved %d locks", calls, n)
+		}
+	})
+	t.Run("theirs", func(t *testing.T) {
+		t.Parallel()
+		c := start(t)
+		c.split(t, "txn", "theirs5")
+		officialDies(t, c, n)
+		ours := c.peer(t)
+		ours.ask(t, command{Do: "begin"})
+		ours.ask(t, command{Do: "put", Key: "theirs999", Value: "ours"})
+		ours.ask(t, command{Do: "commit"})
+		a := ours.ask(t, command{Do: "scan", Key: "theirs", End: "theirt"})
+		if fmt.Sprint(a.Pairs) != "[[theirs999 ours]]" {
+			t.Fatalf("%d pairs: %.100v", len(a.Pairs), a.Pairs)
+		}
+		if calls := c.calls(t, "KvResolveLock"); calls == 0 || calls > mostRequests {
+			t.Fatalf("%d requests resolved %d locks", calls, n)
+		}
+	})
+}
+
+// A client that asks for asynchronous or one-phase commit is told to fall back, and its
+// transactions are like others.
+func TestOfficialAsksForAsyncCommit(t *testing.T) {
+	c := start(t)
+	c.split(t, "txn", "m")
+	official, ours := c.officialTxn(t), c.peer(t)
+	for i, ask := range []func(*transaction.KVTxn){
+		func(tx *transaction.KVTxn) { tx.SetEnable1PC(true) },
+		func(tx *transaction.KVTxn) { tx.SetEnableAsyncCommit(true) },
+		func(tx *transaction.KVTxn) { tx.SetEnable1PC(true); tx.SetEnableAsyncCommit(true) },
+	} {
+		for _, keys := range [][]string{{"a"}, {"a", "b"}, {"a", "z"}} {
+			value := fmt.Sprintf("%d of %v", i, keys)
+			tx, err := official.Begin()
+			must(t, err)
+			ask(tx)
+			for _, key := range keys {
+				must(t, tx.Set([]byte(key), []byte(value)))
+			}
+			must(t, tx.Commit(within(t)))
+			for _, key := range keys {
+				if a := ours.ask(t, command{Do: "latest", Key: key}); a.Value == nil || *a.Value != value {
+					t.Fatalf("%s after %s: %+v", key, value, a)
+				}
+			}
+		}
+	}
+}
+
+// Both clients go on counting while regions split, leaders move and stores go away and
+// come back.
+func TestTogetherThroughChange(t *testing.T) {
+	c := start(t)
+	official, ours := c.officialTxn(t), c.peer(t)
+	const each, rounds = 15, 4
+	for round := range rounds {
+		theirs := make(chan error, 1)
+		go func() { theirs <- officialCount(t.Context(), official, []byte("counter"), each) }()
+		ours.send(t, command{Do: "count", Key: "counter", Times: each})
+		c.split(t, "txn", fmt.Sprintf("counter%d", round))
+		for _, r := range c.regions(t, "txn") {
+			for _, store := range r.Stores {
+				if store != r.Leader {
+					c.control(t, "transfer-leader", map[string]any{"region": r.ID, "store": store})
+					break
+				}
+			}
+		}
+		store := map[string]any{"store": round%3 + 1}
+		c.control(t, "stop", store)
+		c.control(t, "wait", nil)
+		must(t, <-theirs)
+		if a := ours.answer(t); a.Error != "" {
+			t.Fatal(a.Error)
+		}
+		c.control(t, "start", store)
+	}
+	if a := ours.ask(t, command{Do: "latest", Key: "counter"}); a.Value == nil || *a.Value != strconv.Itoa(2*each*rounds) {
+		t.Fatalf("%+v", a)
 	}
 }
 

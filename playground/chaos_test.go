@@ -383,7 +383,7 @@ func testChaos(t *testing.T, seed uint64, dir bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(time.Second) // until every connection is made again
+	<-time.After(time.Second)               // until every connection is made again
 	if err := c.TransferPD(0); err != nil { // whom the test's own calls ask
 		t.Fatal(err)
 	}

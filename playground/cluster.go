@@ -27,6 +27,7 @@ import (
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/playground/internal/count"
 	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/lockwait"
 	"github.com/tikv-go/tikv/playground/internal/meta"
 	"github.com/tikv-go/tikv/playground/internal/mvcc"
 	"github.com/tikv-go/tikv/playground/internal/pdserver"
@@ -49,6 +50,7 @@ type Cluster struct {
 	engine  storage.Engine
 	topo    *topology.Topology
 	txn     *mvcc.Engine
+	waits   *lockwait.Table
 	pd      *pdserver.PD
 	stores  []*store.Store
 	faults  *fault.Set
@@ -202,13 +204,26 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		physical, logical, err := alloc.Next(1)
 		return tso.Compose(physical, logical), err
 	}})
-	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto()})
+	c.waits = lockwait.New(lockwait.Config{
+		Leader:   func(encoded []byte) uint64 { return c.topo.ByKey(encoded).LeaderStore() },
+		Detector: lockwait.NewDetector(c.detectorSeat), Tasks: c.root,
+	})
+	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto(), Waits: c.waits})
 	for i := range cfg.stores {
 		id := uint64(i) + 1
 		c.stores = append(c.stores, store.New(store.Config{
 			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw, Txn: c.txn,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey,
 		}, serve.Config{Listen: c.listen, Addr: c.address(cfg, cfg.members+i, fmt.Sprintf("198.18.%d.%d:20160", 1+id/250, 1+id%250))}))
+	}
+}
+
+// detectorSeat is where deadlocks are detected now.
+func (c *Cluster) detectorSeat() lockwait.Seat {
+	r := c.topo.ByKey(nil)
+	return lockwait.Seat{
+		Region: r.ID(), Store: r.LeaderStore(), Term: r.Term,
+		ConfVer: r.Meta.RegionEpoch.GetConfVer(), Version: r.Meta.RegionEpoch.GetVersion(),
 	}
 }
 

@@ -2,6 +2,7 @@ package playground
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tikv-go/tikv/playground/internal/fault"
@@ -128,8 +129,18 @@ func callOf(r fault.Record) Call {
 	}
 }
 
-// Waiting lists the requests that faults hold or delay now, the oldest first.
-func (c *Cluster) Waiting() []Call { return callsOf(c.faults.Waiting()) }
+// Waiting lists the requests that faults hold or delay now, and those that wait for
+// another transaction's lock, the oldest first.
+func (c *Cluster) Waiting() []Call {
+	all := callsOf(c.faults.Waiting())
+	for _, w := range c.waits.Waiters() {
+		all = append(all, Call{
+			Method: "KvPessimisticLock", Node: Store(w.Store), Region: w.Region, StartTS: w.StartTS, Keys: w.Keys, At: w.Since,
+		})
+	}
+	slices.SortStableFunc(all, func(a, b Call) int { return a.At.Compare(b.At) })
+	return all
+}
 
 func callsOf(records []fault.Record) []Call {
 	var calls []Call

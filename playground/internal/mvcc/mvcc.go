@@ -9,7 +9,8 @@
 // that a request's keys lie in them is the caller's check. The engine keeps the
 // requests' slices, and answers share slices with it: nobody changes them.
 //
-// Pessimistic locks are taken or refused at once: nobody waits for one here. Async
+// A pessimistic lock request that meets another transaction's lock waits in a queue, from
+// which the command that releases the lock takes it (package lockwait). Async
 // commit and one-phase commit fall back to two phases, as TiKV does when it cannot
 // keep to the largest commit timestamp that the client allows. Shared locks and
 // pipelined transactions are refused.
@@ -21,12 +22,15 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
+	"github.com/tikv-go/tikv/playground/internal/lockwait"
 	"github.com/tikv-go/tikv/playground/internal/storage"
 )
 
 // Config is what an Engine runs with.
 type Config struct {
 	APIVersion kvrpcpb.APIVersion // V1, V1TTL (where every request is refused) or V2
+	// Waits is where pessimistic lock requests wait; nil: they do not.
+	Waits *lockwait.Table
 }
 
 // Engine answers transactional requests. Its methods may be called by many goroutines.
@@ -66,7 +70,9 @@ type change struct {
 	reader
 	startTS uint64 // of the transaction
 	batch   storage.Batch
-	pending map[string]*lock // locks of this batch by encoded key; nil: removed
+	pending map[string]*lock  // locks of this batch by encoded key; nil: removed
+	commits map[string]record // what this batch commits, by encoded key; kept if something waits
+	watched bool              // something waits for a lock
 }
 
 // update runs a command under the latches of its keys and writes what it asks for, all
@@ -81,13 +87,26 @@ func (e *Engine) update(ctx context.Context, startTS uint64, ks []key, command f
 		return err
 	}
 	defer release()
-	c := &change{Engine: e, reader: reader{e.store.Snapshot()}, startTS: startTS}
-	err = command(c)
+	return e.run(ctx, startTS, ks, command)
+}
+
+// run is update for a caller that holds the latches.
+func (e *Engine) run(ctx context.Context, startTS uint64, ks []key, command func(*change) error) error {
+	c := &change{Engine: e, reader: reader{e.store.Snapshot()}, startTS: startTS, watched: e.waited()}
+	err := command(c)
+	var moved []lockMove
+	if err == nil && c.watched {
+		moved, err = c.lockMoves(ks)
+	}
 	c.snap.Close()
 	if err != nil || c.batch.Len() == 0 {
 		return err
 	}
-	return e.store.Apply(&c.batch)
+	if err := e.store.Apply(&c.batch); err != nil {
+		return err
+	}
+	e.notify(ctx, moved)
+	return nil
 }
 
 // current returns a key's lock as this batch leaves it so far.
@@ -117,10 +136,16 @@ func (c *change) setPending(k key, l *lock) {
 
 func (c *change) putWrite(k key, commitTS uint64, w *write) {
 	c.batch.Put(storage.Write, at(k.enc, commitTS), w.encode())
+	if c.watched && w.kind != writeRollback {
+		if c.commits == nil {
+			c.commits = make(map[string]record)
+		}
+		c.commits[string(k.enc)] = record{commitTS, w}
+	}
 }
 
 // clear forgets what was to be written.
-func (c *change) clear() { c.batch, c.pending = storage.Batch{}, nil }
+func (c *change) clear() { c.batch, c.pending, c.commits = storage.Batch{}, nil, nil }
 
 func keysOf(raws [][]byte) []key {
 	ks := make([]key, len(raws))

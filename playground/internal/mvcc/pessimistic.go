@@ -30,10 +30,20 @@ type taken struct {
 	conflictTS uint64 // of the newer version, in spite of which the lock was taken
 }
 
-// PessimisticLock answers KvPessimisticLock: all keys or none. Nobody waits: a key that
-// another transaction has locked is reported at once, as it is to a request that does
-// not want to wait (wait_timeout below 0).
+// PessimisticLock answers KvPessimisticLock: all keys or none. It waits as long as the
+// request says.
 func (e *Engine) PessimisticLock(ctx context.Context, _ keys.Range, req *kvrpcpb.PessimisticLockRequest) *kvrpcpb.PessimisticLockResponse {
+	resp, w := e.LockOrWait(ctx, nil, req)
+	if w != nil {
+		return w.Wait(ctx)
+	}
+	return resp
+}
+
+// LockOrWait answers KvPessimisticLock, or, if it must wait for another transaction's
+// lock, returns the wait. It is resumed in its region, which nil leaves unchecked (TiKV
+// src/storage/txn/commands/acquire_pessimistic_lock.rs).
+func (e *Engine) LockOrWait(ctx context.Context, region Region, req *kvrpcpb.PessimisticLockRequest) (resp *kvrpcpb.PessimisticLockResponse, w *Waiting) {
 	ks, err := e.pessimisticKeys(req)
 	var all []taken
 	p := &pessimisticLock{req: req}
@@ -41,8 +51,10 @@ func (e *Engine) PessimisticLock(ctx context.Context, _ keys.Range, req *kvrpcpb
 		err = e.update(ctx, req.StartVersion, ks, func(c *change) error {
 			p.change = c
 			for i, k := range ks {
-				t, err := p.take(k, req.Mutations[i].Assertion == kvrpcpb.Assertion_NotExist)
+				insert := req.Mutations[i].Assertion == kvrpcpb.Assertion_NotExist
+				t, err := p.take(k, insert)
 				if err != nil {
+					w = p.wait(k, insert, region, err)
 					return err
 				}
 				all = append(all, t)
@@ -50,16 +62,19 @@ func (e *Engine) PessimisticLock(ctx context.Context, _ keys.Range, req *kvrpcpb
 			return nil
 		})
 	}
-	resp := &kvrpcpb.PessimisticLockResponse{}
+	if w != nil {
+		return nil, w
+	}
+	resp = &kvrpcpb.PessimisticLockResponse{}
 	if err != nil {
 		resp.Errors = []*kvrpcpb.KeyError{keyError(err)}
 		if p.force() && resp.Errors[0].Locked != nil {
-			resp.Results = []*kvrpcpb.PessimisticLockKeyResult{{Type: kvrpcpb.PessimisticLockKeyResultType_LockResultFailed}}
+			resp.Results = failedResults()
 		}
-		return resp
+		return resp, nil
 	}
 	p.report(resp, all)
-	return resp
+	return resp, nil
 }
 
 func (e *Engine) pessimisticKeys(req *kvrpcpb.PessimisticLockRequest) ([]key, error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/tikvpb"
 
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/topology"
 )
 
 // request is a kvproto message with the region that it is for.
@@ -44,6 +45,9 @@ type command struct {
 	// inside lists what must lie in the region.
 	inside func(req any) inside
 	run    func(ctx context.Context, bounds keys.Range, req any) any
+	// begin, if set, is used instead of run. It returns an answer, or what waits for
+	// one, outside the region.
+	begin func(ctx context.Context, r *topology.Region, req any) (answer any, wait func(context.Context) any)
 	// batched wraps an answer for BatchCommands; nil for what has no place there.
 	batched func(answer any) *tikvpb.BatchCommandsResponse_Response
 }

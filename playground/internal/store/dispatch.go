@@ -11,14 +11,19 @@ import (
 
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/topology"
 )
 
 // foreign is the error of a request for another cluster, which is none of a region: it
 // fails the call, or the whole stream. A request that names no cluster passes.
 func (s *Store) foreign(req any) error {
 	q, ok := req.(request)
-	if _, split := req.(*kvrpcpb.SplitRegionRequest); split || !ok {
-		return nil // TiKV does not check SplitRegion's
+	switch req.(type) {
+	case *kvrpcpb.SplitRegionRequest, *kvrpcpb.GetLockWaitInfoRequest:
+		return nil // TiKV does not check theirs
+	}
+	if !ok {
+		return nil
 	}
 	if id := q.GetContext().GetClusterId(); id != 0 && id != s.ClusterID {
 		return status.Errorf(codes.InvalidArgument, "cluster of request=%d does not match TiKV cluster id=%d", id, s.ClusterID)
@@ -60,17 +65,30 @@ func (s *Store) handle(ctx context.Context, c *command, req any) any {
 	if e != nil {
 		return c.refuse(e)
 	}
+	answer, wait := s.inRegion(ctx, c, q, r)
+	if wait != nil {
+		return wait(ctx)
+	}
+	return answer
+}
+
+// inRegion runs a command in its region, which it leaves. What may wait for others is
+// returned, for outside.
+func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topology.Region) (answer any, wait func(context.Context) any) {
 	defer r.Leave()
-	if e := s.checkKeys(c, q, r); e != nil {
-		return c.refuse(e)
+	if e := s.checkKeys(c, req, r); e != nil {
+		return c.refuse(e), nil
+	}
+	if c.begin != nil {
+		return c.begin(ctx, r, req)
 	}
 	if e := s.checkTimestamps(req); e != nil {
 		return c.refuse(e)
 	}
 	before := s.before(req)
-	answer := c.run(ctx, r.Range(), req)
+	answer = c.run(ctx, r.Range(), req)
 	s.count(before, req, answer)
-	return answer
+	return answer, nil
 }
 
 // name is the command's, also for the one that is in batches only.

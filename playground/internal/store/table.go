@@ -18,6 +18,7 @@ func (s *Store) table() commands {
 	s.addRaw(cs)
 	s.addReads(cs)
 	s.addWrites(cs)
+	s.addPessimistic(cs)
 	s.addResolving(cs)
 	s.addOwn(cs)
 	return cs

@@ -66,6 +66,16 @@ func TestInventedTimestamps(t *testing.T) {
 			r, err := kv.KvCheckSecondaryLocks(t.Context(), &kvrpcpb.CheckSecondaryLocksRequest{Context: ctx, Keys: [][]byte{[]byte("other")}, StartVersion: ts})
 			return r.GetRegionError(), err
 		}
+		lock := func(change func(*kvrpcpb.PessimisticLockRequest)) ask {
+			return func(kv tikvpb.TikvClient, ctx *kvrpcpb.Context, ts uint64) (*errorpb.Error, error) {
+				key := []byte("locked")
+				q := &kvrpcpb.PessimisticLockRequest{Context: ctx, PrimaryLock: key, StartVersion: 7, ForUpdateTs: ts, LockTtl: 1,
+					Mutations: []*kvrpcpb.Mutation{{Op: kvrpcpb.Op_PessimisticLock, Key: key}}}
+				change(q)
+				r, err := kv.KvPessimisticLock(t.Context(), q)
+				return r.GetRegionError(), err
+			}
+		}
 		tidb := func(ctx *kvrpcpb.Context) { ctx.RequestOrigin = kvrpcpb.RequestOrigin_RequestOriginTiDB }
 		stale := func(ctx *kvrpcpb.Context) { ctx.StaleRead = true }
 		for _, test := range []struct {
@@ -85,6 +95,10 @@ func TestInventedTimestamps(t *testing.T) {
 			{"insert later", prewrite(kvrpcpb.Op_Insert), nil, after(62_000), true},
 			{"check later", prewrite(kvrpcpb.Op_CheckNotExists), nil, after(62_000), true},
 			{"put later", prewrite(kvrpcpb.Op_Put), nil, after(62_000), false},
+			{"lock later", lock(func(*kvrpcpb.PessimisticLockRequest) {}), nil, after(62_000), false},
+			{"lock and read later", lock(func(q *kvrpcpb.PessimisticLockRequest) { q.ReturnValues = true }), nil, after(62_000), true},
+			{"lock and look later", lock(func(q *kvrpcpb.PessimisticLockRequest) { q.CheckExistence = true }), nil, after(62_000), true},
+			{"lock what is absent later", lock(func(q *kvrpcpb.PessimisticLockRequest) { q.Mutations[0].Assertion = kvrpcpb.Assertion_NotExist }), nil, after(62_000), true},
 			{"status now", status(true, true), nil, now, false},
 			{"status, caller in a second", status(true, false), nil, after(2000), true},
 			{"status, current in a second", status(false, true), nil, after(2000), true},

@@ -158,8 +158,9 @@ func (c *contest) other(name, what, key string, ts uint64) func() string {
 			p, err := kv.KvResolveLock(life, &kvrpcpb.ResolveLockRequest{Context: ctx, StartVersion: ts, Keys: [][]byte{wire}})
 			return c.show(p.GetRegionError(), list(p.GetError()), err)
 		}
-	case "expire": // asks as long after the start as the TTL allows
-		now := ts + 3600_000<<18
+	case "expire": // asks when the lock's time to live is over
+		c.Advance(4 * time.Second)
+		now := c.timestamp()
 		return func() string {
 			p, err := kv.KvCheckTxnStatus(life, &kvrpcpb.CheckTxnStatusRequest{Context: ctx, PrimaryKey: wire, LockTs: ts, CurrentTs: now, RollbackIfNotExist: true})
 			return p.GetAction().String() + c.show(p.GetRegionError(), list(p.GetError()), err)

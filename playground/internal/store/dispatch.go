@@ -79,11 +79,11 @@ func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topolo
 	if e := s.checkKeys(c, req, r); e != nil {
 		return c.refuse(e), nil
 	}
+	if e := s.checkTimestamps(req); e != nil {
+		return c.refuse(e), nil
+	}
 	if c.begin != nil {
 		return c.begin(ctx, r, req)
-	}
-	if e := s.checkTimestamps(req); e != nil {
-		return c.refuse(e)
 	}
 	before := s.before(req)
 	answer = c.run(ctx, r.Range(), req)

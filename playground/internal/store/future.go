@@ -47,6 +47,12 @@ func raised(req any) (ts uint64, exact bool) {
 		}) {
 			return finite(q.StartVersion), false
 		}
+	case *kvrpcpb.PessimisticLockRequest:
+		if q.ReturnValues || q.CheckExistence || slices.ContainsFunc(q.Mutations, func(m *kvrpcpb.Mutation) bool {
+			return m.GetAssertion() == kvrpcpb.Assertion_NotExist
+		}) {
+			return finite(q.ForUpdateTs), false
+		}
 	case *kvrpcpb.CheckTxnStatusRequest:
 		return max(finite(q.LockTs), finite(q.CurrentTs), finite(q.CallerStartTs)), notTiDB(q.Context)
 	case *kvrpcpb.CheckSecondaryLocksRequest:

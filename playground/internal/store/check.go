@@ -87,7 +87,7 @@ func (s *Store) checkRegion(c *command, ctx *kvrpcpb.Context, r *topology.Region
 		return s.epochNotMatch(ctx.RegionEpoch, r)
 	}
 	if r.Leader == nil && !ctx.GetStaleRead() { // whom a replica has to ask first
-		return notLeader(r)
+		return s.notLeader(r)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@
 package playground
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,17 +53,23 @@ type Cluster struct {
 	txn     *mvcc.Engine
 	waits   *lockwait.Table
 	pd      *pdserver.PD
+	storeMu sync.RWMutex // guards stores, which grow
 	stores  []*store.Store
+	newNode func(id uint64) *store.Store
 	faults  *fault.Set
 	counter *count.Counter
 	shift   atomic.Int64 // of the clock
-	root    *task.Group  // of the servers' lives
+	tso     *tso.Allocator
+	root    *task.Group // of the servers' lives
 
-	mu     sync.Mutex // one change of the nodes' states at a time
-	paused map[Node]bool
-	closed bool
-	done   chan struct{} // closed when Close has done its work
-	err    error         // of Close; set before done
+	mu      sync.Mutex // one change of the nodes' states at a time
+	paused  map[Node]bool
+	journal journal
+	cuts    map[Node]vnet.Directions // between clients and a node
+	healed  chan struct{}            // closed at the next Heal
+	closed  bool
+	done    chan struct{} // closed when Close has done its work
+	err     error         // of Close; set before done
 }
 
 // Start starts a cluster: one PD member, three stores, API V1, in memory, unless told
@@ -81,11 +88,13 @@ func Start(ctx context.Context, opts ...Option) (*Cluster, error) {
 			return nil, fmt.Errorf("playground: %w", err)
 		}
 	}
-	root := task.Root(ctx)
+	root, counter := task.Root(ctx), new(count.Counter)
 	c := &Cluster{
-		logger: cfg.logger, engine: engine, counter: new(count.Counter), root: root,
-		faults: fault.NewSet(cfg.seed, root), paused: make(map[Node]bool), done: make(chan struct{}),
+		logger: cfg.logger, engine: engine, counter: counter, root: root,
+		faults: fault.NewSet(cfg.seed, root), paused: make(map[Node]bool),
+		cuts: make(map[Node]vnet.Directions), healed: make(chan struct{}), done: make(chan struct{}),
 	}
+	c.faults.CountBy(counter.Total)
 	if !cfg.tcp {
 		c.network = vnet.New()
 	}
@@ -100,7 +109,13 @@ func (c *Cluster) start(ctx context.Context, cfg *config) error {
 	if err := c.shape(m, cfg); err != nil {
 		return err
 	}
+	for _, l := range cfg.labels {
+		if err := c.topo.AddLabels(l.store, l.labels); err != nil {
+			return err
+		}
+	}
 	alloc := tso.New(c.Now, m.Number("tso"), func(bound uint64) error { return m.SetNumber("tso", bound) })
+	c.tso = alloc
 	var err error
 	c.pd, err = pdserver.New(pdserver.Config{
 		ClusterID: c.id, Meta: m, Topology: c.topo, TSO: alloc, Faults: c.faults, Counter: c.counter,
@@ -117,6 +132,9 @@ func (c *Cluster) start(ctx context.Context, cfg *config) error {
 		c.pd.SetAlive(m, true)
 	}
 	for _, s := range c.stores {
+		if c.topo.Removed(s.ID) {
+			continue
+		}
 		if err := s.Server().Start(ctx); err != nil {
 			return err
 		}
@@ -209,12 +227,17 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		Detector: lockwait.NewDetector(c.detectorSeat), Tasks: c.root,
 	})
 	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto(), Waits: c.waits})
-	for i := range cfg.stores {
-		id := uint64(i) + 1
-		c.stores = append(c.stores, store.New(store.Config{
+	grow := newGrowth(cfg.regionBytes, c.engine, c.topo, c.logger)
+	c.newNode = func(id uint64) *store.Store {
+		n := len(c.stores) // the addresses of stores that were added follow the others
+		return store.New(store.Config{
 			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw, Txn: c.txn,
-			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey,
-		}, serve.Config{Listen: c.listen, Addr: c.address(cfg, cfg.members+i, fmt.Sprintf("198.18.%d.%d:20160", 1+id/250, 1+id%250))}))
+			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey, DiskOf: c.diskOf,
+			Wrote: grow.wrote,
+		}, serve.Config{Listen: c.listen, Addr: c.address(cfg, cfg.members+n, fmt.Sprintf("198.18.%d.%d:20160", 1+(n+1)/250, 1+(n+1)%250))})
+	}
+	for _, id := range c.topo.Stores() {
+		c.stores = append(c.stores, c.newNode(id))
 	}
 }
 
@@ -248,6 +271,9 @@ func (c *Cluster) listen(addr string) (net.Listener, error) {
 
 // DialContext connects to an address of the cluster, over the cluster's network.
 func (c *Cluster) DialContext(ctx context.Context, addr string) (net.Conn, error) {
+	if err := c.reach(ctx, addr); err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err}
+	}
 	if c.network != nil {
 		return c.network.Dial(ctx, addr)
 	}
@@ -262,17 +288,30 @@ func (c *Cluster) storeMeta(id uint64) *metapb.Store {
 		return nil
 	}
 	addr := s.Server().Addr()
+	if other := s.State().Advertise; other != "" {
+		addr = other
+	}
+	if c.topo.Removed(id) { // PD: core.SetStoreState sets both states
+		return &metapb.Store{
+			Id: id, Address: addr, PeerAddress: addr, StatusAddress: addr, Labels: c.topo.Labels(id),
+			State: metapb.StoreState_Tombstone, NodeState: metapb.NodeState_Removed, Version: "9.0.0",
+		}
+	}
 	return &metapb.Store{
-		Id: id, Address: addr, PeerAddress: addr, StatusAddress: addr,
+		Labels: c.topo.Labels(id),
+		Id:     id, Address: addr, PeerAddress: addr, StatusAddress: addr,
 		State: metapb.StoreState_Up, NodeState: metapb.NodeState_Serving, Version: "9.0.0",
 	}
 }
 
 func (c *Cluster) store(id uint64) *store.Store {
-	if id == 0 || id > uint64(len(c.stores)) {
+	c.storeMu.RLock()
+	defer c.storeMu.RUnlock()
+	i, ok := slices.BinarySearchFunc(c.stores, id, func(s *store.Store, id uint64) int { return cmp.Compare(s.ID, id) })
+	if !ok {
 		return nil
 	}
-	return c.stores[id-1]
+	return c.stores[i]
 }
 
 // Close stops every server, waits for their goroutines, and closes the storage. It may
@@ -287,6 +326,11 @@ func (c *Cluster) Close() error {
 		return c.err
 	}
 	defer close(c.done)
+	if c.topo != nil && c.pd != nil {
+		c.mu.Lock()
+		c.heal() // what was lost stays so for no one
+		c.mu.Unlock()
+	}
 	for _, s := range c.stores {
 		s.Server().Stop()
 	}
@@ -319,4 +363,20 @@ func (c *Cluster) APIVersion() APIVersion { return c.api }
 func (c *Cluster) Now() time.Time { return time.Now().Add(time.Duration(c.shift.Load())) }
 
 // Advance moves the cluster's clock, forward or back. Timestamps never go back.
-func (c *Cluster) Advance(d time.Duration) { c.shift.Add(int64(d)) }
+func (c *Cluster) Advance(d time.Duration) {
+	defer c.noted("advance", byArgs{duration(d)})()
+	c.shift.Add(int64(d))
+}
+
+// StallTSO keeps timestamps from being answered, until it is called with false.
+func (c *Cluster) StallTSO(stalled bool) {
+	defer c.noted("stall-tso", stallArgs{stalled})()
+	c.tso.Stall(stalled)
+}
+
+// JumpTSO moves timestamps ahead of the clock by d, which must not be negative to have
+// an effect.
+func (c *Cluster) JumpTSO(d time.Duration) {
+	defer c.noted("jump-tso", byArgs{duration(d)})()
+	c.tso.Jump(d)
+}

@@ -18,14 +18,43 @@ import (
 //	GET  /v1/stores                  {"stores": [{"id", "address", "running", "paused", "leaders"}]}
 //	GET  /v1/regions?mode=txn|raw    {"regions": [{"id", "leader", "start", "end", "stores", "version", "conf_version"}]}
 //	GET  /v1/counts                  Counts
-//	POST /v1/split                   {"mode": "txn"|"raw", "key": bytes} -> {"region": id}
-//	POST /v1/transfer-leader         {"region": id, "store": id}
-//	POST /v1/stop                    {"store": id} or {"member": index}
-//	POST /v1/pause                   the same
-//	POST /v1/start                   the same
+//	GET  /v1/injections              {"injections": [{"injection", "hits", "waiting"}]}, those at work
+//	GET  /v1/journal                 Journal, as text
 //	POST /v1/wait                    {"timeout_ms": n}: answers when every region has a leader
 //
-// Bytes are in base64, as encoding/json has them.
+// Regions and stores:
+//
+//	POST /v1/split                   {"mode": "txn"|"raw", "key": bytes} -> {"region": id}
+//	POST /v1/merge                   {"region": id, "into": id}
+//	POST /v1/transfer-leader         {"region": id, "store": id}
+//	POST /v1/add-peer                {"region": id, "store": id, "role": "voter"|"learner"|"witness"}
+//	POST /v1/remove-peer             {"region": id, "store": id}
+//	POST /v1/hide-region             {"region": id, "hidden": bool}
+//	POST /v1/add-store               {"labels": {key: value}} -> {"store": id}
+//	POST /v1/remove-store            {"store": id}
+//	POST /v1/set-store               {"store": id, "disk": "ok"|"almost full"|"already full",
+//	                                  "disk_delay": duration, "slow_score": n, "advertise": address}
+//
+// Nodes; a node is {"store": id} or {"member": index}, for a cut also {"client": true}:
+//
+//	POST /v1/stop, /v1/pause, /v1/start    a node
+//	POST /v1/cut                     {"from": node, "to": node}
+//	POST /v1/heal
+//	POST /v1/transfer-pd             {"member": index}
+//	POST /v1/advance, /v1/jump-tso   {"by": duration}
+//	POST /v1/stall-tso               {"stalled": bool}
+//
+// Faults, as Fault has them; of "truncate" bytes the answer is cut, "append" is put at its
+// end:
+//
+//	POST /v1/inject                  {"method", "node", "region", "mode", "key", "start_ts", "skip", "times", "chance",
+//	                                  "delay", "hold", "drop_request", "duplicate", "region_error", "key_error",
+//	                                  "drop_answer", "disconnect", "truncate", "append"} -> {"injection": n}
+//	POST /v1/release, /v1/remove     {"injection": n}
+//	POST /v1/replay                  {"journal": text}
+//
+// Bytes are in base64, as encoding/json has them, durations as in "1m30s", errors by their
+// names in this package.
 func (c *Cluster) ControlHandler() http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, f func(*http.Request) (any, error)) {
@@ -35,21 +64,47 @@ func (c *Cluster) ControlHandler() http.Handler {
 	get("/v1/stores", func(*http.Request) (any, error) { return map[string]any{"stores": c.storeViews()}, nil })
 	get("/v1/counts", func(*http.Request) (any, error) { return c.countsView(), nil })
 	get("/v1/regions", c.regionsView)
-	handle(mux, "/v1/split", c.splitVerb)
-	handle(mux, "/v1/transfer-leader", func(_ *http.Request, q struct{ Region, Store uint64 }) (any, error) {
-		return done(c.TransferLeader(q.Region, q.Store))
+	get("/v1/injections", func(*http.Request) (any, error) { return map[string]any{"injections": c.injectionViews()}, nil })
+	mux.HandleFunc("GET /v1/journal", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write(c.Journal()) // a caller that has left hears nothing
 	})
-	for verb, f := range map[string]func(Node) error{"stop": c.Stop, "pause": c.Pause, "start": c.Start} {
-		handle(mux, "/v1/"+verb, func(_ *http.Request, q nodeRequest) (any, error) {
-			n, err := q.node()
+	for name, v := range c.verbs(nil) {
+		mux.HandleFunc("POST /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
+			request, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxControl))
 			if err != nil {
-				return nil, err
+				reply(w)(nil, err)
+				return
 			}
-			return done(f(n))
+			do, err := v(request)
+			if err != nil {
+				reply(w)(nil, err)
+				return
+			}
+			reply(w)(do())
 		})
 	}
 	handle(mux, "/v1/wait", c.waitVerb)
+	handle(mux, "/v1/replay", func(_ *http.Request, q struct{ Journal string }) (any, error) {
+		return done(c.Replay([]byte(q.Journal)))
+	})
 	return mux
+}
+
+type injectionView struct {
+	Injection uint64 `json:"injection"`
+	Hits      int    `json:"hits"`
+	Waiting   int    `json:"waiting"`
+}
+
+func (c *Cluster) injectionViews() []injectionView {
+	all := []injectionView{}
+	for _, id := range c.journal.all() {
+		if i := c.journal.injection(id); i != nil {
+			all = append(all, injectionView{id, i.Hits(), i.Waiting()})
+		}
+	}
+	return all
 }
 
 // maxControl is how long a control request may be: a key of TiKV's largest size fits.
@@ -91,21 +146,6 @@ func reply(w http.ResponseWriter) func(any, error) {
 	}
 }
 
-type nodeRequest struct {
-	Store  uint64
-	Member *int
-}
-
-func (q nodeRequest) node() (Node, error) {
-	switch {
-	case q.Store != 0 && q.Member == nil:
-		return Store(q.Store), nil
-	case q.Store == 0 && q.Member != nil && *q.Member >= 0:
-		return Member(*q.Member), nil
-	}
-	return Node{}, errors.New("playground: name a store or a member")
-}
-
 type clusterView struct {
 	ID      string   `json:"id"` // in decimal: above what a JSON number is safe for
 	API     string   `json:"api"`
@@ -144,6 +184,7 @@ type countsView struct {
 	LeaderMoves int            `json:"leader_moves"`
 	Starts      int            `json:"starts"`
 	Dropped     int            `json:"dropped"`
+	Merges      int            `json:"merges"`
 	Calls       map[string]int `json:"calls"`
 }
 
@@ -184,18 +225,6 @@ func (c *Cluster) regionsView(r *http.Request) (any, error) {
 		all = append(all, regionView(r))
 	}
 	return map[string]any{"regions": all}, nil
-}
-
-func (c *Cluster) splitVerb(_ *http.Request, q struct {
-	Mode string
-	Key  []byte
-}) (any, error) {
-	mode, err := modeOf(q.Mode)
-	if err != nil {
-		return nil, err
-	}
-	id, err := c.Split(mode, q.Key)
-	return map[string]uint64{"region": id}, err
 }
 
 // waitVerb waits, looking again after each change of a leader.

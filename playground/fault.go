@@ -10,17 +10,30 @@ import (
 
 // Inject applies f to matching requests, in the order injected.
 func (c *Cluster) Inject(f Fault) *Injection {
-	return &Injection{c.faults.Inject(fault.Rule{
+	return c.inject(faultArgsOf(f), f)
+}
+
+func (c *Cluster) inject(args faultArgs, f Fault) *Injection {
+	at := c.counter.Total()
+	i := &Injection{cluster: c, injected: c.faults.Inject(fault.Rule{
 		Method: f.Method, Node: f.Node.node, Region: f.Region, Mode: uint8(f.Mode), Key: f.Key, StartTS: f.StartTS,
 		Skip: f.Skip, Times: f.Times, Chance: f.Chance,
 		Delay: f.Delay, Hold: f.Hold, Before: f.Before, DropRequest: f.DropRequest, Duplicate: f.Duplicate,
-		RegionError: uint8(f.RegionError),
-		After:       f.After, DropAnswer: f.DropAnswer, Disconnect: f.Disconnect,
+		RegionError: uint8(f.RegionError), KeyError: uint8(f.KeyError),
+		After: f.After, DropAnswer: f.DropAnswer, Disconnect: f.Disconnect, Mangle: f.Mangle,
 	})}
+	i.id = c.journal.begin(i)
+	args.Injection = i.id
+	c.journal.add(at, "inject", args)
+	return i
 }
 
 // Injection is a fault at work.
-type Injection struct{ injected *fault.Injected }
+type Injection struct {
+	cluster  *Cluster
+	id       uint64
+	injected *fault.Injected
+}
 
 // Hits is how many requests the fault was applied to.
 func (i *Injection) Hits() int { return i.injected.Hits() }
@@ -29,10 +42,17 @@ func (i *Injection) Hits() int { return i.injected.Hits() }
 func (i *Injection) Waiting() int { return i.injected.Waiting() }
 
 // Release lets the requests go on that it holds now; later ones are held.
-func (i *Injection) Release() { i.injected.Release() }
+func (i *Injection) Release() {
+	defer i.cluster.noted("release", injectionArgs{i.id})()
+	i.injected.Release()
+}
 
 // Remove ends the fault and lets the requests go on that it holds.
-func (i *Injection) Remove() { i.injected.Remove() }
+func (i *Injection) Remove() {
+	defer i.cluster.noted("remove", injectionArgs{i.id})()
+	i.cluster.journal.end(i.id)
+	i.injected.Remove()
+}
 
 // Fault is matched by its non-zero fields and does what its non-zero actions say, in
 // the order of the fields. A fault without an action counts its hits.
@@ -59,11 +79,15 @@ type Fault struct {
 	DropRequest bool        // neither handled nor answered
 	Duplicate   bool        // handled once more, before
 	RegionError RegionFault // answered instead; stores only
+	KeyError    KeyFault    // answered instead, where answers have key errors
 
 	// After it was handled.
 	After      func()
 	DropAnswer bool // the caller never hears
 	Disconnect bool // as DropAnswer, by closing the connection
+	// Mangle changes the answer's encoding. That of an entry of BatchCommands is the
+	// command's own answer; what is around it stays right.
+	Mangle func(answer []byte) []byte
 }
 
 // RegionFault is a region error.
@@ -107,6 +131,37 @@ func (f RegionFault) String() string {
 		return regionFaults[f]
 	}
 	return fmt.Sprintf("RegionFault(%d)", uint8(f))
+}
+
+// KeyFault is a key error.
+type KeyFault uint8
+
+// The key errors. Injected ones speak of the request's first key, and of another
+// transaction that began just before the request's and does not exist.
+const (
+	KeyLocked KeyFault = iota + 1
+	WriteConflict
+	AlreadyExist
+	Deadlock
+	CommitTSExpired
+	TxnNotFound
+	TxnLockNotFound
+	PrimaryMismatch
+	AssertionFailed
+	Abort
+)
+
+var keyFaults = [...]string{
+	"none", "KeyLocked", "WriteConflict", "AlreadyExist", "Deadlock", "CommitTSExpired", "TxnNotFound",
+	"TxnLockNotFound", "PrimaryMismatch", "AssertionFailed", "Abort",
+}
+
+// String returns the error's name.
+func (f KeyFault) String() string {
+	if int(f) < len(keyFaults) {
+		return keyFaults[f]
+	}
+	return fmt.Sprintf("KeyFault(%d)", uint8(f))
 }
 
 // Call is a request that reached a node.

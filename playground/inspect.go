@@ -20,6 +20,8 @@ type Counts struct {
 	// Starts nodes started again after Stop, Dropped requests or answers that faults
 	// lost.
 	Splits, LeaderMoves, Starts, Dropped int
+	// Merges are regions that ended in others.
+	Merges int
 	// Calls are the requests that reached a node, by method.
 	Calls map[string]int
 }
@@ -28,7 +30,7 @@ type Counts struct {
 func (c *Cluster) Counts() Counts {
 	return Counts{
 		Commits: int(c.counter.Commits.Load()), Rollbacks: int(c.counter.Rollbacks.Load()), Conflicts: int(c.counter.Conflicts.Load()),
-		Splits: c.topo.Splits(), LeaderMoves: c.topo.Moves(), Starts: int(c.counter.Starts.Load()), Dropped: c.faults.Dropped(),
+		Splits: c.topo.Splits(), Merges: c.topo.Merges(), LeaderMoves: c.topo.Moves(), Starts: int(c.counter.Starts.Load()), Dropped: c.faults.Dropped(),
 		Calls: c.counter.Calls(),
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/tikv-go/tikv/playground/internal/serve"
 )
 
-// Node is a party of the cluster: a store or a member of PD. The zero Node is any.
+// Node is a party: a store, a member of PD, or the clients. The zero Node is any.
 type Node struct{ node fault.Node }
 
 // Store names a store by its id.
@@ -28,6 +28,8 @@ func (n Node) String() string {
 		return fmt.Sprintf("store %d", n.node.ID)
 	case fault.Member:
 		return fmt.Sprintf("member %d", n.node.ID)
+	case fault.Client:
+		return "the client"
 	}
 	return "any node"
 }
@@ -45,6 +47,9 @@ func (c *Cluster) change(n Node, f func(s *serve.Server, live func(bool) error) 
 	switch n.node.Kind {
 	case fault.Store:
 		if s := c.store(n.node.ID); s != nil {
+			if c.topo.Removed(s.ID) {
+				return fmt.Errorf("playground: %v was removed", n)
+			}
 			return f(s.Server(), func(live bool) error { return c.topo.SetLive(n.node.ID, live) })
 		}
 	case fault.Member:
@@ -58,6 +63,21 @@ func (c *Cluster) change(n Node, f func(s *serve.Server, live func(bool) error) 
 	return fmt.Errorf("playground: no %v", n)
 }
 
+// server is a node's, or nil.
+func (c *Cluster) server(n Node) *serve.Server {
+	switch n.node.Kind {
+	case fault.Store:
+		if s := c.store(n.node.ID); s != nil {
+			return s.Server()
+		}
+	case fault.Member:
+		if m := c.member(n); m != nil {
+			return m.Server()
+		}
+	}
+	return nil
+}
+
 func (c *Cluster) member(n Node) *pdserver.Member {
 	if members := c.pd.Members(); n.node.ID < uint64(len(members)) {
 		return members[n.node.ID]
@@ -68,7 +88,8 @@ func (c *Cluster) member(n Node) *pdserver.Member {
 // Stop closes a node's connections and refuses new ones. What it was doing ends; what
 // it acknowledged survives. The regions that a store leads are led by others, where a
 // majority of their peers' stores runs, else by none.
-func (c *Cluster) Stop(n Node) error {
+func (c *Cluster) Stop(n Node) (err error) {
+	defer c.note("stop", argsOf(n), &err)()
 	return c.change(n, func(s *serve.Server, live func(bool) error) error {
 		delete(c.paused, n)
 		err := live(false)
@@ -80,7 +101,8 @@ func (c *Cluster) Stop(n Node) error {
 
 // Pause keeps a node's connections, and makes new ones, but lets nothing through them,
 // like a process that is suspended. Others lead its regions, as after Stop.
-func (c *Cluster) Pause(n Node) error {
+func (c *Cluster) Pause(n Node) (err error) {
+	defer c.note("pause", argsOf(n), &err)()
 	return c.change(n, func(s *serve.Server, live func(bool) error) error {
 		if !s.Running() {
 			return fmt.Errorf("playground: %v does not run", n)
@@ -93,7 +115,8 @@ func (c *Cluster) Pause(n Node) error {
 }
 
 // Start ends Stop and Pause. The node has the address that it had.
-func (c *Cluster) Start(n Node) error {
+func (c *Cluster) Start(n Node) (err error) {
+	defer c.note("start", argsOf(n), &err)()
 	return c.change(n, func(s *serve.Server, live func(bool) error) error {
 		if c.paused[n] {
 			delete(c.paused, n)
@@ -113,7 +136,8 @@ func (c *Cluster) Start(n Node) error {
 }
 
 // TransferPD makes member i PD's leader.
-func (c *Cluster) TransferPD(i int) error {
+func (c *Cluster) TransferPD(i int) (err error) {
+	defer c.note("transfer-pd", argsOf(Member(i)), &err)()
 	return c.change(Member(i), func(*serve.Server, func(bool) error) error {
 		return c.pd.Lead(c.pd.Members()[i])
 	})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 )
 
@@ -22,6 +23,8 @@ type config struct {
 	apiSet          bool
 	keyspaces       []string
 	split           []splitKey
+	labels          []storeLabels
+	regionBytes     int
 	dir             string
 	fsync           bool
 	tcp             bool
@@ -37,6 +40,11 @@ type config struct {
 type splitKey struct {
 	mode KeyMode
 	key  []byte
+}
+
+type storeLabels struct {
+	store  uint64
+	labels map[string]string
 }
 
 func (c *config) refuse(format string, args ...any) {
@@ -118,6 +126,25 @@ func WithSplitKeys(mode KeyMode, keys ...[]byte) Option {
 		}
 	})
 }
+
+// WithLabels adds labels to those of a store.
+func WithLabels(storeID uint64, labels map[string]string) Option {
+	return option(func(c *config) {
+		c.labels = append(c.labels, storeLabels{storeID, maps.Clone(labels)})
+	})
+}
+
+// WithRegionBytes lets regions split by themselves once they hold more than n bytes of
+// keys and values, all versions counted, into parts of two thirds of that.
+func WithRegionBytes(n int) Option {
+	return option(func(c *config) {
+		if c.regionBytes = n; n < minRegionBytes {
+			c.refuse("WithRegionBytes(%d): it takes at least %d", n, minRegionBytes)
+		}
+	})
+}
+
+const minRegionBytes = 64
 
 // WithDir keeps the cluster in a directory, which is made if it is not there and locked
 // while the cluster runs; the default is memory. What was acknowledged survives the end

@@ -1,6 +1,7 @@
 package playground
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/tikv-go/tikv/internal/keys"
@@ -19,7 +20,8 @@ type Region struct {
 
 // Split lets a region begin at key, a user key of the mode (of the keyspace DEFAULT in
 // APIV2), and returns its id. It is no error when one begins there already.
-func (c *Cluster) Split(mode KeyMode, key []byte) (uint64, error) {
+func (c *Cluster) Split(mode KeyMode, key []byte) (region uint64, err error) {
+	defer c.note("split", splitArgs{mode.String(), key}, &err)()
 	if err := c.checkMode(mode); err != nil {
 		return 0, err
 	}
@@ -50,8 +52,96 @@ func (c *Cluster) checkMode(mode KeyMode) error {
 }
 
 // TransferLeader makes a region's peer on a store its leader.
-func (c *Cluster) TransferLeader(region, store uint64) error {
+func (c *Cluster) TransferLeader(region, store uint64) (err error) {
+	defer c.note("transfer-leader", regionArgs{Region: region, Store: store}, &err)()
 	return c.topo.TransferLeader(region, store)
+}
+
+// Merge lets the region into take over the keys of its neighbour region, which ends.
+func (c *Cluster) Merge(region, into uint64) (err error) {
+	defer c.note("merge", mergeArgs{region, into}, &err)()
+	return c.topo.Merge(region, into)
+}
+
+// PeerRole is what a peer does.
+type PeerRole uint8
+
+// The roles: a voter, a learner, which does not vote and does not lead, and a witness,
+// which votes but has no data: it does not lead, and answers reads with IsWitness.
+const (
+	Voter PeerRole = iota
+	Learner
+	Witness
+)
+
+// String returns the role's name.
+func (r PeerRole) String() string {
+	if r > Witness {
+		return fmt.Sprintf("PeerRole(%d)", uint8(r))
+	}
+	return [...]string{"voter", "learner", "witness"}[r]
+}
+
+// AddPeer gives a region a peer on a store, or another role to the peer that it has
+// there. It takes a leader and, as in Raft, leaves a majority that runs.
+func (c *Cluster) AddPeer(region, store uint64, role PeerRole) (err error) {
+	defer c.note("add-peer", regionArgs{region, store, role.String()}, &err)()
+	if role > Witness {
+		return fmt.Errorf("playground: there is no role %d", role)
+	}
+	return c.topo.AddPeer(region, store, topology.Role(role))
+}
+
+// RemovePeer takes a region's peer off a store; a leader hands over before.
+func (c *Cluster) RemovePeer(region, store uint64) (err error) {
+	defer c.note("remove-peer", regionArgs{Region: region, Store: store}, &err)()
+	return c.topo.RemovePeer(region, store)
+}
+
+// AddStore starts another store, which has no regions yet, and returns its id.
+func (c *Cluster) AddStore(labels map[string]string) (_ uint64, err error) {
+	defer c.note("add-store", labelArgs{labels}, &err)()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0, errClosed
+	}
+	id, err := c.topo.AddStore(labels)
+	if err != nil {
+		return 0, err
+	}
+	c.storeMu.Lock()
+	s := c.newNode(id)
+	c.stores = append(c.stores, s) // ids grow
+	c.storeMu.Unlock()
+	if err := s.Server().Start(c.root.Context()); err != nil {
+		return 0, errors.Join(err, c.topo.RemoveStore(id))
+	}
+	return id, c.topo.SetLive(id, true)
+}
+
+// RemoveStore moves a store's peers to others and stops it; PD knows it as a tombstone
+// from then on. It takes more stores than regions have replicas, which are three.
+func (c *Cluster) RemoveStore(id uint64) (err error) {
+	defer c.note("remove-store", storeArgs{id}, &err)()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errClosed
+	}
+	if err := c.topo.RemoveStore(id); err != nil {
+		return err
+	}
+	delete(c.paused, Store(id))
+	c.store(id).Server().Stop()
+	return nil
+}
+
+// HideRegion makes PD forget a region, as after a bad restart, or know it again. The
+// stores serve it all the same.
+func (c *Cluster) HideRegion(id uint64, hidden bool) (err error) {
+	defer c.note("hide-region", hideArgs{id, hidden}, &err)()
+	return c.topo.Hide(id, hidden)
 }
 
 // Regions returns the regions that hold keys of the mode (of the keyspace DEFAULT in

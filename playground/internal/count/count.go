@@ -13,6 +13,7 @@ type Counter struct {
 
 	mu    sync.Mutex
 	calls map[string]int
+	total int
 }
 
 // Call counts a request.
@@ -23,6 +24,14 @@ func (c *Counter) Call(method string) {
 		c.calls = make(map[string]int)
 	}
 	c.calls[method]++
+	c.total++
+}
+
+// Total is how many requests were counted.
+func (c *Counter) Total() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.total
 }
 
 // Calls returns the requests by method.

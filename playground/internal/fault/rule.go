@@ -23,6 +23,7 @@ const (
 	Any Kind = iota
 	Store
 	Member
+	Client // every process but the cluster's
 )
 
 // Node is a party: a store by id, a member of PD by index.
@@ -67,10 +68,12 @@ type Rule struct {
 	DropRequest bool
 	Duplicate   bool
 	RegionError uint8
+	KeyError    uint8
 
 	After      func()
 	DropAnswer bool
 	Disconnect bool
+	Mangle     func(encoded []byte) []byte
 }
 
 // Injected is a rule at work.
@@ -96,13 +99,23 @@ type Set struct {
 	rules  []*Injected
 	traces []*Trace
 	random *rand.Rand
+	script script
+
+	requests func() int // how many reached the cluster
 }
 
 // NewSet returns an empty set whose chances are drawn from seed and whose callbacks run
 // in tasks.
 func NewSet(seed uint64, tasks *task.Group) *Set {
-	return &Set{tasks: tasks, random: rand.New(rand.NewPCG(seed, 0x66617573))}
+	return &Set{
+		tasks: tasks, random: rand.New(rand.NewPCG(seed, 0x66617573)),
+		script: script{turn: make(chan struct{}, 1)}, requests: func() int { return 0 },
+	}
 }
+
+// CountBy tells how many requests reached the cluster, those that are being handled
+// included; Schedule's steps are done by it. It comes before all else.
+func (s *Set) CountBy(requests func() int) { s.requests = requests }
 
 // Inject puts a rule to work, after those there are.
 func (s *Set) Inject(r Rule) *Injected {
@@ -116,7 +129,7 @@ func (s *Set) Inject(r Rule) *Injected {
 }
 
 // activate tells whether there is anything to do at all. Callers hold the lock.
-func (s *Set) activate() { s.active.Store(int32(len(s.rules) + len(s.traces))) }
+func (s *Set) activate() { s.active.Store(int32(len(s.rules) + len(s.traces) + len(s.script.steps))) }
 
 // Hits is how many calls the rule was applied to.
 func (i *Injected) Hits() int {
@@ -205,18 +218,27 @@ func (r *Rule) wants(c *Call) bool {
 }
 
 // Do runs handle under the rules for c, and records it in the traces. ctx is the node's
-// life. refuse makes the answer that is a region error; nil where there is none such.
-func (s *Set) Do(ctx context.Context, c *Call, refuse func(kind uint8) any, handle func() any) (any, error) {
+// life. refuse makes the answer that is a region error or a key error, whichever is not
+// 0, or nil for a call whose answers have none; it is nil where no answer has. The answer
+// may be a Mangled.
+func (s *Set) Do(ctx context.Context, c *Call, refuse func(region, key uint8) any, handle func() any) (any, error) {
 	if !s.Active() {
 		return handle(), nil
 	}
 	began := time.Now()
+	if err := s.steps(ctx, s.requests()-1); err != nil {
+		return nil, err
+	}
+	s.enter()
 	answer, err := s.do(ctx, c, refuse, handle)
 	s.record(c, began, answer, err)
+	if stop := s.leave(ctx); stop != nil {
+		return nil, stop
+	}
 	return answer, err
 }
 
-func (s *Set) do(ctx context.Context, c *Call, refuse func(kind uint8) any, handle func() any) (any, error) {
+func (s *Set) do(ctx context.Context, c *Call, refuse func(region, key uint8) any, handle func() any) (any, error) {
 	hit := s.match(c)
 	var answer any
 	for _, i := range hit {
@@ -241,6 +263,8 @@ func (s *Set) do(ctx context.Context, c *Call, refuse func(kind uint8) any, hand
 			lost = ErrDisconnect
 		case i.rule.DropAnswer && lost == nil:
 			lost = ErrDropped
+		case i.rule.Mangle != nil:
+			answer = mangle(answer, i.rule.Mangle)
 		}
 	}
 	if lost != nil {
@@ -273,7 +297,7 @@ func (s *Set) callback(ctx context.Context, f func()) error {
 
 // before does what the rule says for before a call is handled, and returns the answer
 // that it gives instead, if it does.
-func (i *Injected) before(ctx context.Context, c *Call, refuse func(uint8) any, handle func() any) (any, error) {
+func (i *Injected) before(ctx context.Context, c *Call, refuse func(region, key uint8) any, handle func() any) (any, error) {
 	r := &i.rule
 	if r.Delay > 0 {
 		t := time.NewTimer(r.Delay)
@@ -297,8 +321,12 @@ func (i *Injected) before(ctx context.Context, c *Call, refuse func(uint8) any, 
 	if r.Duplicate {
 		handle()
 	}
-	if r.RegionError != 0 && refuse != nil {
-		return refuse(r.RegionError), nil
+	switch {
+	case refuse == nil:
+	case r.RegionError != 0:
+		return refuse(r.RegionError, 0), nil
+	case r.KeyError != 0:
+		return refuse(0, r.KeyError), nil
 	}
 	return nil, nil
 }
@@ -321,7 +349,11 @@ func (i *Injected) wait(ctx context.Context, c *Call, timer <-chan time.Time, re
 		s.mu.Lock()
 		delete(i.waiting, c)
 		s.mu.Unlock()
+		s.enter()
 	}()
+	if err := s.leave(ctx); err != nil {
+		return err
+	}
 	select {
 	case <-timer:
 	case <-released:

@@ -56,6 +56,9 @@ func (s *Set) record(c *Call, began time.Time, answer any, err error) {
 		return
 	}
 	r := Record{Call: *c, KeyCount: len(c.keys()), At: began, Took: time.Since(began)}
+	if m, ok := answer.(Mangled); ok {
+		answer = m.Answer
+	}
 	if a, ok := answer.(interface{ GetRegionError() *errorpb.Error }); ok {
 		r.RegionError = KindOf(a.GetRegionError())
 	}

@@ -118,6 +118,9 @@ func (c *Change) Region(r *metapb.Region) {
 	c.batch.Put(storage.Meta, idKey("region/", r.GetId()), data)
 }
 
+// DeleteRegion forgets a region.
+func (c *Change) DeleteRegion(id uint64) { c.batch.Delete(storage.Meta, idKey("region/", id)) }
+
 // Keyspace saves a keyspace.
 func (c *Change) Keyspace(k *keyspacepb.KeyspaceMeta) {
 	data, err := k.Marshal()

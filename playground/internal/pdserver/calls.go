@@ -76,7 +76,19 @@ func (m *Member) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	if err != nil {
 		return nil, m.lose(ctx, err)
 	}
-	return r.(result).resp, r.(result).err
+	mangled, ok := r.(fault.Mangled)
+	if !ok {
+		return r.(result).resp, r.(result).err
+	}
+	answer := mangled.Answer.(result)
+	if answer.err != nil {
+		return nil, answer.err
+	}
+	data, err := encode(answer.resp, mangled.Change)
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
 }
 
 // message handles one message of a stream under the faults; done is false when the
@@ -86,6 +98,13 @@ func (m *Member) message(ctx context.Context, method string, req any, handle fun
 	r, err := m.pd.Faults.Do(m.life(ctx), m.call(method, req), nil, func() any { return answered{handle} })
 	if err != nil {
 		return m.lose(ctx, err)
+	}
+	if mangled, ok := r.(fault.Mangled); ok {
+		if w, ok := ctx.Value(mangling{}).(*manglingStream); ok {
+			w.change = mangled.Change
+			defer func() { w.change = nil }()
+		}
+		r = mangled.Answer
 	}
 	return r.(answered).send()
 }

@@ -112,6 +112,9 @@ func (m *Member) timestamps(stream pdpb.PD_TsoServer, req *pdpb.TsoRequest) erro
 	if !m.leads() { // pkg/tso/allocator.go, GenerateTSO
 		return status.Error(codes.Unknown, "[PD:tso:ErrGenerateTimestamp]generate timestamp failed, requested pd is not leader of cluster")
 	}
+	if err := m.stalled(stream.Context()); err != nil {
+		return err
+	}
 	physical, logical, err := m.pd.TSO.Next(req.GetCount())
 	if err != nil {
 		return status.Error(codes.Unknown, err.Error())
@@ -123,10 +126,21 @@ func (m *Member) timestamps(stream pdpb.PD_TsoServer, req *pdpb.TsoRequest) erro
 }
 
 // GetMinTS is a plain timestamp where PD itself gives them out.
-func (m *Member) GetMinTS(context.Context, *pdpb.GetMinTSRequest) (*pdpb.GetMinTSResponse, error) {
+func (m *Member) GetMinTS(ctx context.Context, _ *pdpb.GetMinTSRequest) (*pdpb.GetMinTSResponse, error) {
+	if err := m.stalled(ctx); err != nil {
+		return nil, err
+	}
 	physical, logical, err := m.pd.TSO.Next(1)
 	if err != nil {
 		return nil, status.Error(codes.Unknown, err.Error())
 	}
 	return &pdpb.GetMinTSResponse{Header: m.pd.header(), Timestamp: &pdpb.Timestamp{Physical: physical, Logical: logical}}, nil
+}
+
+// stalled waits while timestamps are kept from being answered.
+func (m *Member) stalled(ctx context.Context) error {
+	if err := m.pd.TSO.Wait(ctx, m.life(ctx)); err != nil {
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	return nil
 }

@@ -49,7 +49,8 @@ type PD struct {
 
 	mu      sync.RWMutex
 	members []*Member
-	leader  *Member // nil: none
+	leader  *Member         // nil: none
+	cut     map[[2]int]bool // from a member to another
 }
 
 // New returns a PD without members, with the keyspaces and GC states that were saved.
@@ -80,7 +81,7 @@ func (pd *PD) AddMember(cfg serve.Config) *Member {
 	defer pd.mu.Unlock()
 	m := &Member{pd: pd, index: len(pd.members)}
 	cfg.Register = m.register
-	cfg.Options = append(cfg.Options, grpc.UnaryInterceptor(m.intercept))
+	cfg.Options = append(cfg.Options, grpc.UnaryInterceptor(m.intercept), grpc.StreamInterceptor(interceptStream))
 	m.server = serve.New(cfg)
 	pd.members = append(pd.members, m)
 	return m
@@ -110,18 +111,53 @@ func (pd *PD) SetAlive(m *Member, alive bool) {
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
 	m.alive = alive
-	var live []*Member
-	for _, o := range pd.members {
-		if o.alive {
-			live = append(live, o)
+	pd.elect()
+}
+
+// elect keeps a leader that can lead, else makes the first that can one. Callers hold
+// the lock.
+func (pd *PD) elect() {
+	if pd.leader != nil && pd.electable(pd.leader) {
+		return
+	}
+	pd.leader = nil
+	for _, m := range pd.members {
+		if pd.electable(m) {
+			pd.leader = m
+			return
 		}
 	}
-	switch {
-	case 2*len(live) <= len(pd.members):
-		pd.leader = nil
-	case pd.leader == nil || !pd.leader.alive:
-		pd.leader = live[0]
+}
+
+// electable reports whether a member lives and exchanges messages with enough that do,
+// so that they are a majority with it.
+func (pd *PD) electable(m *Member) bool {
+	heard := 0
+	for _, o := range pd.members {
+		if o.alive && !pd.cut[[2]int{m.index, o.index}] && !pd.cut[[2]int{o.index, m.index}] {
+			heard++
+		}
 	}
+	return m.alive && 2*heard > len(pd.members)
+}
+
+// Cut loses what one member sends to another, until Heal.
+func (pd *PD) Cut(from, to int) {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	if pd.cut == nil {
+		pd.cut = make(map[[2]int]bool)
+	}
+	pd.cut[[2]int{from, to}] = true
+	pd.elect()
+}
+
+// Heal ends Cut.
+func (pd *PD) Heal() {
+	pd.mu.Lock()
+	defer pd.mu.Unlock()
+	clear(pd.cut)
+	pd.elect()
 }
 
 // Lead makes a live member the leader.
@@ -133,6 +169,8 @@ func (pd *PD) Lead(m *Member) error {
 		return fmt.Errorf("playground: PD's member %d does not run", m.index)
 	case pd.leader == nil:
 		return fmt.Errorf("playground: PD has no majority of live members")
+	case !pd.electable(m):
+		return fmt.Errorf("playground: PD's member %d is cut off from a majority", m.index)
 	}
 	pd.leader = m
 	return nil

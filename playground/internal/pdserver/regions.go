@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
@@ -43,17 +44,17 @@ func (m *Member) unwell(r *topology.Region) (down []*pdpb.PeerStats, pending []*
 
 // GetRegion answers with the region that holds a key.
 func (m *Member) GetRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
-	return m.one(m.pd.Topology.ByKey(req.GetRegionKey())), nil
+	return m.one(m.pd.Topology.PD().ByKey(req.GetRegionKey())), nil
 }
 
 // GetPrevRegion answers with the region before the one that holds a key.
 func (m *Member) GetPrevRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
-	return m.one(m.pd.Topology.Before(req.GetRegionKey())), nil
+	return m.one(m.pd.Topology.PD().Before(req.GetRegionKey())), nil
 }
 
 // GetRegionByID answers with the region of an id.
 func (m *Member) GetRegionByID(_ context.Context, req *pdpb.GetRegionByIDRequest) (*pdpb.GetRegionResponse, error) {
-	return m.one(m.pd.Topology.ByID(req.GetRegionId())), nil
+	return m.one(m.pd.Topology.PD().ByID(req.GetRegionId())), nil
 }
 
 // QueryRegion answers each message of the stream, in order, with the regions of keys,
@@ -77,7 +78,7 @@ func (m *Member) QueryRegion(stream pdpb.PD_QueryRegionServer) error {
 }
 
 func (m *Member) query(req *pdpb.QueryRegionRequest) *pdpb.QueryRegionResponse {
-	t := m.pd.Topology
+	t := m.pd.Topology.PD()
 	resp := &pdpb.QueryRegionResponse{Header: m.pd.header(), RegionsById: make(map[uint64]*pdpb.RegionResponse)}
 	add := func(r *topology.Region) uint64 {
 		if r == nil {
@@ -116,7 +117,7 @@ func (m *Member) listed(r *topology.Region) *pdpb.Region {
 // ScanRegions answers with the regions of a range.
 func (m *Member) ScanRegions(_ context.Context, req *pdpb.ScanRegionsRequest) (*pdpb.ScanRegionsResponse, error) {
 	resp := &pdpb.ScanRegionsResponse{Header: m.pd.header()}
-	for _, r := range m.pd.Topology.Scan(keys.Range{Start: req.GetStartKey(), End: req.GetEndKey()}, int(req.GetLimit())) {
+	for _, r := range m.pd.Topology.PD().Scan(keys.Range{Start: req.GetStartKey(), End: req.GetEndKey()}, int(req.GetLimit())) {
 		l := m.listed(r)
 		resp.Regions = append(resp.Regions, l)
 		resp.RegionMetas = append(resp.RegionMetas, l.Region)
@@ -146,31 +147,47 @@ func (m *Member) BatchScanRegions(_ context.Context, req *pdpb.BatchScanRegionsR
 		resp.Header = m.pd.refusal(pdpb.ErrorType_UNKNOWN, text)
 		return resp, nil
 	}
-	resp.Regions = m.scan(ranges, int(req.GetLimit()))
-	if len(resp.Regions) == 0 && !m.leads() {
+	regions, hole := m.scan(ranges, int(req.GetLimit()))
+	if hole != "" && req.GetContainAllKeyRange() {
+		resp.Header = m.pd.refusal(pdpb.ErrorType_REGIONS_NOT_CONTAIN_ALL_KEY_RANGE, hole)
+		return resp, nil
+	}
+	if resp.Regions = regions; len(regions) == 0 && !m.leads() {
 		resp.Header = m.unknownRegion()
 	}
 	return resp, nil
 }
 
-// scan lists the regions of ranges in order. The topology has no holes, so the answer
-// has all of the ranges up to the limit, as contain_all_key_range asks.
-func (m *Member) scan(ranges []*pdpb.KeyRange, limit int) []*pdpb.Region {
-	var all []*pdpb.Region
-	for _, kr := range ranges {
-		left := 0
-		if limit > 0 {
-			if left = limit - len(all); left <= 0 {
-				break
-			}
-			left++ // the first may be one that is there already
+// scan lists the regions of ranges in order, each once, and tells of a hole between
+// them; what comes after the limit is none.
+func (m *Member) scan(ranges []*pdpb.KeyRange, limit int) (all []*pdpb.Region, hole string) {
+	for _, kr := range merged(ranges) {
+		found := m.pd.Topology.PD().Scan(kr, limit)
+		if at, ok := topology.Hole(kr, found, limit > 0 && len(found) >= limit); ok && hole == "" {
+			hole = fmt.Sprintf("two regions are not adjacent: there is none after %X in [%X, %X)", at, kr.Start, kr.End)
 		}
-		for _, r := range m.pd.Topology.Scan(keys.Range{Start: kr.StartKey, End: kr.EndKey}, left) {
-			if n := len(all); n > 0 && (all[n-1].Region.Id == r.ID() || limit > 0 && n == limit) {
-				continue
+		for _, r := range found {
+			switch n := len(all); {
+			case n > 0 && all[n-1].Region.Id == r.ID():
+			case limit > 0 && n == limit:
+				return all, hole
+			default:
+				all = append(all, m.listed(r))
 			}
-			all = append(all, m.listed(r))
 		}
+	}
+	return all, hole
+}
+
+// merged joins adjacent ranges (PD: pkg/utils/keyutil, KeyRanges.Merge).
+func merged(ranges []*pdpb.KeyRange) []keys.Range {
+	var all []keys.Range
+	for _, r := range ranges {
+		if n := len(all); n > 0 && len(r.StartKey) > 0 && bytes.Equal(all[n-1].End, r.StartKey) {
+			all[n-1].End = r.EndKey
+			continue
+		}
+		all = append(all, keys.Range{Start: r.StartKey, End: r.EndKey})
 	}
 	return all
 }

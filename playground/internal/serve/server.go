@@ -51,6 +51,8 @@ type Server struct {
 	mu   sync.Mutex
 	run  *running // nil: stopped
 	addr string
+	cut  vnet.Directions
+	past []*vnet.Gate // of runs that ended while cut, whose end was not seen yet
 }
 
 type running struct {
@@ -89,6 +91,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.cfg.Register(r.grpc)
 	s.mu.Lock()
 	s.run, s.addr = r, l.Addr().String()
+	r.gate.Cut(s.cut)
 	s.mu.Unlock()
 	r.tasks.Go("serve", func(context.Context) { _ = r.grpc.Serve(r.gate) })
 	return nil
@@ -111,6 +114,11 @@ func (s *Server) Stop() {
 	r.grpc.Stop()
 	r.tasks.Close(ErrStopped)
 	r.gate.Resume() // what was closed while paused is closed for the other side too
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.gate.Cut(s.cut); s.cut.Out {
+		s.past = append(s.past, r.gate)
+	}
 }
 
 func (s *Server) current() *running {
@@ -148,6 +156,23 @@ func (s *Server) Pause() {
 func (s *Server) Resume() {
 	if r := s.current(); r != nil {
 		r.gate.Resume()
+	}
+}
+
+// Cut lets nothing pass in the given directions of all connections, present and later,
+// and all in the others.
+func (s *Server) Cut(d vnet.Directions) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut = d
+	if s.run != nil {
+		s.run.gate.Cut(d)
+	}
+	for _, g := range s.past {
+		g.Cut(d)
+	}
+	if !d.Out {
+		s.past = nil
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/serve"
 )
 
 // maxAnswers is how many answers a message carries (TiKV src/server/service/kv.rs,
@@ -26,9 +27,10 @@ type outbox struct {
 	mu      sync.Mutex
 	ids     []uint64
 	answers []*tikvpb.BatchCommandsResponse_Response
-	pending int   // commands that may still be answered
-	ended   bool  // no more requests come
-	err     error // ends the stream at once
+	mangled [][]byte // parts of a message, encoded
+	pending int      // commands that may still be answered
+	ended   bool     // no more requests come
+	err     error    // ends the stream at once
 	ready   chan struct{}
 }
 
@@ -59,6 +61,28 @@ func (o *outbox) put(id uint64, answer *tikvpb.BatchCommandsResponse_Response) {
 	o.wake()
 }
 
+// putMangled ends a command with an answer that is bytes, a part of a message that goes
+// out as one of its own.
+func (o *outbox) putMangled(part []byte) {
+	o.mu.Lock()
+	o.pending--
+	o.mangled = append(o.mangled, part)
+	o.mu.Unlock()
+	o.wake()
+}
+
+// takeMangled returns the next message that is bytes, or nil.
+func (o *outbox) takeMangled() *serve.Raw {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.mangled) == 0 || o.err != nil {
+		return nil
+	}
+	m := serve.Raw(o.mangled[0])
+	o.mangled = o.mangled[1:]
+	return &m
+}
+
 // end tells that no more requests come; an error ends the stream.
 func (o *outbox) end(err error) {
 	o.mu.Lock()
@@ -80,7 +104,7 @@ func (o *outbox) take() (m *tikvpb.BatchCommandsResponse, last bool, err error) 
 	}
 	n := min(len(o.ids), maxAnswers)
 	if n == 0 {
-		return nil, o.ended && o.pending == 0, nil
+		return nil, o.ended && o.pending == 0 && len(o.mangled) == 0, nil
 	}
 	m = &tikvpb.BatchCommandsResponse{RequestIds: o.ids[:n:n], Responses: o.answers[:n:n]}
 	if o.ids, o.answers = o.ids[n:], o.answers[n:]; len(o.ids) == 0 {
@@ -103,6 +127,12 @@ func (s *Store) batchCommands(stream grpc.ServerStream) error {
 	life := tasks.Context()
 	var reported time.Time
 	for {
+		if m := o.takeMangled(); m != nil {
+			if err := stream.SendMsg(m); err != nil {
+				return err
+			}
+			continue
+		}
 		m, last, err := o.take()
 		switch {
 		case err != nil:
@@ -155,7 +185,7 @@ func (s *Store) receive(life context.Context, stream grpc.ServerStream, o *outbo
 				return err
 			}
 			o.begin()
-			run := func(ctx context.Context) { o.put(id, s.batched(ctx, stream, c, req)) }
+			run := func(ctx context.Context) { s.batched(ctx, stream, c, id, req, o) }
 			if tasks := s.server.Tasks(); tasks == nil || !tasks.Go("command", run) {
 				o.put(id, nil)
 			}
@@ -163,17 +193,43 @@ func (s *Store) receive(life context.Context, stream grpc.ServerStream, o *outbo
 	}
 }
 
-// batched runs a command of a batch; nil when it is not to be answered. It runs on when
-// the stream ends, as TiKV's commands do.
-func (s *Store) batched(ctx context.Context, stream grpc.ServerStream, c *command, req any) *tikvpb.BatchCommandsResponse_Response {
+// batched runs a command of a batch and puts its answer out. It runs on when the stream
+// ends, as TiKV's commands do.
+func (s *Store) batched(ctx context.Context, stream grpc.ServerStream, c *command, id uint64, req any, o *outbox) {
 	answer, err := s.answer(ctx, c, req)
 	if errors.Is(err, fault.ErrDisconnect) {
 		s.server.Disconnect(stream.Context())
 	}
 	if err != nil {
-		return nil
+		o.put(id, nil)
+		return
 	}
-	return c.batched(answer)
+	m, ok := answer.(fault.Mangled)
+	if !ok {
+		o.put(id, c.batched(answer))
+		return
+	}
+	part, err := mangledPart(id, c.batched(m.Answer), m.Change)
+	if err != nil {
+		o.put(id, nil)
+		return
+	}
+	o.putMangled(part)
+}
+
+// mangledPart encodes a message with one answer, whose own bytes are changed: the tags
+// and lengths around it are right.
+func mangledPart(id uint64, r *tikvpb.BatchCommandsResponse_Response, change func([]byte) []byte) ([]byte, error) {
+	answer, err := r.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	part, err := (&tikvpb.BatchCommandsResponse{RequestIds: []uint64{id}}).Marshal()
+	if err != nil {
+		return nil, err
+	}
+	const responses = 1<<3 | 2 // the field's tag: number 1, bytes
+	return fault.AppendField(append(part, responses), fault.Rewrap(answer, change)), nil
 }
 
 // feedback numbers the reports of a store's health, from the time it was made on.
@@ -182,9 +238,12 @@ type feedback struct{ seq atomic.Uint64 }
 // feedbackEvery is TiKV's health_feedback_interval.
 const feedbackEvery = time.Second
 
-// healthFeedback reports that the store is well: 1 is the best score.
+// healthFeedback reports how the store is: 1 is the best score, a fraction is cut off
+// (TiKV src/server/service/kv.rs, HealthFeedbackAttacher).
 func (s *Store) healthFeedback() *kvrpcpb.HealthFeedback {
-	return &kvrpcpb.HealthFeedback{StoreId: s.ID, FeedbackSeqNo: s.feedback.seq.Add(1), SlowScore: 1}
+	return &kvrpcpb.HealthFeedback{
+		StoreId: s.ID, FeedbackSeqNo: s.feedback.seq.Add(1), SlowScore: int32(max(1, s.State().SlowScore)),
+	}
 }
 
 func hasFeedback(m *tikvpb.BatchCommandsResponse) bool {

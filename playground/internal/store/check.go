@@ -13,7 +13,7 @@ import (
 )
 
 // The checks of a request against its region, in TiKV's order: store id, region, peer
-// id, leadership, term, epoch (components/raftstore/src/store/worker/read.rs,
+// id, leadership, witness, term, epoch (components/raftstore/src/store/worker/read.rs,
 // validate_request, and store/fsm/peer.rs, pre_propose_raft_command), then the keys. The
 // texts are those of components/raftstore/src/errors.rs.
 
@@ -69,7 +69,13 @@ func (s *Store) checkRegion(c *command, ctx *kvrpcpb.Context, r *topology.Region
 		}
 	}
 	if replica := c.kind == read && (ctx.GetReplicaRead() && !c.leader || ctx.GetStaleRead()); r.LeaderStore() != s.ID && !replica {
-		return notLeader(r)
+		return s.notLeader(r)
+	}
+	if r.Peer(s.ID).IsWitness {
+		return &errorpb.Error{
+			Message:   fmt.Sprintf("peer is a witness of region %d", r.ID()),
+			IsWitness: &errorpb.IsWitness{RegionId: r.ID()},
+		}
 	}
 	if ctx.GetTerm() != 0 && r.Term > ctx.GetTerm()+1 {
 		return &errorpb.Error{Message: "stale command", StaleCommand: &errorpb.StaleCommand{}}
@@ -81,19 +87,23 @@ func (s *Store) checkRegion(c *command, ctx *kvrpcpb.Context, r *topology.Region
 		return s.epochNotMatch(ctx.RegionEpoch, r)
 	}
 	if r.Leader == nil && !ctx.GetStaleRead() { // whom a replica has to ask first
-		return notLeader(r)
+		return s.notLeader(r)
 	}
 	return nil
 }
 
-func notLeader(r *topology.Region) *errorpb.Error {
-	hint := "None"
-	if r.Leader != nil {
-		hint = fmt.Sprintf("Some(id: %d store_id: %d)", r.Leader.Id, r.Leader.StoreId)
+// notLeader names the leader, if there is one that the store hears of.
+func (s *Store) notLeader(r *topology.Region) *errorpb.Error {
+	hint, leader := "None", r.Leader
+	if leader != nil && !s.Topology.Hears(leader.StoreId, s.ID) {
+		leader = nil
+	}
+	if leader != nil {
+		hint = fmt.Sprintf("Some(id: %d store_id: %d)", leader.Id, leader.StoreId)
 	}
 	return &errorpb.Error{
 		Message:   fmt.Sprintf("peer is not leader for region %d, leader may %s", r.ID(), hint),
-		NotLeader: &errorpb.NotLeader{RegionId: r.ID(), Leader: r.Leader},
+		NotLeader: &errorpb.NotLeader{RegionId: r.ID(), Leader: leader},
 	}
 }
 

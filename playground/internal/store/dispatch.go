@@ -1,17 +1,21 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
-	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/pingcap/kvproto/pkg/errorpb"
+
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/serve"
 	"github.com/tikv-go/tikv/playground/internal/topology"
+	"github.com/tikv-go/tikv/playground/internal/tso"
 )
 
 // foreign is the error of a request for another cluster, which is none of a region: it
@@ -48,7 +52,7 @@ func (s *Store) attempt(ctx context.Context, c *command, req any) (any, error) {
 		return s.handle(ctx, c, req), nil
 	}
 	call := s.call(c, req)
-	refuse := func(kind uint8) any { return c.refuse(s.invented(kind, req)) }
+	refuse := func(region, key uint8) any { return s.invented(c, region, key, req) }
 	if c.kind == local {
 		refuse = nil
 	}
@@ -60,6 +64,9 @@ func (s *Store) handle(ctx context.Context, c *command, req any) any {
 	q, ok := req.(request)
 	if !ok || c.kind == local {
 		return c.run(ctx, keys.Range{}, req)
+	}
+	if !s.slowDisk(ctx, c) {
+		return c.answer() // which nobody hears
 	}
 	r, e := s.enter(c, q.GetContext())
 	if e != nil {
@@ -75,11 +82,25 @@ func (s *Store) handle(ctx context.Context, c *command, req any) any {
 // inRegion runs a command in its region, which it leaves. What may wait for others is
 // returned, for outside.
 func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topology.Region) (answer any, wait func(context.Context) any) {
-	defer r.Leave()
+	var leader uint64 // the store that is to lead from now on
+	var wrote bool
+	defer func() {
+		r.Leave()
+		if wrote && s.Wrote != nil {
+			s.Wrote(r.ID(), req.Size())
+		}
+		if leader != 0 {
+			_ = s.Topology.TransferLeader(r.ID(), leader) // tried, as TiKV does
+		}
+	}()
 	if e := s.checkKeys(c, req, r); e != nil {
 		return c.refuse(e), nil
 	}
 	if e := s.checkTimestamps(req); e != nil {
+		return c.refuse(e), nil
+	}
+	var e *errorpb.Error
+	if e, leader = s.checkDisk(c, req, r); e != nil {
 		return c.refuse(e), nil
 	}
 	if c.begin != nil {
@@ -87,6 +108,7 @@ func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topolo
 	}
 	before := s.before(req)
 	answer = c.run(ctx, r.Range(), req)
+	wrote = c.kind == write || c.kind == blind
 	s.count(before, req, answer)
 	return answer, nil
 }
@@ -115,7 +137,7 @@ func (s *Store) unary(ctx context.Context, c *command, req any) (any, error) {
 	answer, err := s.answer(life, c, req)
 	switch {
 	case err == nil:
-		return answer, nil
+		return encoded(answer)
 	case errors.Is(err, fault.ErrDisconnect):
 		s.server.Disconnect(ctx)
 	case errors.Is(err, fault.ErrDropped):
@@ -128,11 +150,47 @@ func (s *Store) unary(ctx context.Context, c *command, req any) (any, error) {
 	return nil, status.Error(codes.Unavailable, err.Error())
 }
 
-// invented is the region error that a fault answers with.
-func (s *Store) invented(kind uint8, req any) *errorpb.Error {
-	var id uint64
-	if q, ok := req.(request); ok {
-		id = q.GetContext().GetRegionId()
+// invented is the answer of a command that is the region error or the key error of a
+// fault; nil when its answers have no place for it.
+func (s *Store) invented(c *command, region, key uint8, req any) any {
+	if region != 0 {
+		var id uint64
+		if q, ok := req.(request); ok {
+			id = q.GetContext().GetRegionId()
+		}
+		return c.refuse(fault.RegionError(region, id, s.ID))
 	}
-	return fault.RegionError(kind, id, s.ID)
+	answer := c.answer()
+	if !fault.SetKeyError(answer, fault.KeyError(key, s.subject(c, req))) {
+		return nil
+	}
+	return answer
+}
+
+// subject is what a key error about a request speaks of.
+func (s *Store) subject(c *command, req any) fault.Subject {
+	of := fault.Subject{StartTS: startTS(req), Now: tso.Compose(s.Now().UnixMilli(), 0)}
+	in := c.inside(req)
+	if all := append(in.keys, in.seeks...); len(all) > 0 {
+		of.Key = bytes.Clone(all[0])
+	}
+	if q, ok := req.(*kvrpcpb.CommitRequest); ok {
+		of.CommitTS = q.CommitVersion
+	}
+	_, of.Pessimistic = req.(*kvrpcpb.PessimisticLockRequest)
+	return of
+}
+
+// encoded is an answer as it is sent: one that a fault mangles is bytes.
+func encoded(answer any) (any, error) {
+	m, ok := answer.(fault.Mangled)
+	if !ok {
+		return answer, nil
+	}
+	data, err := m.Answer.(interface{ Marshal() ([]byte, error) }).Marshal()
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	raw := serve.Raw(m.Change(data))
+	return &raw, nil
 }

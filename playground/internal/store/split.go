@@ -73,7 +73,7 @@ func (s *Store) checkSplit(q *kvrpcpb.SplitRegionRequest, at [][]byte, r *topolo
 	from, peer := q.GetContext().GetRegionEpoch(), r.Peer(s.ID).GetId()
 	switch {
 	case r.LeaderStore() != s.ID:
-		return notLeader(r)
+		return s.notLeader(r)
 	case len(at) == 0:
 		return words(fmt.Sprintf("[region %d] %d no split key is specified.", r.ID(), peer))
 	case from.GetVersion() != r.Meta.RegionEpoch.GetVersion():

@@ -5,6 +5,7 @@ package store
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -35,6 +36,10 @@ type Config struct {
 	Limit func() uint64
 	// UserKey takes off what API V2 puts before a key.
 	UserKey func(wire []byte) []byte
+	// Wrote hears that a request of so many bytes was written to a region; nil: nobody.
+	Wrote func(region uint64, size int)
+	// DiskOf tells how full the disk of any store is; nil: no other's is.
+	DiskOf func(store uint64) Disk
 }
 
 // Store is a server.
@@ -43,6 +48,7 @@ type Store struct {
 	commands commands
 	server   *serve.Server
 	feedback feedback
+	state    atomic.Pointer[State] // nil: well
 }
 
 // New returns a store that serves as cfg says, once its server is started.

@@ -85,7 +85,7 @@ func (t *Topology) parts(r *Region, keys [][]byte) ([]*Region, error) {
 		next++
 		part := &Region{Meta: m, Term: firstTerm, guard: new(sync.RWMutex)}
 		for _, p := range r.Meta.Peers {
-			m.Peers = append(m.Peers, &metapb.Peer{Id: next, StoreId: p.StoreId, Role: p.Role})
+			m.Peers = append(m.Peers, &metapb.Peer{Id: next, StoreId: p.StoreId, Role: p.Role, IsWitness: p.IsWitness})
 			next++
 		}
 		if r.Leader != nil { // the new region's leader is where the old one's is
@@ -114,6 +114,8 @@ func (t *Topology) TransferLeader(id, store uint64) error {
 		return fmt.Errorf("playground: store %d does not run", store)
 	case r.Leader == nil:
 		return fmt.Errorf("playground: region %d has no majority of live peers", id)
+	case !t.electable(p, r.Meta.Peers):
+		return fmt.Errorf("playground: the peer of region %d on store %d cannot lead", id, store)
 	}
 	t.lead(r, p)
 	return nil
@@ -138,8 +140,7 @@ func (t *Topology) lead(r *Region, p *metapb.Peer) {
 	i := t.index(r.Meta.StartKey)
 	t.sorted[i] = &now
 	t.byID[r.ID()] = &now
-	close(t.changed)
-	t.changed = make(chan struct{})
+	t.announce()
 }
 
 // SetLive tells that a store lives or does not. Regions that it leads get another
@@ -153,25 +154,47 @@ func (t *Topology) SetLive(store uint64, live bool) error {
 	if !ok {
 		delete(t.live, store)
 	}
-	regions := slices.Clone(t.sorted)
 	t.mu.Unlock()
 	if !ok {
 		return fmt.Errorf("playground: no store %d", store)
 	}
-	if was == live {
-		return nil
-	}
-	for i, r := range regions {
-		if r.Peer(store) == nil {
-			continue
-		}
-		leader := t.elect(r.Meta, i)
-		if leader != nil && r.Leader != nil && t.isLive(r.LeaderStore()) {
-			continue // it leads on
-		}
-		t.lead(r, leader)
+	if was != live {
+		t.reelect()
 	}
 	return nil
+}
+
+// reelect gives each region a leader that can lead, and leaves those that can. Callers
+// hold change.
+func (t *Topology) reelect() {
+	t.mu.RLock()
+	regions := slices.Clone(t.sorted)
+	t.mu.RUnlock()
+	for i, r := range regions {
+		if r.Leader == nil || !t.electable(r.Leader, r.Meta.Peers) {
+			t.lead(r, t.elect(r.Meta, i))
+		}
+	}
+}
+
+// Cut loses what one store sends to another, until Heal.
+func (t *Topology) Cut(from, to uint64) {
+	t.change.Lock()
+	defer t.change.Unlock()
+	t.mu.Lock()
+	t.cut[[2]uint64{from, to}] = true
+	t.mu.Unlock()
+	t.reelect()
+}
+
+// Heal ends Cut.
+func (t *Topology) Heal() {
+	t.change.Lock()
+	defer t.change.Unlock()
+	t.mu.Lock()
+	clear(t.cut)
+	t.mu.Unlock()
+	t.reelect()
 }
 
 // Live reports whether a store lives.

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -26,11 +27,15 @@ type Topology struct {
 	byID   map[uint64]*Region
 	stores []uint64 // ids in order
 	live   map[uint64]bool
-	lastID uint64
-	idEnd  uint64 // ids up to here may be given out
+	cut    map[[2]uint64]bool // from a store to another
+	hidden map[uint64]bool    // regions that PD does not know
+	// records are of stores that differ from what the first ones are.
+	records map[uint64]storeRecord
+	lastID  uint64
+	idEnd   uint64 // ids up to here may be given out
 
-	changed       chan struct{} // closed at the next change of a leader
-	splits, moves atomic.Int64
+	changed               chan struct{} // closed at the next change of a leader
+	splits, moves, merges atomic.Int64
 }
 
 // idWindow is how many ids are reserved at a time (PD: pkg/id/id.go, allocStep).
@@ -44,6 +49,7 @@ const maxPeers = 3
 // Bootstrap comes next.
 func New(m *meta.Store, n int) *Topology {
 	t := &Topology{meta: m, byID: make(map[uint64]*Region), live: make(map[uint64]bool), changed: make(chan struct{})}
+	t.cut, t.hidden, t.records = make(map[[2]uint64]bool), make(map[uint64]bool), make(map[uint64]storeRecord)
 	for id := range uint64(n) {
 		t.stores = append(t.stores, id+1)
 		t.live[id+1] = true
@@ -61,6 +67,9 @@ func (t *Topology) Load() (bool, error) {
 	}
 	t.change.Lock()
 	defer t.change.Unlock()
+	if err := t.loadStores(); err != nil {
+		return false, err
+	}
 	regions := make([]*Region, len(metas))
 	for i, m := range metas {
 		regions[i] = &Region{Meta: m, Term: firstTerm, guard: new(sync.RWMutex)}
@@ -139,26 +148,53 @@ func (t *Topology) install(regions []*Region) {
 	}
 }
 
-// elect chooses a leader among the peers on live stores, beginning the search at the
-// turn-th, and none without a majority of live peers. Callers hold change.
+// elect chooses a leader, beginning the search at the turn-th peer: a voter on a live
+// store that exchanges messages with enough live ones that they are a majority with it.
+// A witness is no choice where there is another (TiKV: a witness has no data to lead
+// with). Callers hold change.
 func (t *Topology) elect(m *metapb.Region, turn int) *metapb.Peer {
-	n, live := len(m.Peers), 0
-	for _, p := range m.Peers {
-		if t.isLive(p.StoreId) {
-			live++
-		}
-	}
-	if 2*live <= n {
-		return nil
-	}
-	peers := slices.Clone(m.Peers)
-	slices.SortFunc(peers, func(a, b *metapb.Peer) int { return int(a.StoreId) - int(b.StoreId) })
-	for i := range n {
-		if p := peers[(turn+i)%n]; t.isLive(p.StoreId) {
+	peers := slices.DeleteFunc(slices.Clone(m.Peers), func(p *metapb.Peer) bool { return p.Role == metapb.PeerRole_Learner })
+	slices.SortFunc(peers, func(a, b *metapb.Peer) int { return cmp.Compare(a.StoreId, b.StoreId) })
+	for i := range peers {
+		if p := peers[(turn+i)%len(peers)]; t.electable(p, peers) {
 			return p
 		}
 	}
 	return nil
+}
+
+// electable reports whether p can lead a region with these voters.
+func (t *Topology) electable(p *metapb.Peer, voters []*metapb.Peer) bool {
+	if p.IsWitness || p.Role == metapb.PeerRole_Learner || !t.isLive(p.StoreId) {
+		return false
+	}
+	heard := 0
+	for _, o := range voters {
+		if o.Role != metapb.PeerRole_Learner && t.isLive(o.StoreId) && t.linked(p.StoreId, o.StoreId) {
+			heard++
+		}
+	}
+	n := 0
+	for _, o := range voters {
+		if o.Role != metapb.PeerRole_Learner {
+			n++
+		}
+	}
+	return 2*heard > n
+}
+
+// linked reports whether messages pass between two stores both ways.
+func (t *Topology) linked(a, b uint64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return !t.cut[[2]uint64{a, b}] && !t.cut[[2]uint64{b, a}]
+}
+
+// Hears reports whether what one store sends to another arrives.
+func (t *Topology) Hears(from, to uint64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return !t.cut[[2]uint64{from, to}]
 }
 
 func (t *Topology) isLive(store uint64) bool {
@@ -268,9 +304,6 @@ func (t *Topology) allocID(n uint64) (uint64, error) {
 	t.lastID += n
 	return first, nil
 }
-
-// Stores returns the stores' ids.
-func (t *Topology) Stores() []uint64 { return t.stores }
 
 // Splits and Moves count what happened since the start.
 func (t *Topology) Splits() int { return int(t.splits.Load()) }

@@ -4,6 +4,7 @@
 package tso
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -29,6 +30,8 @@ type Allocator struct {
 	physical int64 // ms
 	logical  int64 // the last one given out in physical
 	bound    int64 // ms; saved
+
+	stalled chan struct{} // closed when the stall ends; nil: none
 }
 
 // New returns an allocator whose timestamps are above all that were given out under
@@ -81,6 +84,50 @@ func (a *Allocator) Limit() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return Compose(max(a.physical, a.now().UnixMilli()), maxLogical-1)
+}
+
+// Jump moves the timestamps ahead: they go on from d after the clock, or after the last
+// one if that is later. The clock catches up by and by (PD's reset-ts, pkg/tso, has the
+// same effect).
+func (a *Allocator) Jump(d time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if d > 0 {
+		a.physical, a.logical = max(a.physical, a.now().UnixMilli())+d.Milliseconds(), 0
+	}
+}
+
+// Stall begins or ends a time in which Wait waits.
+func (a *Allocator) Stall(stalled bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case stalled && a.stalled == nil:
+		a.stalled = make(chan struct{})
+	case !stalled && a.stalled != nil:
+		close(a.stalled)
+		a.stalled = nil
+	}
+}
+
+// Wait returns when there is no stall, or with the cause of the end of one of the
+// contexts.
+func (a *Allocator) Wait(ctx, other context.Context) error {
+	for {
+		a.mu.Lock()
+		stalled := a.stalled
+		a.mu.Unlock()
+		if stalled == nil {
+			return nil
+		}
+		select {
+		case <-stalled:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-other.Done():
+			return context.Cause(other)
+		}
+	}
 }
 
 // Compose makes a timestamp of its parts.

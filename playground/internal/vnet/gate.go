@@ -8,22 +8,25 @@ import (
 
 // Gate stands between a listener and its server. It closes single connections, and
 // holds all of them still without closing any, as a suspended process does: what was
-// sent to it waits, what it would send waits, new connections are made and wait.
+// sent to it waits, what it would send waits, new connections are made and wait. It also
+// cuts one direction of all, or both.
 type Gate struct {
 	inner net.Listener
 
 	mu     sync.Mutex
 	conns  map[string]*gated // by remote address
-	open   chan struct{}     // closed while the gate is open
 	paused bool
-	ended  []net.Conn // closed by the server while paused; the other side sees it later
+	cut    Directions
+	change chan struct{} // closed at the next change of the two
+	ended  []net.Conn    // closed by the server while nothing got out; the other side sees it later
 }
+
+// Directions are those of a connection, as the server has them.
+type Directions struct{ In, Out bool }
 
 // NewGate returns an open gate before l.
 func NewGate(l net.Listener) *Gate {
-	g := &Gate{inner: l, conns: make(map[string]*gated), open: make(chan struct{})}
-	close(g.open)
-	return g
+	return &Gate{inner: l, conns: make(map[string]*gated), change: make(chan struct{})}
 }
 
 // Accept returns the next connection, behind the gate.
@@ -46,26 +49,33 @@ func (g *Gate) Close() error { return g.inner.Close() }
 func (g *Gate) Addr() net.Addr { return g.inner.Addr() }
 
 // Pause holds all connections still until Resume.
-func (g *Gate) Pause() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.paused {
-		g.paused, g.open = true, make(chan struct{})
-	}
-}
+func (g *Gate) Pause() { g.set(func() { g.paused = true }) }
 
 // Resume ends Pause.
-func (g *Gate) Resume() {
+func (g *Gate) Resume() { g.set(func() { g.paused = false }) }
+
+// Cut lets nothing pass in the given directions, and all in the others. As on a network
+// that loses packets, what was sent arrives once its direction is open again, if the
+// connection still stands.
+func (g *Gate) Cut(d Directions) { g.set(func() { g.cut = d }) }
+
+func (g *Gate) set(change func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.paused {
-		g.paused = false
-		close(g.open)
+	change()
+	close(g.change)
+	g.change = make(chan struct{})
+	if !g.shut().Out {
 		for _, c := range g.ended {
 			_ = c.Close()
 		}
 		g.ended = nil
 	}
+}
+
+// shut are the directions in which nothing passes. Callers hold the lock.
+func (g *Gate) shut() Directions {
+	return Directions{In: g.paused || g.cut.In, Out: g.paused || g.cut.Out}
 }
 
 // Disconnect closes the connection from remote, as net.Addr's String gives it.
@@ -92,17 +102,17 @@ type gated struct {
 	closed chan struct{}
 }
 
-// pass waits until the gate is open or the connection closed.
-func (c *gated) pass() error {
+// pass waits until a direction is open or the connection closed.
+func (c *gated) pass(shut func(Directions) bool) error {
 	for {
 		c.gate.mu.Lock()
-		open, paused := c.gate.open, c.gate.paused
+		change, wait := c.gate.change, shut(c.gate.shut())
 		c.gate.mu.Unlock()
-		if !paused {
+		if !wait {
 			return nil
 		}
 		select {
-		case <-open:
+		case <-change:
 		case <-c.closed:
 			return net.ErrClosed
 		}
@@ -111,14 +121,14 @@ func (c *gated) pass() error {
 
 func (c *gated) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if stop := c.pass(); stop != nil {
+	if stop := c.pass(func(d Directions) bool { return d.In }); stop != nil {
 		return 0, stop
 	}
 	return n, err
 }
 
 func (c *gated) Write(b []byte) (int, error) {
-	if err := c.pass(); err != nil {
+	if err := c.pass(func(d Directions) bool { return d.Out }); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(b)
@@ -135,7 +145,7 @@ func (c *gated) Close() error {
 		if remote := c.RemoteAddr().String(); c.gate.conns[remote] == c {
 			delete(c.gate.conns, remote)
 		}
-		if c.gate.paused {
+		if c.gate.shut().Out {
 			c.gate.ended = append(c.gate.ended, c.Conn)
 			err = c.Conn.SetDeadline(aLongTimeAgo()) // ends what the server waits for
 			return

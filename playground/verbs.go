@@ -1,0 +1,211 @@
+package playground
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/tikv-go/tikv/playground/internal/fault"
+)
+
+// duration is one in JSON, as "1m30s".
+type duration time.Duration
+
+// MarshalText returns the duration's words.
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText takes the words of time.ParseDuration.
+func (d *duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = duration(parsed)
+	return err
+}
+
+// The requests of the verbs, which are also lines of the journal.
+type (
+	splitArgs struct {
+		Mode string `json:"mode"`
+		Key  []byte `json:"key"`
+	}
+	regionArgs struct {
+		Region uint64 `json:"region"`
+		Store  uint64 `json:"store"`
+		Role   string `json:"role,omitempty"`
+	}
+	mergeArgs struct {
+		Region uint64 `json:"region"`
+		Into   uint64 `json:"into"`
+	}
+	hideArgs struct {
+		Region uint64 `json:"region"`
+		Hidden bool   `json:"hidden"`
+	}
+	labelArgs struct {
+		Labels map[string]string `json:"labels,omitempty"`
+	}
+	storeArgs struct {
+		Store uint64 `json:"store"`
+	}
+	nodeArgs struct {
+		Store  uint64 `json:"store,omitempty"`
+		Member *int   `json:"member,omitempty"`
+		Client bool   `json:"client,omitempty"`
+	}
+	cutArgs struct {
+		From nodeArgs `json:"from"`
+		To   nodeArgs `json:"to"`
+	}
+	stateArgs struct {
+		Store     uint64   `json:"store"`
+		Disk      string   `json:"disk,omitempty"`
+		DiskDelay duration `json:"disk_delay,omitempty"`
+		SlowScore float64  `json:"slow_score,omitempty"`
+		Advertise string   `json:"advertise,omitempty"`
+	}
+	byArgs struct {
+		By duration `json:"by"`
+	}
+	stallArgs struct {
+		Stalled bool `json:"stalled"`
+	}
+	injectionArgs struct {
+		Injection uint64 `json:"injection"`
+	}
+)
+
+func argsOf(n Node) nodeArgs {
+	switch n.node.Kind {
+	case fault.Store:
+		return nodeArgs{Store: n.node.ID}
+	case fault.Member:
+		i := int(n.node.ID)
+		return nodeArgs{Member: &i}
+	case fault.Client:
+		return nodeArgs{Client: true}
+	}
+	return nodeArgs{}
+}
+
+func (q nodeArgs) node() (Node, error) {
+	switch {
+	case q.Store != 0 && q.Member == nil && !q.Client:
+		return Store(q.Store), nil
+	case q.Store == 0 && q.Member != nil && *q.Member >= 0 && !q.Client:
+		return Member(*q.Member), nil
+	case q.Store == 0 && q.Member == nil && q.Client:
+		return Client(), nil
+	}
+	return Node{}, errors.New("playground: name a store or a member, or for a cut the client")
+}
+
+// verb takes a request, and returns what does it.
+type verb func(request []byte) (func() (any, error), error)
+
+// verbOf makes a verb of a function of its request, a JSON object without other fields;
+// nothing at all is an object without fields.
+func verbOf[Q any](f func(Q) (any, error)) verb {
+	return func(request []byte) (func() (any, error), error) {
+		var q Q
+		dec := json.NewDecoder(bytes.NewReader(request))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&q); err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("the request is no JSON object of this verb: %w", err)
+		}
+		if c, ok := any(q).(interface{ check() error }); ok {
+			if err := c.check(); err != nil {
+				return nil, err
+			}
+		}
+		return func() (any, error) { return f(q) }, nil
+	}
+}
+
+// verbs are the changes that may be asked for over HTTP and by a journal. renumbered has
+// the numbers of faults that were injected under others before; nil if there are none.
+func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
+	all := map[string]verb{
+		"split": verbOf(func(q splitArgs) (any, error) {
+			mode, err := modeOf(q.Mode)
+			if err != nil {
+				return nil, err
+			}
+			id, err := c.Split(mode, q.Key)
+			return map[string]uint64{"region": id}, err
+		}),
+		"transfer-leader": verbOf(func(q regionArgs) (any, error) { return done(c.TransferLeader(q.Region, q.Store)) }),
+		"merge":           verbOf(func(q mergeArgs) (any, error) { return done(c.Merge(q.Region, q.Into)) }),
+		"add-peer": verbOf(func(q regionArgs) (any, error) {
+			role := slices.Index([]string{"voter", "learner", "witness"}, q.Role)
+			if role < 0 {
+				return nil, fmt.Errorf("playground: there is no role %q", q.Role)
+			}
+			return done(c.AddPeer(q.Region, q.Store, PeerRole(role)))
+		}),
+		"remove-peer": verbOf(func(q regionArgs) (any, error) { return done(c.RemovePeer(q.Region, q.Store)) }),
+		"hide-region": verbOf(func(q hideArgs) (any, error) { return done(c.HideRegion(q.Region, q.Hidden)) }),
+		"add-store": verbOf(func(q labelArgs) (any, error) {
+			id, err := c.AddStore(q.Labels)
+			return map[string]uint64{"store": id}, err
+		}),
+		"remove-store": verbOf(func(q storeArgs) (any, error) { return done(c.RemoveStore(q.Store)) }),
+		"set-store":    verbOf(c.setStoreVerb),
+		"transfer-pd": verbOf(func(q nodeArgs) (any, error) {
+			n, err := q.node()
+			if err != nil || n.node.Kind != fault.Member {
+				return nil, errors.New("playground: name a member")
+			}
+			return done(c.TransferPD(int(n.node.ID)))
+		}),
+		"cut":  verbOf(c.cutVerb),
+		"heal": verbOf(func(struct{}) (any, error) { c.Heal(); return done(nil) }),
+		"advance": verbOf(func(q byArgs) (any, error) {
+			c.Advance(time.Duration(q.By))
+			return done(nil)
+		}),
+		"jump-tso": verbOf(func(q byArgs) (any, error) {
+			c.JumpTSO(time.Duration(q.By))
+			return done(nil)
+		}),
+		"stall-tso": verbOf(func(q stallArgs) (any, error) {
+			c.StallTSO(q.Stalled)
+			return done(nil)
+		}),
+	}
+	for name, f := range map[string]func(Node) error{"stop": c.Stop, "pause": c.Pause, "start": c.Start} {
+		all[name] = verbOf(func(q nodeArgs) (any, error) {
+			n, err := q.node()
+			if err != nil {
+				return nil, err
+			}
+			return done(f(n))
+		})
+	}
+	c.faultVerbs(all, renumbered)
+	return all
+}
+
+func (c *Cluster) setStoreVerb(q stateArgs) (any, error) {
+	disk := max(0, slices.Index([]string{"ok", "almost full", "already full"}, q.Disk))
+	if disk == 0 && q.Disk != "" && q.Disk != "ok" {
+		return nil, fmt.Errorf("playground: there is no state %q of a disk", q.Disk)
+	}
+	return done(c.SetStore(q.Store, StoreState{
+		Disk: Disk(disk), DiskDelay: time.Duration(q.DiskDelay), SlowScore: q.SlowScore, Advertise: q.Advertise,
+	}))
+}
+
+func (c *Cluster) cutVerb(q cutArgs) (any, error) {
+	from, err := q.From.node()
+	if err != nil {
+		return nil, err
+	}
+	to, err := q.To.node()
+	if err != nil {
+		return nil, err
+	}
+	return done(c.Cut(from, to))
+}

@@ -202,11 +202,23 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		physical, logical, err := alloc.Next(1)
 		return tso.Compose(physical, logical), err
 	}})
-	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto()})
+	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto(), Ended: c.counter.Ended})
+	managers := make([]*mvcc.Manager, cfg.stores)
+	for i := range managers {
+		managers[i] = mvcc.NewManager()
+	}
+	timestamp := func() (uint64, bool) {
+		if c.pd.Leader() < 0 {
+			return 0, false
+		}
+		physical, logical, err := alloc.Next(1)
+		return tso.Compose(physical, logical), err == nil
+	}
 	for i := range cfg.stores {
 		id := uint64(i) + 1
 		c.stores = append(c.stores, store.New(store.Config{
 			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw, Txn: c.txn,
+			Managers: managers, Timestamp: timestamp,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey,
 		}, serve.Config{Listen: c.listen, Addr: c.address(cfg, cfg.members+i, fmt.Sprintf("198.18.%d.%d:20160", 1+id/250, 1+id%250))}))
 	}

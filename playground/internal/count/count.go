@@ -15,6 +15,15 @@ type Counter struct {
 	calls map[string]int
 }
 
+// Ended counts a transaction that was committed, or rolled back.
+func (c *Counter) Ended(committed bool) {
+	if committed {
+		c.Commits.Add(1)
+	} else {
+		c.Rollbacks.Add(1)
+	}
+}
+
 // Call counts a request.
 func (c *Counter) Call(method string) {
 	c.mu.Lock()

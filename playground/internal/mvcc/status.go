@@ -89,7 +89,7 @@ func (s *statusCheck) pessimisticPrimary(l *lock) (*kvrpcpb.CheckTxnStatusRespon
 		}
 		if end.known() {
 			s.unlock(s.key)
-			return ended(end), nil
+			return s.over(end), nil
 		}
 	}
 	if !l.expired(s.req.CurrentTs) {
@@ -124,9 +124,12 @@ func (s *statusCheck) alive(l *lock, pushed bool) *kvrpcpb.CheckTxnStatusRespons
 	return resp
 }
 
-// ended is the answer for a transaction that has ended.
-func ended(end ending) *kvrpcpb.CheckTxnStatusResponse {
-	commitTS, _ := end.committed()
+// over is the answer for a transaction that has ended.
+func (s *statusCheck) over(end ending) *kvrpcpb.CheckTxnStatusResponse {
+	commitTS, ok := end.committed()
+	if ok {
+		s.know(commitTS)
+	}
 	return &kvrpcpb.CheckTxnStatusResponse{CommitVersion: commitTS}
 }
 
@@ -138,7 +141,7 @@ func (s *statusCheck) missing(other *lock) (*kvrpcpb.CheckTxnStatusResponse, err
 	case err != nil:
 		return nil, err
 	case end.known():
-		return ended(end), nil
+		return s.over(end), nil
 	case !s.req.RollbackIfNotExist:
 		return nil, errTxnNotFound(s.startTS, s.key)
 	case s.req.ResolvingPessimisticLock:
@@ -147,6 +150,7 @@ func (s *statusCheck) missing(other *lock) (*kvrpcpb.CheckTxnStatusResponse, err
 	if end.occupied.write == nil {
 		s.markRollback(s.key, other)
 	}
+	s.decide(s.key, s.key.raw, false)
 	s.putRollback(s.key, true, end)
 	return action(kvrpcpb.Action_LockNotExistRollback), nil
 }

@@ -67,9 +67,11 @@ func (s *Store) handle(ctx context.Context, c *command, req any) any {
 	if e := s.checkTimestamps(req); e != nil {
 		return c.refuse(e)
 	}
-	before := s.before(req)
+	if e := s.checkMaxTS(req, r); e != nil {
+		return c.refuse(e)
+	}
 	answer := c.run(ctx, r.Range(), req)
-	s.count(before, req, answer)
+	s.count(answer)
 	return answer
 }
 

@@ -28,9 +28,13 @@ type Config struct {
 	Topology   *topology.Topology
 	Raw        *rawkv.Engine
 	Txn        *mvcc.Engine
-	Faults     *fault.Set
-	Counter    *count.Counter
-	Now        func() time.Time
+	// Managers are those of all stores, by id-1.
+	Managers []*mvcc.Manager
+	// Timestamp asks PD for one; false: PD has no leader that could answer.
+	Timestamp func() (uint64, bool)
+	Faults    *fault.Set
+	Counter   *count.Counter
+	Now       func() time.Time
 	// Limit is at or above every timestamp that PD has given out.
 	Limit func() uint64
 	// UserKey takes off what API V2 puts before a key.
@@ -43,11 +47,18 @@ type Store struct {
 	commands commands
 	server   *serve.Server
 	feedback feedback
+	synced   synced
 }
 
 // New returns a store that serves as cfg says, once its server is started.
 func New(cfg Config, sc serve.Config) *Store {
 	s := &Store{Config: cfg}
+	s.Txn = cfg.Txn.On(s.manager(cfg.ID), func(region uint64) *mvcc.Manager {
+		if r := s.Topology.ByID(region); r != nil {
+			return s.manager(r.LeaderStore())
+		}
+		return nil
+	})
 	s.commands = s.table()
 	s.feedback.seq.Store(uint64(cfg.Now().UnixMilli()))
 	sc.Streams = maxStreams

@@ -156,7 +156,8 @@ func (s *statusCheck) missing(other *lock) (*kvrpcpb.CheckTxnStatusResponse, err
 }
 
 // TxnHeartBeat answers KvTxnHeartBeat: it raises the TTL of the transaction's lock of a
-// key, and returns what it is then (TiKV src/storage/txn/commands/txn_heart_beat.rs).
+// key, and returns what it is then; of a pipelined transaction also its least commit
+// timestamp (TiKV src/storage/txn/commands/txn_heart_beat.rs).
 func (e *Engine) TxnHeartBeat(ctx context.Context, _ keys.Range, req *kvrpcpb.TxnHeartBeatRequest) *kvrpcpb.TxnHeartBeatResponse {
 	k := keyOf(req.PrimaryLock)
 	resp := &kvrpcpb.TxnHeartBeatResponse{}
@@ -168,8 +169,12 @@ func (e *Engine) TxnHeartBeat(ctx context.Context, _ keys.Range, req *kvrpcpb.Tx
 		if l == nil || l.ts != req.StartVersion {
 			return errTxnNotFound(req.StartVersion, k)
 		}
-		if l.ttl < req.AdviseLockTtl {
-			l.ttl = req.AdviseLockTtl
+		old := *l
+		l.ttl = max(l.ttl, req.AdviseLockTtl)
+		if !l.asyncCommit && l.generation > 0 {
+			l.minCommitTS = max(l.minCommitTS, req.MinCommitTs)
+		}
+		if l.ttl != old.ttl || l.minCommitTS != old.minCommitTS {
 			c.putLock(k, l)
 		}
 		resp.LockTtl = l.ttl

@@ -161,16 +161,17 @@ func FuzzLockFields(f *testing.F) {
 		for i := range uint64(rollbacks) {
 			l.rollbackTS = append(l.rollbackTS, rollback+i)
 		}
-		got, err := parseLock(l.encode())
+		stored := l.encode()
+		got, err := parseLock(stored)
 		if err != nil || !reflect.DeepEqual(got, l) {
-			t.Fatalf("%q\n got %+v %v\nwant %+v", l.encode(), got, err, l)
+			t.Fatalf("%q\n got %+v %v\nwant %+v", stored, got, err, l)
 		}
 		info := got.info([]byte("key"))
 		if info.UseAsyncCommit != async || len(info.Secondaries) != len(l.secondaries) || info.MinCommitTs != minCommit || info.LockVersion != ts {
 			t.Fatal(info)
 		}
-		for cut := range l.encode() {
-			_, _ = parseLock(l.encode()[:cut]) // no panic
+		for cut := range min(len(stored), 100) {
+			_, _ = parseLock(stored[:len(stored)-cut]) // no panic
 		}
 	})
 }

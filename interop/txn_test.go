@@ -208,8 +208,12 @@ func TestOfficialFinishesOurCommit(t *testing.T) {
 }
 
 // deathRole makes this test binary an official client that prewrites and dies; its
-// value is the PD address.
-const deathRole = "TIKV_INTEROP_DIE"
+// value is the PD address. deathMode is how: empty for two phases, "async" for async
+// commit, "partly" for that with only the primary prewritten.
+const (
+	deathRole = "TIKV_INTEROP_DIE"
+	deathMode = "TIKV_INTEROP_DIE_MODE"
+)
 
 // deathKeys is how many keys it prewrites.
 const deathKeys = "TIKV_INTEROP_DIE_KEYS"
@@ -238,7 +242,7 @@ func dieAfterPrewrite(pd string) int {
 	}
 	committer, err := transaction.TxnProbe{KVTxn: tx}.NewCommitter(1)
 	if err == nil {
-		err = committer.PrewriteAllMutations(context.Background())
+		err = prewriteAs(os.Getenv(deathMode), committer)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -250,14 +254,24 @@ func dieAfterPrewrite(pd string) int {
 }
 
 // officialDies lets an official client prewrite theirs1, theirs2, ... and die.
-func officialDies(t *testing.T, c *cluster, keys int) {
+func officialDies(t *testing.T, c *cluster, keys int, env ...string) {
 	t.Helper()
 	died := exec.Command(os.Args[0])
-	died.Env = append(os.Environ(), deathRole+"="+strings.Join(c.PD, ","), deathKeys+"="+strconv.Itoa(keys))
+	died.Env = append(append(os.Environ(), deathRole+"="+strings.Join(c.PD, ","), deathKeys+"="+strconv.Itoa(keys)), env...)
 	died.Stderr = os.Stderr
 	if out, _ := died.Output(); !strings.Contains(string(out), "prewritten") {
 		t.Fatalf("the official client did not prewrite: %q", out)
 	}
+}
+
+func prewriteAs(mode string, committer transaction.CommitterProbe) error {
+	if mode != "" {
+		committer.SetUseAsyncCommit()
+	}
+	if mode == "partly" {
+		return committer.PrewriteMutations(context.Background(), committer.MutationsOfKeys([][]byte{committer.GetPrimaryKey()}))
+	}
+	return committer.PrewriteAllMutations(context.Background())
 }
 
 // The other way round: the official client dies, ours resolves, as a reader and as a
@@ -348,8 +362,8 @@ func TestManyLocksLeftBehind(t *testing.T) {
 	})
 }
 
-// A client that asks for asynchronous or one-phase commit is told to fall back, and its
-// transactions are like others.
+// The transactions of a client that asks for asynchronous or one-phase commit are like
+// others.
 func TestOfficialAsksForAsyncCommit(t *testing.T) {
 	c := start(t)
 	c.split(t, "txn", "m")

@@ -226,12 +226,21 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		Leader:   func(encoded []byte) uint64 { return c.topo.ByKey(encoded).LeaderStore() },
 		Detector: lockwait.NewDetector(c.detectorSeat), Tasks: c.root,
 	})
-	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto(), Waits: c.waits})
+	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto(), Waits: c.waits, Ended: c.counter.Ended})
+	timestamp := func() (uint64, bool) {
+		if c.pd.Leader() < 0 {
+			return 0, false
+		}
+		physical, logical, err := alloc.Next(1)
+		return tso.Compose(physical, logical), err == nil
+	}
+	var managers managers
 	grow := newGrowth(cfg.regionBytes, c.engine, c.topo, c.logger)
 	c.newNode = func(id uint64) *store.Store {
 		n := len(c.stores) // the addresses of stores that were added follow the others
 		return store.New(store.Config{
 			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw, Txn: c.txn,
+			Manager: managers.of, Timestamp: timestamp,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey, DiskOf: c.diskOf,
 			Wrote: grow.wrote,
 		}, serve.Config{Listen: c.listen, Addr: c.address(cfg, cfg.members+n, fmt.Sprintf("198.18.%d.%d:20160", 1+(n+1)/250, 1+(n+1)%250))})
@@ -239,6 +248,24 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 	for _, id := range c.topo.Stores() {
 		c.stores = append(c.stores, c.newNode(id))
 	}
+}
+
+// managers are the concurrency managers of the stores by id, made when first asked for.
+type managers struct {
+	mu   sync.Mutex
+	byID map[uint64]*mvcc.Manager
+}
+
+func (m *managers) of(store uint64) *mvcc.Manager {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.byID == nil {
+		m.byID = make(map[uint64]*mvcc.Manager)
+	}
+	if m.byID[store] == nil {
+		m.byID[store] = mvcc.NewManager()
+	}
+	return m.byID[store]
 }
 
 // detectorSeat is where deadlocks are detected now.

@@ -12,9 +12,12 @@ import (
 
 // Counts is how often things happened since the cluster was started.
 type Counts struct {
-	// Commits are transactions whose primary was committed by a commit request; again
-	// committing one does not count. Rollbacks are transactions rolled back at their
-	// primary. Conflicts are write conflicts that were answered.
+	// Commits are transactions of whose primary key the commit was stored, by whichever
+	// request; again committing one does not count. One of one-phase commit counts when
+	// it is stored. One of async commit is decided for its client as soon as all its
+	// keys are prewritten, but counts when its primary is committed, a moment later.
+	// Rollbacks are transactions rolled back at their primary. Conflicts are write
+	// conflicts that were answered.
 	Commits, Rollbacks, Conflicts int
 	// Splits are regions that were made, LeaderMoves changes of a region's leader,
 	// Starts nodes started again after Stop, Dropped requests or answers that faults

@@ -16,6 +16,15 @@ type Counter struct {
 	total int
 }
 
+// Ended counts a transaction that was committed, or rolled back.
+func (c *Counter) Ended(committed bool) {
+	if committed {
+		c.Commits.Add(1)
+	} else {
+		c.Rollbacks.Add(1)
+	}
+}
+
 // Call counts a request.
 func (c *Counter) Call(method string) {
 	c.mu.Lock()

@@ -21,6 +21,7 @@ func (e *Engine) Commit(ctx context.Context, _ keys.Range, req *kvrpcpb.CommitRe
 				return err
 			}
 		}
+		c.know(req.CommitVersion)
 		return nil
 	})
 	if err != nil {
@@ -54,13 +55,20 @@ func (c *change) commit(k key, commitTS uint64) error {
 	if l.pessimistic() {
 		return nil
 	}
-	c.putWrite(k, commitTS, &write{
+	c.decide(k, l.primary, true)
+	w := l.committed()
+	w.overlapped = slices.Contains(l.rollbackTS, commitTS)
+	c.putWrite(k, commitTS, w)
+	return nil
+}
+
+// committed is the record that a prewritten lock becomes.
+func (l *lock) committed() *write {
+	return &write{
 		kind:       writeKind(l.kind), // the letters are the same
-		startTS:    c.startTS,
+		startTS:    l.ts,
 		short:      l.short,
-		overlapped: slices.Contains(l.rollbackTS, commitTS),
 		lastChange: l.lastChange,
 		txnSource:  l.txnSource,
-	})
-	return nil
+	}
 }

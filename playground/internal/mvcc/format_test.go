@@ -138,6 +138,44 @@ func FuzzParseLock(f *testing.F) {
 	})
 }
 
+// A lock of any fields is read as it was written, and shown to clients without what is
+// the server's own.
+func FuzzLockFields(f *testing.F) {
+	f.Add(byte(0), []byte("pk"), uint64(5), uint64(10), []byte("v"), uint64(0), uint64(0), uint64(11), true, []byte("k"), byte(2), uint64(15), byte(1), uint64(0), false)
+	f.Add(byte(3), []byte("pk"), uint64(5), uint64(10), []byte{}, uint64(9), uint64(1), uint64(0), false, []byte{}, byte(0), uint64(0), byte(0), uint64(7), true)
+	f.Fuzz(func(t *testing.T, kind byte, primary []byte, ts, ttl uint64, short []byte, forUpdate, size, minCommit uint64,
+		async bool, secondary []byte, secondaries byte, rollback uint64, rollbacks byte, generation uint64, conflict bool) {
+		if len(short) > maxShortValue {
+			return
+		}
+		l := &lock{kind: []lockKind{lockPut, lockDelete, lockLock, lockPessimistic}[kind%4], primary: append([]byte{}, primary...), ts: ts, ttl: ttl,
+			forUpdateTS: forUpdate, txnSize: size, minCommitTS: minCommit, asyncCommit: async, generation: generation, withConflict: conflict}
+		if l.kind == lockPut {
+			l.short = append([]byte{}, short...)
+		}
+		for i := range secondaries {
+			if async {
+				l.secondaries = append(l.secondaries, append([]byte{i}, secondary...))
+			}
+		}
+		for i := range uint64(rollbacks) {
+			l.rollbackTS = append(l.rollbackTS, rollback+i)
+		}
+		stored := l.encode()
+		got, err := parseLock(stored)
+		if err != nil || !reflect.DeepEqual(got, l) {
+			t.Fatalf("%q\n got %+v %v\nwant %+v", stored, got, err, l)
+		}
+		info := got.info([]byte("key"))
+		if info.UseAsyncCommit != async || len(info.Secondaries) != len(l.secondaries) || info.MinCommitTs != minCommit || info.LockVersion != ts {
+			t.Fatal(info)
+		}
+		for cut := range min(len(stored), 100) {
+			_, _ = parseLock(stored[:len(stored)-cut]) // no panic
+		}
+	})
+}
+
 func FuzzParseWrite(f *testing.F) {
 	for stored := range writeVectors() {
 		f.Add([]byte(stored))

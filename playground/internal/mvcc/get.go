@@ -17,25 +17,74 @@ type view struct {
 	isolation    kvrpcpb.IsolationLevel
 	bypass       []uint64 // start timestamps of locks to ignore (Context.resolved_locks)
 	access       []uint64 // of locks to read through (Context.committed_locks)
+	replicaRead  bool
 	needCommitTS bool
 	keyOnly      bool
 }
 
-// open raises MaxTS to the read's timestamp and then takes the snapshot: what commits
-// after the snapshot at a timestamp of the server's choice, commits above it. A stale
-// read, which is below all such timestamps, raises nothing (TiKV src/storage/mod.rs,
-// prepare_snap_ctx). The caller closes the view's snapshot.
-func (e *Engine) open(ctx *kvrpcpb.Context, ts uint64) view {
+// blocked looks for locks in memory that the view may not pass.
+type blocked func(m *Manager, check func(key, *lock) error) error
+
+func blockedKeys(ks ...key) blocked {
+	return func(m *Manager, check func(key, *lock) error) error {
+		for _, k := range ks {
+			if err := m.checkKey(k, check); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func blockedRange(in keys.Range) blocked {
+	return func(m *Manager, check func(key, *lock) error) error { return m.checkRange(in, check) }
+}
+
+// open raises MaxTS to the read's timestamp, then looks at the locks in memory, then
+// takes the snapshot: what it shows, was written before, and what commits after it at a
+// timestamp of the server's choice, commits above the read's. A stale read, which is
+// below all such timestamps, raises nothing (TiKV src/storage/mod.rs, prepare_snap_ctx).
+// A replica read has the region's leader do the first two, with its read index (src/
+// server/raftkv/mod.rs, ReplicaReadLockChecker). The caller closes the view's snapshot.
+func (e *Engine) open(ctx *kvrpcpb.Context, ts uint64, in blocked) (view, error) {
+	v := view{
+		ts:          ts,
+		isolation:   ctx.GetIsolationLevel(),
+		bypass:      ctx.GetResolvedLocks(),
+		access:      ctx.GetCommittedLocks(),
+		replicaRead: ctx.GetReplicaRead(),
+	}
+	m := e.manager
+	if v.replicaRead && !ctx.GetStaleRead() && e.leader != nil {
+		if l := e.leader(ctx.GetRegionId()); l != nil {
+			m = l
+		}
+	}
 	if !ctx.GetStaleRead() {
 		e.observe(ts)
+		m.Observe(ts)
 	}
-	return view{
-		reader:    reader{e.store.Snapshot()},
-		ts:        ts,
-		isolation: ctx.GetIsolationLevel(),
-		bypass:    ctx.GetResolvedLocks(),
-		access:    ctx.GetCommittedLocks(),
+	if v.isolation != kvrpcpb.IsolationLevel_RC {
+		if err := in(m, v.conflictInMemory); err != nil {
+			return view{}, err
+		}
 	}
+	v.reader = reader{e.store.Snapshot()}
+	return v, nil
+}
+
+// conflictInMemory is conflict for a lock that is not written yet. That of a replica
+// read is the leader's answer, which knows neither what the read may pass nor whose
+// primary key it reads (TiKV components/txn_types/src/lock.rs,
+// check_ts_conflict_for_replica_read).
+func (v *view) conflictInMemory(k key, l *lock) error {
+	if !v.replicaRead || v.isolation != kvrpcpb.IsolationLevel_SI {
+		return v.conflict(k, l)
+	}
+	if l.kind == lockLock || l.pessimistic() || l.ts > v.ts || l.minCommitTS > v.ts {
+		return nil
+	}
+	return errLocked(l.info(k.raw))
 }
 
 // item is a value and its commit timestamp (0: not asked for, or read from a lock).
@@ -124,9 +173,8 @@ func (v *view) conflict(k key, l *lock) error {
 		return nil
 	}
 	// The latest value of a primary key is the one before the lock: it is not
-	// committed, unless it is an async commit, which may be. On a replica too: only the
-	// leader's locks in memory, of which there are none here, stop that read there.
-	if v.ts == maxTS && !l.asyncCommit && string(l.primary) == string(k.raw) {
+	// committed, unless it is an async commit or a one-phase one, which may be.
+	if v.ts == maxTS && !l.asyncCommit && !l.onePC && string(l.primary) == string(k.raw) {
 		return nil
 	}
 	return errLocked(l.info(k.raw))
@@ -152,7 +200,10 @@ func (e *Engine) Get(_ context.Context, _ keys.Range, req *kvrpcpb.GetRequest) *
 	if err := check.Keys(e.cfg.APIVersion, req.Context, "get", k.enc); err != nil {
 		return &kvrpcpb.GetResponse{Error: err.KeyError()}
 	}
-	v := e.open(req.Context, req.Version)
+	v, err := e.open(req.Context, req.Version, blockedKeys(k))
+	if err != nil {
+		return &kvrpcpb.GetResponse{Error: keyError(err)}
+	}
 	defer v.snap.Close()
 	v.needCommitTS = req.NeedCommitTs
 	it, err := v.get(k)
@@ -166,7 +217,9 @@ func (e *Engine) Get(_ context.Context, _ keys.Range, req *kvrpcpb.GetRequest) *
 }
 
 // BatchGet answers KvBatchGet: the pairs that exist, in the order of the keys; a locked
-// key is a pair with only an error.
+// key is a pair with only an error. A lock in memory fails the whole request, and the
+// pair that it then has is for old clients (TiKV src/server/service/kv.rs,
+// future_batch_get).
 func (e *Engine) BatchGet(_ context.Context, _ keys.Range, req *kvrpcpb.BatchGetRequest) *kvrpcpb.BatchGetResponse {
 	ks := keysOf(req.Keys)
 	for _, k := range ks {
@@ -174,7 +227,11 @@ func (e *Engine) BatchGet(_ context.Context, _ keys.Range, req *kvrpcpb.BatchGet
 			return &kvrpcpb.BatchGetResponse{Error: err.KeyError(), Pairs: []*kvrpcpb.KvPair{{Error: err.KeyError()}}}
 		}
 	}
-	v := e.open(req.Context, req.Version)
+	v, err := e.open(req.Context, req.Version, blockedKeys(ks...))
+	if err != nil {
+		ke := keyError(err)
+		return &kvrpcpb.BatchGetResponse{Error: ke, Pairs: []*kvrpcpb.KvPair{{Error: ke}}}
+	}
 	defer v.snap.Close()
 	v.needCommitTS = req.NeedCommitTs
 	resp := &kvrpcpb.BatchGetResponse{Pairs: make([]*kvrpcpb.KvPair, 0, len(ks))}

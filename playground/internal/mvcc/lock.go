@@ -46,8 +46,10 @@ type lock struct {
 	rollbackTS   []uint64 // rollbacks that this lock's commit might fall onto
 	lastChange   lastChange
 	txnSource    uint64
-	withConflict bool // taken in spite of a newer version
-	generation   uint64
+	withConflict bool   // taken in spite of a newer version
+	generation   uint64 // of the flush that wrote it last; 0: an ordinary prewrite
+	// onePC marks the lock, in memory only, of a one-phase commit.
+	onePC bool
 }
 
 func (l *lock) pessimistic() bool { return l.kind == lockPessimistic }

@@ -7,28 +7,36 @@ import (
 	"github.com/tikv-go/tikv/playground/internal/storage/check"
 )
 
-// mutate checks one key of a prewrite and locks it (TiKV src/storage/txn/actions/
-// prewrite.rs).
-func (p *prewrite) mutate(m *mutation) error {
+// mutate checks one key of a prewrite and locks it. It returns the key's least commit
+// timestamp, 0 unless one is to be calculated, or if the key is locked already without
+// (TiKV src/storage/txn/actions/prewrite.rs, prewrite_with_generation).
+func (p *prewrite) mutate(m *mutation) (minCommitTS uint64, err error) {
 	if p.pessimistic() && m.op == kvrpcpb.Op_CheckNotExists {
-		return check.Other("cannot handle checkNotExists in pessimistic prewrite")
+		return 0, check.Other("cannot handle checkNotExists in pessimistic prewrite")
 	}
 	if m.insert() {
 		p.observe(p.startTS) // it is a read: nothing may come to exist below
 	}
 	held, err := p.lock(m.enc)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	amended := false
+	amended, flushed := false, false
 	switch {
 	case held != nil:
-		if done, err := p.checkLock(m, held); done || err != nil {
-			return err
+		own, err := p.checkLock(m, held)
+		if err != nil {
+			return 0, err
+		}
+		if flushed = own && p.generation > 0; own && !flushed { // a repeated prewrite
+			if held.asyncCommit {
+				return held.minCommitTS, nil
+			}
+			return 0, nil
 		}
 	case m.action == kvrpcpb.PrewriteRequest_DO_PESSIMISTIC_CHECK:
 		if err := p.amend(m); err != nil {
-			return err
+			return 0, err
 		}
 		amended = true
 	}
@@ -36,23 +44,27 @@ func (p *prewrite) mutate(m *mutation) error {
 	loaded := !p.skipConstraint(m)
 	if loaded {
 		if prev, err = p.checkNewer(m); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if !amended {
+	// Each key is asserted once: by its first flush, or when it was amended.
+	if !amended && !flushed {
 		if err := p.assert(m, prev, loaded); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if m.op != kvrpcpb.Op_CheckNotExists {
-		p.write(m, held)
+	if m.op == kvrpcpb.Op_CheckNotExists {
+		if !p.wanted() {
+			return 0, nil
+		}
+		return max(p.req.MinCommitTs, p.startTS+1), nil
 	}
-	return nil
+	return p.write(m, held)
 }
 
-// checkLock decides on a lock that the key has already: done, if it is this
-// transaction's own prewrite. Its own pessimistic lock is to be overwritten.
-func (p *prewrite) checkLock(m *mutation, l *lock) (done bool, err error) {
+// checkLock decides on a lock that the key has already: own, if it is this transaction's
+// own prewrite. Its own pessimistic lock is to be overwritten.
+func (p *prewrite) checkLock(m *mutation, l *lock) (own bool, err error) {
 	if l.ts != p.startTS {
 		if m.action == kvrpcpb.PrewriteRequest_DO_PESSIMISTIC_CHECK {
 			return false, p.lost(m, "LockTsMismatch")
@@ -64,7 +76,13 @@ func (p *prewrite) checkLock(m *mutation, l *lock) (done bool, err error) {
 		return false, errLocked(info)
 	}
 	if !l.pessimistic() {
-		return true, nil // a repeated prewrite
+		switch {
+		case p.generation > 0 && l.generation >= p.generation:
+			return true, errGeneration
+		case l.generation > 0 && m.insert() && l.kind == lockPut:
+			return true, errAlreadyExist(m.key)
+		}
+		return true, nil
 	}
 	if !p.pessimistic() {
 		return false, errLockType(p.startTS, m.key, true)
@@ -93,7 +111,7 @@ func (p *prewrite) skipConstraint(m *mutation) bool {
 	case kvrpcpb.PrewriteRequest_DO_CONSTRAINT_CHECK:
 		return false
 	}
-	return !p.req.GetContext().GetIsRetryRequest()
+	return !p.retry
 }
 
 // checkNewer refuses what happened to the key since the transaction began, and returns
@@ -195,8 +213,10 @@ func (p *prewrite) assert(m *mutation, prev record, loaded bool) error {
 }
 
 // write puts the lock, and the value if it does not fit in it. held is this
-// transaction's own pessimistic lock, whose TTL and timestamps may have been raised.
-func (p *prewrite) write(m *mutation, held *lock) {
+// transaction's own lock: a pessimistic one, whose TTL and timestamps may have been
+// raised, or that of an earlier flush. A lock whose commit timestamp would be too large
+// is put as one of two phases, with the error (prewrite.rs, write_lock).
+func (p *prewrite) write(m *mutation, held *lock) (minCommitTS uint64, err error) {
 	l := &lock{
 		kind:        m.kind(),
 		primary:     p.req.PrimaryLock,
@@ -206,8 +226,10 @@ func (p *prewrite) write(m *mutation, held *lock) {
 		txnSize:     p.req.TxnSize,
 		minCommitTS: p.req.MinCommitTs,
 		txnSource:   p.req.GetContext().GetTxnSource(),
+		generation:  p.generation,
 	}
-	if held != nil {
+	pessimistic := held != nil && held.pessimistic()
+	if pessimistic {
 		l.ttl = max(l.ttl, held.ttl)
 		l.minCommitTS = max(l.minCommitTS, held.minCommitTS)
 		l.forUpdateTS = max(l.forUpdateTS, held.forUpdateTS)
@@ -219,5 +241,28 @@ func (p *prewrite) write(m *mutation, held *lock) {
 	default:
 		p.batch.Put(storage.Default, at(m.enc, p.startTS), m.value)
 	}
-	p.putLock(m.key, l)
+	if !p.wanted() {
+		p.putLock(m.key, l)
+		return 0, nil
+	}
+	if p.async {
+		l.asyncCommit = true
+		if string(l.primary) == string(m.raw) {
+			l.secondaries = p.req.Secondaries
+		}
+	} else {
+		l.onePC = true
+	}
+	if !p.manager.propose(m.key, l, max(p.startTS, p.req.ForUpdateTs), p.req.MaxCommitTs) {
+		l.asyncCommit, l.secondaries, l.onePC = false, nil, false
+		p.putLock(m.key, l)
+		return 0, errCommitTSTooLarge
+	}
+	p.inMemory = append(p.inMemory, m.key)
+	if p.onePC {
+		p.direct = append(p.direct, directLock{m.key, l, pessimistic})
+	} else {
+		p.putLock(m.key, l)
+	}
+	return l.minCommitTS, nil
 }

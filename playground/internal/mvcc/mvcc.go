@@ -10,15 +10,12 @@
 // requests' slices, and answers share slices with it: nobody changes them.
 //
 // A pessimistic lock request that meets another transaction's lock waits in a queue, from
-// which the command that releases the lock takes it (package lockwait). Async
-// commit and one-phase commit fall back to two phases, as TiKV does when it cannot
-// keep to the largest commit timestamp that the client allows. Shared locks and
-// pipelined transactions are refused.
+// which the command that releases the lock takes it (package lockwait). Shared locks are
+// refused.
 package mvcc
 
 import (
 	"context"
-	"sync/atomic"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -31,6 +28,9 @@ type Config struct {
 	APIVersion kvrpcpb.APIVersion // V1, V1TTL (where every request is refused) or V2
 	// Waits is where pessimistic lock requests wait; nil: they do not.
 	Waits *lockwait.Table
+	// Ended, if it is not nil, is called once for each transaction whose primary key was
+	// committed or rolled back, when that is stored. Of a one-phase commit every key is.
+	Ended func(committed bool)
 }
 
 // Engine answers transactional requests. Its methods may be called by many goroutines.
@@ -38,31 +38,28 @@ type Engine struct {
 	store   storage.Engine
 	cfg     Config
 	latches *storage.Latches
-	maxTS   atomic.Uint64
+	manager *Manager
+	leader  func(region uint64) *Manager // of the store that leads a region; nil: this one
 }
 
-// New returns an Engine on store.
+// New returns an Engine on store that is the only one.
 func New(store storage.Engine, cfg Config) *Engine {
-	return &Engine{store: store, cfg: cfg, latches: storage.NewLatches()}
+	return &Engine{store: store, cfg: cfg, latches: storage.NewLatches(), manager: NewManager()}
+}
+
+// On returns the same Engine as another store serves it, with a Manager of its own.
+// leader is the Manager of the store that leads a region, which replica reads ask.
+func (e *Engine) On(m *Manager, leader func(region uint64) *Manager) *Engine {
+	on := *e
+	on.manager, on.leader = m, leader
+	return &on
 }
 
 // MaxTS is the largest timestamp that anything was read at. What commits after that
-// read at a timestamp of the server's choice must be later (TiKV
-// components/concurrency_manager).
-func (e *Engine) MaxTS() uint64 { return e.maxTS.Load() }
+// read at a timestamp of the server's choice must be later.
+func (e *Engine) MaxTS() uint64 { return e.manager.MaxTS() }
 
-// observe raises MaxTS; the largest timestamp of all means "latest" and does not.
-func (e *Engine) observe(ts uint64) {
-	if ts == maxTS {
-		return
-	}
-	for {
-		old := e.maxTS.Load()
-		if ts <= old || e.maxTS.CompareAndSwap(old, ts) {
-			return
-		}
-	}
-}
+func (e *Engine) observe(ts uint64) { e.manager.Observe(ts) }
 
 // change is what a command has read and wants to write.
 type change struct {
@@ -73,7 +70,14 @@ type change struct {
 	pending map[string]*lock  // locks of this batch by encoded key; nil: removed
 	commits map[string]record // what this batch commits, by encoded key; kept if something waits
 	watched bool              // something waits for a lock
+	// inMemory are the keys whose locks are visible to reads until the batch is written.
+	inMemory []key
+	ended    []bool   // transactions that this ends at their primary: committed or not
+	known    []status // of transactions that turned out to be committed
 }
+
+// status is how a transaction was committed.
+type status struct{ startTS, commitTS uint64 }
 
 // update runs a command under the latches of its keys and writes what it asks for, all
 // or, if it fails, nothing. The command runs on a snapshot taken under the latches.
@@ -93,21 +97,56 @@ func (e *Engine) update(ctx context.Context, startTS uint64, ks []key, command f
 // run is update for a caller that holds the latches.
 func (e *Engine) run(ctx context.Context, startTS uint64, ks []key, command func(*change) error) error {
 	c := &change{Engine: e, reader: reader{e.store.Snapshot()}, startTS: startTS, watched: e.waited()}
+	defer c.reveal()
 	err := command(c)
 	var moved []lockMove
 	if err == nil && c.watched {
 		moved, err = c.lockMoves(ks)
 	}
 	c.snap.Close()
-	if err != nil || c.batch.Len() == 0 {
+	if err != nil {
 		return err
 	}
-	if err := e.store.Apply(&c.batch); err != nil {
-		return err
+	if c.batch.Len() > 0 {
+		if err := e.store.Apply(&c.batch); err != nil {
+			return err
+		}
 	}
+	c.tell()
+	c.reveal()
 	e.notify(ctx, moved)
 	return nil
 }
+
+// reveal ends the locks in memory: what they announced is stored, or will not be.
+func (c *change) reveal() {
+	c.manager.release(c.inMemory)
+	c.inMemory = nil
+}
+
+// tell passes on what has been decided, once it is stored.
+func (c *change) tell() {
+	for _, s := range c.known {
+		c.manager.committed.add(s.startTS, s.commitTS)
+	}
+	if c.cfg.Ended == nil {
+		return
+	}
+	for _, committed := range c.ended {
+		c.cfg.Ended(committed)
+	}
+}
+
+// decide notes that the transaction ends on a key, which decides it if that is its
+// primary.
+func (c *change) decide(k key, primary []byte, committed bool) {
+	if string(primary) == string(k.raw) {
+		c.ended = append(c.ended, committed)
+	}
+}
+
+// know notes that the transaction is committed.
+func (c *change) know(commitTS uint64) { c.known = append(c.known, status{c.startTS, commitTS}) }
 
 // current returns a key's lock as this batch leaves it so far.
 func (c *change) current(k key) (*lock, error) {
@@ -145,7 +184,9 @@ func (c *change) putWrite(k key, commitTS uint64, w *write) {
 }
 
 // clear forgets what was to be written.
-func (c *change) clear() { c.batch, c.pending, c.commits = storage.Batch{}, nil, nil }
+func (c *change) clear() {
+	c.batch, c.pending, c.commits, c.ended = storage.Batch{}, nil, nil, nil
+}
 
 func keysOf(raws [][]byte) []key {
 	ks := make([]key, len(raws))

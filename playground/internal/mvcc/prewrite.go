@@ -14,11 +14,16 @@ import (
 	"github.com/tikv-go/tikv/playground/internal/storage/check"
 )
 
-// prewrite is one request of that name (TiKV src/storage/txn/commands/prewrite.rs).
+// prewrite is one request of that name (TiKV src/storage/txn/commands/prewrite.rs), or
+// one flush of a pipelined transaction.
 type prewrite struct {
 	*change
 	req       *kvrpcpb.PrewriteRequest
 	skipCheck bool // no write record in the whole span of the keys: nothing to check
+	retry     bool // the request may be a repeated one
+	// generation is a flush's, 0 of a prewrite.
+	generation uint64
+	calculated
 }
 
 // mutation is one key of a prewrite.
@@ -47,11 +52,10 @@ func (m *mutation) kind() lockKind {
 	return lockPut
 }
 
-// Prewrite answers KvPrewrite. A request for async commit or one-phase commit is
-// answered as by a server that fell back from it: locks of the ordinary kind, and no
-// commit timestamp.
+// Prewrite answers KvPrewrite. That the store's MaxTS is fresh enough for async commit
+// and one-phase commit is the caller's check.
 func (e *Engine) Prewrite(ctx context.Context, _ keys.Range, req *kvrpcpb.PrewriteRequest) *kvrpcpb.PrewriteResponse {
-	muts, err := e.mutations(req)
+	muts, err := e.mutations(req, "prewrite")
 	if err != nil {
 		return &kvrpcpb.PrewriteResponse{Errors: []*kvrpcpb.KeyError{keyError(err)}}
 	}
@@ -61,21 +65,19 @@ func (e *Engine) Prewrite(ctx context.Context, _ keys.Range, req *kvrpcpb.Prewri
 	}
 	resp := &kvrpcpb.PrewriteResponse{}
 	err = e.update(ctx, req.StartVersion, ks, func(c *change) error {
-		p := &prewrite{change: c, req: req}
-		committed, locked, err := p.run(muts)
+		p := &prewrite{change: c, req: req, retry: req.GetContext().GetIsRetryRequest(),
+			calculated: calculated{async: req.UseAsyncCommit, onePC: req.TryOnePc}}
+		// A late copy, whether it says so or not.
+		p.retry = p.retry || p.pessimistic() && e.manager.committed.has(req.StartVersion)
+		p.skipCheck = p.req.SkipConstraintCheck
+		if !p.pessimistic() && len(muts) > manyMutations {
+			muts = p.sortAndSkip(muts)
+		}
+		locked, err := p.run(muts)
 		if err != nil {
 			return err
 		}
-		if len(locked) > 0 || committed != 0 {
-			c.clear()
-		}
-		resp.Errors = locked
-		if req.UseAsyncCommit {
-			resp.MinCommitTs = committed
-		}
-		if req.TryOnePc {
-			resp.OnePcCommitTs = committed
-		}
+		p.answer(resp, locked)
 		return nil
 	})
 	if err != nil {
@@ -84,10 +86,10 @@ func (e *Engine) Prewrite(ctx context.Context, _ keys.Range, req *kvrpcpb.Prewri
 	return resp
 }
 
-// mutations checks the request and pairs each key with its pessimistic action; in a
+// mutations checks a prewrite (or another command made into one) and pairs each key with its pessimistic action; in a
 // pessimistic request those that have none are dropped, as TiKV does (src/storage/txn/
 // commands/mod.rs, From<PrewriteRequest>).
-func (e *Engine) mutations(req *kvrpcpb.PrewriteRequest) ([]mutation, error) {
+func (e *Engine) mutations(req *kvrpcpb.PrewriteRequest, command check.Command) ([]mutation, error) {
 	pessimistic, n := req.ForUpdateTs != 0, len(req.Mutations)
 	if pessimistic {
 		n = min(n, len(req.PessimisticActions))
@@ -103,12 +105,12 @@ func (e *Engine) mutations(req *kvrpcpb.PrewriteRequest) ([]mutation, error) {
 		if pessimistic {
 			muts[i].action = req.PessimisticActions[i]
 		}
-		if err := check.Keys(e.cfg.APIVersion, req.Context, "prewrite", muts[i].enc); err != nil {
+		if err := check.Keys(e.cfg.APIVersion, req.Context, command, muts[i].enc); err != nil {
 			return nil, err
 		}
 	}
 	if n == 0 {
-		if err := check.Keys(e.cfg.APIVersion, req.Context, "prewrite"); err != nil {
+		if err := check.Keys(e.cfg.APIVersion, req.Context, command); err != nil {
 			return nil, err
 		}
 	}
@@ -136,53 +138,80 @@ const manyMutations = 12
 
 func (p *prewrite) pessimistic() bool { return p.req.ForUpdateTs != 0 }
 
-// run prewrites all keys. It returns the commit timestamp, if the transaction turns out
-// to be committed, and the keys that are locked by others.
-func (p *prewrite) run(muts []mutation) (committed uint64, locked []*kvrpcpb.KeyError, err error) {
-	p.skipCheck = p.req.SkipConstraintCheck
-	if !p.pessimistic() && len(muts) > manyMutations {
-		muts = slices.Clone(muts)
-		slices.SortFunc(muts, func(a, b mutation) int { return bytes.Compare(a.enc, b.enc) })
-		span := keys.Range{Start: muts[0].enc, End: at(muts[len(muts)-1].enc, 0)}
-		p.skipCheck = true
-		for range p.snap.Scan(storage.Write, span, false) {
-			p.skipCheck = p.req.SkipConstraintCheck
-			break
-		}
+// sortAndSkip looks whether there is any write record in the span of the keys (prewrite.
+// rs, can_skip_constraint_check).
+func (p *prewrite) sortAndSkip(muts []mutation) []mutation {
+	muts = slices.Clone(muts)
+	slices.SortFunc(muts, func(a, b mutation) int { return bytes.Compare(a.enc, b.enc) })
+	span := keys.Range{Start: muts[0].enc, End: at(muts[len(muts)-1].enc, 0)}
+	for range p.snap.Scan(storage.Write, span, false) {
+		return muts
 	}
+	p.skipCheck = true
+	return muts
+}
+
+// run prewrites all keys and returns those that are locked by others: then, or if the
+// transaction turns out to be committed, nothing is to be written.
+func (p *prewrite) run(muts []mutation) (locked []*kvrpcpb.KeyError, err error) {
 	var assertion error // reported only if there is no other error but locks
 	for i := range muts {
 		m := &muts[i]
-		err := p.mutate(m)
+		ts, err := p.mutate(m)
 		var (
 			f    failure
 			lost *errPessimisticLockNotFound
 		)
 		switch {
 		case err == nil:
+			p.calculate(p.change, ts)
 			continue
+		case errors.Is(err, errGeneration):
+			continue // a late copy of an earlier flush
 		case errors.As(err, &f) && f.AssertionFailed != nil:
 			if assertion == nil {
 				assertion = err
 			}
 			continue
-		case errors.As(err, &lost), f.KeyError != nil && (f.Locked != nil ||
+		case errors.Is(err, errCommitTSTooLarge), errors.As(err, &lost), f.KeyError != nil && (f.Locked != nil ||
 			f.Conflict != nil && f.Conflict.ConflictCommitTs > p.startTS):
-			// A late copy of a prewrite whose transaction has been committed since
-			// (src/storage/txn/actions/common.rs, check_committed_record_on_err).
+			// It may be a late copy of a prewrite whose transaction has been committed
+			// since (src/storage/txn/actions/common.rs, check_committed_record_on_err).
 			end, endErr := p.ending(m.enc, p.startTS)
 			if endErr != nil {
-				return 0, nil, endErr
+				return nil, endErr
 			}
 			if commitTS, ok := end.committed(); ok {
-				return commitTS, nil, nil
+				p.clear()
+				p.final, p.direct = commitTS, nil
+				return nil, nil
+			}
+			if errors.Is(err, errCommitTSTooLarge) {
+				p.fallBack(p.change)
+				continue
 			}
 			if f.KeyError != nil && f.Locked != nil {
 				locked = append(locked, f.KeyError)
 				continue
 			}
 		}
-		return 0, nil, err
+		return nil, err
 	}
-	return 0, locked, assertion
+	if len(locked) > 0 && assertion == nil {
+		p.clear()
+	}
+	return locked, assertion
+}
+
+// answer fills the answer, and commits what is to be committed in one phase
+// (prewrite.rs, write_result).
+func (p *prewrite) answer(resp *kvrpcpb.PrewriteResponse, locked []*kvrpcpb.KeyError) {
+	resp.Errors = locked
+	if p.async {
+		resp.MinCommitTs = p.final
+	}
+	if p.onePC && len(locked) == 0 {
+		resp.OnePcCommitTs = p.final
+		p.commitDirect(p.change)
+	}
 }

@@ -44,10 +44,14 @@ func (e *Engine) resolveKeys(ctx context.Context, req *kvrpcpb.ResolveLockReques
 
 // resolve ends the transaction on a key: committed, or rolled back if commitTS is 0.
 func (c *change) resolve(k key, commitTS uint64) error {
-	if commitTS != 0 {
-		return c.commit(k, commitTS)
+	if commitTS == 0 {
+		return c.cleanup(k)
 	}
-	return c.cleanup(k)
+	if err := c.commit(k, commitTS); err != nil {
+		return err
+	}
+	c.know(commitTS)
+	return nil
 }
 
 // resolveRegion is TiKV src/storage/txn/commands/resolve_lock_readphase.rs and

@@ -71,6 +71,7 @@ func (c *change) rollbackLock(k key, l *lock, collapse bool) error {
 	if l.kind == lockPut && l.short == nil {
 		c.batch.Delete(storage.Default, at(k.enc, l.ts))
 	}
+	c.decide(k, l.primary, false)
 	c.putRollback(k, string(l.primary) == string(k.raw) || l.generation > 0, end)
 	if collapse {
 		return c.collapse(k)

@@ -156,12 +156,6 @@ func TestRules(t *testing.T) {
 			prewrite 31 a put:a=1!absent fut=31 level=2 => assertion(a,NotExist,10-20)
 			rollback 32 a => ok
 			prewrite 32 a put:a=1!absent fut=32 level=2 => conflict(SelfRolledBack,a@32,by 32-32)`},
-		{"async commit and one phase fall back", `
-			prewrite 10 a put:a=1 async ttl=7 => ok
-			get a 10 => locked(a:Put@10,ttl=7)
-			prewrite 11 b put:b=1 1pc => ok
-			commit 11 20 b => ok
-			get b 20 => =1`},
 		{"commit", `
 			prewrite 10 a put:a=1 put:b=1 min=15 => ok
 			commit 10 10 a => abort(InvalidTxnTso)

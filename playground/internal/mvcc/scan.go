@@ -35,13 +35,16 @@ func (e *Engine) scan(bounds keys.Range, req *kvrpcpb.ScanRequest) ([]*kvrpcpb.K
 	if err := check.Range(e.cfg.APIVersion, req.Context, "scan", start, end); err != nil {
 		return nil, err
 	}
-	v := e.open(req.Context, req.Version)
-	defer v.snap.Close()
-	v.keyOnly = req.KeyOnly
 	in := keys.Range{Start: start, End: end}
 	if req.Reverse {
 		in.Start, in.End = in.End, in.Start
 	}
+	v, err := e.open(req.Context, req.Version, blockedRange(in))
+	if err != nil {
+		return nil, err
+	}
+	defer v.snap.Close()
+	v.keyOnly = req.KeyOnly
 	if err := verifyRange(in, bounds); err != nil {
 		return nil, err
 	}
@@ -258,11 +261,9 @@ func (c *cursor) fill() bool {
 }
 
 // ScanLock answers KvScanLock: the locks of transactions that began at or before
-// max_version, of every kind; a limit of 0 is none (TiKV src/storage/mod.rs, scan_lock).
+// max_version, of every kind; a limit of 0 is none. One in memory fails the request
+// (TiKV src/storage/mod.rs, scan_lock).
 func (e *Engine) ScanLock(_ context.Context, bounds keys.Range, req *kvrpcpb.ScanLockRequest) *kvrpcpb.ScanLockResponse {
-	e.observe(req.MaxVersion)
-	r := reader{e.store.Snapshot()}
-	defer r.snap.Close()
 	in := keys.Range{}
 	if len(req.StartKey) > 0 {
 		in.Start = keys.Encode(req.StartKey)
@@ -270,6 +271,18 @@ func (e *Engine) ScanLock(_ context.Context, bounds keys.Range, req *kvrpcpb.Sca
 	if len(req.EndKey) > 0 {
 		in.End = keys.Encode(req.EndKey)
 	}
+	e.observe(req.MaxVersion)
+	err := e.manager.checkRange(in, func(k key, l *lock) error {
+		if l.ts > req.MaxVersion {
+			return nil
+		}
+		return errLocked(l.info(k.raw))
+	})
+	if err != nil {
+		return &kvrpcpb.ScanLockResponse{Error: keyError(err)}
+	}
+	r := reader{e.store.Snapshot()}
+	defer r.snap.Close()
 	resp := &kvrpcpb.ScanLockResponse{}
 	for k, l := range r.locks(in.Intersect(bounds), false) {
 		if l.ts > req.MaxVersion {

@@ -24,11 +24,13 @@ type script struct {
 	e      *Engine
 	store  storage.Engine
 	bounds keys.Range
+	ended  []bool
 }
 
 func newScript(t *testing.T) *script {
-	store := storage.NewMemory()
-	return &script{T: t, store: store, e: New(store, Config{})}
+	s := &script{T: t, store: storage.NewMemory()}
+	s.e = New(s.store, Config{Ended: func(committed bool) { s.ended = append(s.ended, committed) }})
+	return s
 }
 
 func (s *script) run(text string) {
@@ -54,6 +56,7 @@ func (s *script) do(words []string) string {
 		"heartbeat": s.heartbeat, "secondary": s.secondary, "resolve": s.resolve, "scanlock": s.scanlock,
 		"get": s.get, "batchget": s.batchget, "scan": s.scan, "records": s.records, "lock": s.putLock,
 		"maxts": s.maxTS, "destroy": s.destroy, "pessimistic": s.pessimisticLock, "unlock": s.pessimisticRollback,
+		"flush": s.flush, "buffer": s.buffer, "broadcast": s.broadcast, "ended": s.endings, "held": s.held,
 	}
 	command := commands[words[0]]
 	if command == nil {
@@ -283,11 +286,17 @@ func (a *args) context() *kvrpcpb.Context {
 	return c
 }
 
-// prewrite START PRIMARY mutation... Options: ttl min fut size level async 1pc.
+// prewrite START PRIMARY mutation... Options: ttl min fut size level async secondaries 1pc maxcommit.
 func (s *script) prewrite(a *args) string {
 	req := &kvrpcpb.PrewriteRequest{Context: a.context(), StartVersion: a.ts(), PrimaryLock: a.key(),
 		LockTtl: a.num("ttl"), MinCommitTs: a.num("min"), ForUpdateTs: a.num("fut"), TxnSize: a.num("size"),
-		AssertionLevel: kvrpcpb.AssertionLevel(a.num("level")), UseAsyncCommit: a.has("async"), TryOnePc: a.has("1pc")}
+		AssertionLevel: kvrpcpb.AssertionLevel(a.num("level")), UseAsyncCommit: a.has("async"), TryOnePc: a.has("1pc"),
+		MaxCommitTs: a.num("maxcommit")}
+	if v := a.opt("secondaries"); v != "" {
+		for _, k := range strings.Split(v, ",") {
+			req.Secondaries = append(req.Secondaries, []byte(k))
+		}
+	}
 	for len(a.words) > 0 {
 		s.mutation(req, a.next())
 	}
@@ -374,7 +383,7 @@ func (s *script) status(a *args) string {
 
 // heartbeat PRIMARY START TTL
 func (s *script) heartbeat(a *args) string {
-	resp := s.e.TxnHeartBeat(s.Context(), s.bounds, &kvrpcpb.TxnHeartBeatRequest{PrimaryLock: a.key(), StartVersion: a.ts(), AdviseLockTtl: a.ts()})
+	resp := s.e.TxnHeartBeat(s.Context(), s.bounds, &kvrpcpb.TxnHeartBeatRequest{PrimaryLock: a.key(), StartVersion: a.ts(), AdviseLockTtl: a.ts(), MinCommitTs: a.num("min")})
 	if resp.Error != nil {
 		return showError(resp.Error)
 	}
@@ -411,6 +420,9 @@ func (s *script) resolve(a *args) string {
 func (s *script) scanlock(a *args) string {
 	resp := s.e.ScanLock(s.Context(), s.bounds, &kvrpcpb.ScanLockRequest{MaxVersion: a.ts(), StartKey: []byte(a.opt("start")),
 		EndKey: []byte(a.opt("end")), Limit: uint32(a.num("limit"))})
+	if resp.Error != nil {
+		return showError(resp.Error)
+	}
 	var all []string
 	for _, l := range resp.Locks {
 		all = append(all, showLock(l))
@@ -435,6 +447,9 @@ func (s *script) get(a *args) string {
 // batchget TS key...
 func (s *script) batchget(a *args) string {
 	resp := s.e.BatchGet(s.Context(), s.bounds, &kvrpcpb.BatchGetRequest{Context: a.context(), NeedCommitTs: a.has("committs"), Version: a.ts(), Keys: a.rest()})
+	if resp.Error != nil {
+		return showError(resp.Error)
+	}
 	return showPairs(resp.Pairs)
 }
 

@@ -51,8 +51,11 @@ func (c *change) settleSecondary(k key, l *lock) (commitTS uint64, err error) {
 		l = nil
 	}
 	if end.known() {
-		commitTS, _ = end.committed()
-		return commitTS, nil
+		if commitTS, committed := end.committed(); committed {
+			c.know(commitTS)
+			return commitTS, nil
+		}
+		return 0, nil
 	}
 	c.markRollback(k, l)
 	c.putRollback(k, true, end)

@@ -89,7 +89,7 @@ func (s *statusCheck) pessimisticPrimary(l *lock) (*kvrpcpb.CheckTxnStatusRespon
 		}
 		if end.known() {
 			s.unlock(s.key)
-			return ended(end), nil
+			return s.over(end), nil
 		}
 	}
 	if !l.expired(s.req.CurrentTs) {
@@ -124,9 +124,12 @@ func (s *statusCheck) alive(l *lock, pushed bool) *kvrpcpb.CheckTxnStatusRespons
 	return resp
 }
 
-// ended is the answer for a transaction that has ended.
-func ended(end ending) *kvrpcpb.CheckTxnStatusResponse {
-	commitTS, _ := end.committed()
+// over is the answer for a transaction that has ended.
+func (s *statusCheck) over(end ending) *kvrpcpb.CheckTxnStatusResponse {
+	commitTS, ok := end.committed()
+	if ok {
+		s.know(commitTS)
+	}
 	return &kvrpcpb.CheckTxnStatusResponse{CommitVersion: commitTS}
 }
 
@@ -138,7 +141,7 @@ func (s *statusCheck) missing(other *lock) (*kvrpcpb.CheckTxnStatusResponse, err
 	case err != nil:
 		return nil, err
 	case end.known():
-		return ended(end), nil
+		return s.over(end), nil
 	case !s.req.RollbackIfNotExist:
 		return nil, errTxnNotFound(s.startTS, s.key)
 	case s.req.ResolvingPessimisticLock:
@@ -147,12 +150,14 @@ func (s *statusCheck) missing(other *lock) (*kvrpcpb.CheckTxnStatusResponse, err
 	if end.occupied.write == nil {
 		s.markRollback(s.key, other)
 	}
+	s.decide(s.key, s.key.raw, false)
 	s.putRollback(s.key, true, end)
 	return action(kvrpcpb.Action_LockNotExistRollback), nil
 }
 
 // TxnHeartBeat answers KvTxnHeartBeat: it raises the TTL of the transaction's lock of a
-// key, and returns what it is then (TiKV src/storage/txn/commands/txn_heart_beat.rs).
+// key, and returns what it is then; of a pipelined transaction also its least commit
+// timestamp (TiKV src/storage/txn/commands/txn_heart_beat.rs).
 func (e *Engine) TxnHeartBeat(ctx context.Context, _ keys.Range, req *kvrpcpb.TxnHeartBeatRequest) *kvrpcpb.TxnHeartBeatResponse {
 	k := keyOf(req.PrimaryLock)
 	resp := &kvrpcpb.TxnHeartBeatResponse{}
@@ -164,8 +169,12 @@ func (e *Engine) TxnHeartBeat(ctx context.Context, _ keys.Range, req *kvrpcpb.Tx
 		if l == nil || l.ts != req.StartVersion {
 			return errTxnNotFound(req.StartVersion, k)
 		}
-		if l.ttl < req.AdviseLockTtl {
-			l.ttl = req.AdviseLockTtl
+		old := *l
+		l.ttl = max(l.ttl, req.AdviseLockTtl)
+		if !l.asyncCommit && l.generation > 0 {
+			l.minCommitTS = max(l.minCommitTS, req.MinCommitTs)
+		}
+		if l.ttl != old.ttl || l.minCommitTS != old.minCommitTS {
 			c.putLock(k, l)
 		}
 		resp.LockTtl = l.ttl

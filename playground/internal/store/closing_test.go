@@ -40,10 +40,11 @@ func bare(t *testing.T, e storage.Engine) (*Store, *kvrpcpb.Context, *task.Group
 		t.Fatal(err)
 	}
 	tasks := task.New(t.Context())
+	manager := mvcc.NewManager()
 	s := New(Config{
 		ID: 1, ClusterID: 7, APIVersion: kvrpcpb.APIVersion_V1, Topology: topo, Now: time.Now, Limit: func() uint64 { return 1 << 62 },
-		Raw:    rawkv.New(e, rawkv.Config{APIVersion: kvrpcpb.APIVersion_V1, Now: time.Now}),
-		Txn:    mvcc.New(e, mvcc.Config{APIVersion: kvrpcpb.APIVersion_V1}),
+		Raw: rawkv.New(e, rawkv.Config{APIVersion: kvrpcpb.APIVersion_V1, Now: time.Now}),
+		Txn: mvcc.New(e, mvcc.Config{APIVersion: kvrpcpb.APIVersion_V1}), Manager: func(uint64) *mvcc.Manager { return manager },
 		Faults: fault.NewSet(1, tasks), Counter: new(count.Counter),
 		UserKey: func(k []byte) []byte { return k },
 	}, serve.Config{})

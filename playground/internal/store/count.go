@@ -1,13 +1,11 @@
 package store
 
 import (
-	"bytes"
 	"slices"
 
 	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
-	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/playground/internal/fault"
 )
 
@@ -59,53 +57,12 @@ func startTS(req any) uint64 {
 	return 0
 }
 
-// before tells whether a request is about to decide a transaction: whether one of its
-// keys is locked by the transaction as its primary.
-func (s *Store) before(req any) bool {
-	switch q := req.(type) {
-	case *kvrpcpb.CommitRequest:
-		return s.holdsPrimary(q.Keys, q.StartVersion)
-	case *kvrpcpb.BatchRollbackRequest:
-		return s.holdsPrimary(q.Keys, q.StartVersion)
-	}
-	return false
-}
-
-func (s *Store) holdsPrimary(all [][]byte, startTS uint64) bool {
-	for _, key := range all {
-		enc := keys.Encode(key)
-		for _, l := range s.Txn.Locks(keys.Range{Start: enc, End: keys.Next(enc)}) {
-			if l.LockVersion == startTS && bytes.Equal(l.PrimaryLock, key) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// count counts a request that was answered; deciding is what before said of it.
-func (s *Store) count(deciding bool, req, answer any) {
-	switch p := answer.(type) {
-	case *kvrpcpb.CommitResponse:
-		if deciding && p.Error == nil {
-			s.Counter.Commits.Add(1)
-		}
-	case *kvrpcpb.BatchRollbackResponse:
-		if deciding && p.Error == nil {
-			s.Counter.Rollbacks.Add(1)
-		}
-	case *kvrpcpb.CheckTxnStatusResponse:
-		switch p.Action {
-		case kvrpcpb.Action_TTLExpireRollback, kvrpcpb.Action_LockNotExistRollback:
-			s.Counter.Rollbacks.Add(1)
-		}
-	case *kvrpcpb.PrewriteResponse:
-		if p.OnePcCommitTs != 0 && !req.(*kvrpcpb.PrewriteRequest).GetContext().GetIsRetryRequest() {
-			s.Counter.Commits.Add(1)
-		}
-		if slices.ContainsFunc(p.Errors, func(e *kvrpcpb.KeyError) bool { return e.Conflict != nil }) {
-			s.Counter.Conflicts.Add(1)
-		}
+// count counts what was answered. Commits and rollbacks are counted where they are
+// stored.
+func (s *Store) count(answer any) {
+	p, ok := answer.(*kvrpcpb.PrewriteResponse)
+	if ok && slices.ContainsFunc(p.Errors, func(e *kvrpcpb.KeyError) bool { return e.Conflict != nil }) {
+		s.Counter.Conflicts.Add(1)
 	}
 }
 

@@ -106,10 +106,12 @@ func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topolo
 	if c.begin != nil {
 		return c.begin(ctx, r, req)
 	}
-	before := s.before(req)
+	if e := s.checkMaxTS(req, r); e != nil {
+		return c.refuse(e), nil
+	}
 	answer = c.run(ctx, r.Range(), req)
 	wrote = c.kind == write || c.kind == blind
-	s.count(before, req, answer)
+	s.count(answer)
 	return answer, nil
 }
 

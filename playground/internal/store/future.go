@@ -41,10 +41,14 @@ func raised(req any) (ts uint64, exact bool) {
 		return readAt(q.Context, q.Version), false
 	case *kvrpcpb.ScanRequest:
 		return readAt(q.Context, q.Version), false
+	case *kvrpcpb.BufferBatchGetRequest:
+		return readAt(q.Context, q.Version), false
+	case *kvrpcpb.FlushRequest:
+		if reads(q.Mutations) {
+			return finite(q.StartTs), false
+		}
 	case *kvrpcpb.PrewriteRequest:
-		if slices.ContainsFunc(q.Mutations, func(m *kvrpcpb.Mutation) bool {
-			return m.GetOp() == kvrpcpb.Op_Insert || m.GetOp() == kvrpcpb.Op_CheckNotExists
-		}) {
+		if reads(q.Mutations) {
 			return finite(q.StartVersion), false
 		}
 	case *kvrpcpb.PessimisticLockRequest:
@@ -61,6 +65,13 @@ func raised(req any) (ts uint64, exact bool) {
 		return finite(q.MaxVersion), notTiDB(q.Context)
 	}
 	return 0, false
+}
+
+// reads tells whether mutations have one that looks whether a key exists.
+func reads(muts []*kvrpcpb.Mutation) bool {
+	return slices.ContainsFunc(muts, func(m *kvrpcpb.Mutation) bool {
+		return m.GetOp() == kvrpcpb.Op_Insert || m.GetOp() == kvrpcpb.Op_CheckNotExists
+	})
 }
 
 // readAt is finite for a read, which raises nothing if it is a stale one.

@@ -29,9 +29,13 @@ type Config struct {
 	Topology   *topology.Topology
 	Raw        *rawkv.Engine
 	Txn        *mvcc.Engine
-	Faults     *fault.Set
-	Counter    *count.Counter
-	Now        func() time.Time
+	// Manager is that of any store.
+	Manager func(store uint64) *mvcc.Manager
+	// Timestamp asks PD for one; false: PD has no leader that could answer.
+	Timestamp func() (uint64, bool)
+	Faults    *fault.Set
+	Counter   *count.Counter
+	Now       func() time.Time
 	// Limit is at or above every timestamp that PD has given out.
 	Limit func() uint64
 	// UserKey takes off what API V2 puts before a key.
@@ -49,11 +53,20 @@ type Store struct {
 	server   *serve.Server
 	feedback feedback
 	state    atomic.Pointer[State] // nil: well
+	synced   synced
 }
 
 // New returns a store that serves as cfg says, once its server is started.
 func New(cfg Config, sc serve.Config) *Store {
 	s := &Store{Config: cfg}
+	s.Txn = cfg.Txn.On(s.Manager(cfg.ID), func(region uint64) *mvcc.Manager {
+		if r := s.Topology.ByID(region); r != nil {
+			if leader := r.LeaderStore(); leader != 0 {
+				return s.Manager(leader)
+			}
+		}
+		return nil
+	})
 	s.commands = s.table()
 	s.feedback.seq.Store(uint64(cfg.Now().UnixMilli()))
 	sc.Streams = maxStreams

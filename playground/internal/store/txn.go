@@ -27,6 +27,11 @@ func (s *Store) addReads(cs commands) {
 		func(p *kvrpcpb.ScanResponse) *batchResponse {
 			return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_Scan{Scan: p}}
 		})
+	add(cs, command{method: "KvBufferBatchGet", kind: read},
+		func(q *kvrpcpb.BufferBatchGetRequest) inside { return several(q.Keys) }, e.BufferBatchGet,
+		func(p *kvrpcpb.BufferBatchGetResponse) *batchResponse {
+			return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_BufferBatchGet{BufferBatchGet: p}}
+		})
 	add(cs, command{method: "KvScanLock", kind: read, leader: true},
 		func(q *kvrpcpb.ScanLockRequest) inside {
 			if len(q.StartKey) == 0 { // from the region's start
@@ -66,6 +71,17 @@ func (s *Store) addWrites(cs commands) {
 		func(p *kvrpcpb.BatchRollbackResponse) *batchResponse {
 			return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_BatchRollback{BatchRollback: p}}
 		})
+	add(cs, command{method: "KvFlush", kind: write},
+		func(q *kvrpcpb.FlushRequest) inside {
+			in := inside{keys: make([][]byte, len(q.Mutations))}
+			for i, m := range q.Mutations {
+				in.keys[i] = m.GetKey()
+			}
+			return in
+		}, e.Flush,
+		func(p *kvrpcpb.FlushResponse) *batchResponse {
+			return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_Flush{Flush: p}}
+		})
 	add(cs, command{method: "KvTxnHeartBeat", kind: write},
 		func(q *kvrpcpb.TxnHeartBeatRequest) inside { return one(q.PrimaryLock) }, e.TxnHeartBeat,
 		func(p *kvrpcpb.TxnHeartBeatResponse) *batchResponse {
@@ -90,6 +106,13 @@ func (s *Store) addResolving(cs commands) {
 		func(q *kvrpcpb.ResolveLockRequest) inside { return several(q.Keys) }, e.ResolveLock,
 		func(p *kvrpcpb.ResolveLockResponse) *batchResponse {
 			return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_ResolveLock{ResolveLock: p}}
+		})
+	add(cs, command{method: "BroadcastTxnStatus", kind: local}, nothing,
+		func(ctx context.Context, _ keys.Range, q *kvrpcpb.BroadcastTxnStatusRequest) *kvrpcpb.BroadcastTxnStatusResponse {
+			return e.BroadcastTxnStatus(ctx, q)
+		},
+		func(p *kvrpcpb.BroadcastTxnStatusResponse) *batchResponse {
+			return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_BroadcastTxnStatus{BroadcastTxnStatus: p}}
 		})
 	add(cs, command{method: "KvDeleteRange", kind: blind},
 		func(q *kvrpcpb.DeleteRangeRequest) inside {

@@ -45,7 +45,7 @@ func (c *Cluster) change(n Node, f func(s *serve.Server, live func(bool) error) 
 	switch n.node.Kind {
 	case fault.Store:
 		if s := c.store(n.node.ID); s != nil {
-			return f(s.Server(), func(live bool) error { return c.topo.SetLive(n.node.ID, live) })
+			return f(s.Server(), func(live bool) error { return c.topo.SetLive(n.node.ID, live, c.Now()) })
 		}
 	case fault.Member:
 		if m := c.member(n); m != nil {

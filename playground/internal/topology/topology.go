@@ -7,6 +7,7 @@ import (
 	"sort"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 
@@ -26,6 +27,7 @@ type Topology struct {
 	byID   map[uint64]*Region
 	stores []uint64 // ids in order
 	live   map[uint64]bool
+	down   map[uint64]time.Time // since when those that do not live do not
 	lastID uint64
 	idEnd  uint64 // ids up to here may be given out
 
@@ -43,7 +45,7 @@ const maxPeers = 3
 // New returns a topology of the stores 1 to n, all live, without regions. Load or
 // Bootstrap comes next.
 func New(m *meta.Store, n int) *Topology {
-	t := &Topology{meta: m, byID: make(map[uint64]*Region), live: make(map[uint64]bool), changed: make(chan struct{})}
+	t := &Topology{meta: m, byID: make(map[uint64]*Region), live: make(map[uint64]bool), down: make(map[uint64]time.Time), changed: make(chan struct{})}
 	for id := range uint64(n) {
 		t.stores = append(t.stores, id+1)
 		t.live[id+1] = true

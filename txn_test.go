@@ -549,3 +549,43 @@ func TestTxnOverManyRegions(t *testing.T) {
 		}
 	})
 }
+
+// A write that meets a live lock waits for it as long as its budget lasts, and not
+// longer, however often it has to ask.
+func TestWriteWaitsForALiveLock(t *testing.T) {
+	for _, deadline := range []time.Duration{0, 7 * time.Second} {
+		t.Run(deadline.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyTxn, b("m")))
+				c, other := cluster.Open(tikv.WithRetryFor(15*time.Second)), cluster.Open(tikv.WithRPCTimeout(time.Hour))
+				long := begin(t, other)
+				must(t, putAll(long, "x", faultKeys...))
+				held := cluster.Inject(playground.Fault{Method: "KvPrewrite", StartTS: uint64(long.StartTS()), Key: b("z"), Hold: true})
+				cluster.Inject(playground.Fault{Method: "KvCheckTxnStatus", Delay: 300 * time.Millisecond}) // time passes in answers too
+				done := start(t.Context(), func(ctx context.Context) error { return long.Commit(ctx) })
+				<-time.After(100 * time.Millisecond)
+				ctx, want := t.Context(), 15*time.Second
+				if deadline > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, deadline)
+					defer cancel()
+					want = deadline
+				}
+				tx := begin(t, c)
+				must(t, tx.Put(b("b"), b("1")))
+				before, began := cluster.Counts().Calls["KvPrewrite"], time.Now()
+				err := tx.Commit(ctx)
+				took, calls := time.Since(began), cluster.Counts().Calls["KvPrewrite"]-before
+				var un *tikv.UnavailableError
+				if !errors.As(err, &un) || un.Elapsed < want-4*time.Second || un.Total < 3 || !tikv.NotSent(err) {
+					t.Errorf("%v", err)
+				}
+				if took < want-time.Second || took > want+time.Second || calls > 100 {
+					t.Errorf("%d requests in %v", calls, took)
+				}
+				held.Remove()
+				must(t, <-done)
+			})
+		})
+	}
+}

@@ -50,7 +50,7 @@ func (c *Cluster) change(n Node, f func(s *serve.Server, live func(bool) error) 
 			if c.topo.Removed(s.ID) {
 				return fmt.Errorf("playground: %v was removed", n)
 			}
-			return f(s.Server(), func(live bool) error { return c.topo.SetLive(n.node.ID, live) })
+			return f(s.Server(), func(live bool) error { return c.topo.SetLive(n.node.ID, live, c.Now()) })
 		}
 	case fault.Member:
 		if m := c.member(n); m != nil {

@@ -90,7 +90,14 @@ func TestNoMajorityNoLeader(t *testing.T) {
 			t.Error(e)
 		}
 		resp, err := c.pdc().GetRegion(t.Context(), &pdpb.GetRegionRequest{Header: c.header(), RegionKey: []byte("a")})
-		if err != nil || resp.Leader != nil || len(resp.DownPeers) != 2 {
+		if err != nil || resp.Leader != nil || len(resp.DownPeers) != 0 {
+			t.Fatal(resp, err)
+		}
+		// A peer is down once nothing was heard of it for ten minutes (TiKV raftstore's
+		// max-peer-down-duration).
+		c.Advance(10 * time.Minute)
+		resp, err = c.pdc().GetRegion(t.Context(), &pdpb.GetRegionRequest{Header: c.header(), RegionKey: []byte("a")})
+		if err != nil || len(resp.DownPeers) != 2 || resp.DownPeers[0].DownSeconds != 600 {
 			t.Fatal(resp, err)
 		}
 		//lint:ignore SA1019 PD still serves it

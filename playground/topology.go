@@ -117,7 +117,7 @@ func (c *Cluster) AddStore(labels map[string]string) (_ uint64, err error) {
 	if err := s.Server().Start(c.root.Context()); err != nil {
 		return 0, errors.Join(err, c.topo.RemoveStore(id))
 	}
-	return id, c.topo.SetLive(id, true)
+	return id, c.topo.SetLive(id, true, c.Now())
 }
 
 // RemoveStore moves a store's peers to others and stops it; PD knows it as a tombstone

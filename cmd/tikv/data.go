@@ -50,7 +50,7 @@ func (d *dataCommand) with(ctx context.Context, single bool, fn func(ctx context
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.Close()) }()
+	defer func(ctx context.Context) { err = errors.Join(err, d.close(ctx, client)) }(ctx)
 	if single {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d.timeout)
@@ -59,6 +59,20 @@ func (d *dataCommand) with(ctx context.Context, single bool, fn func(ctx context
 	if err = fn(ctx, spaceOf(client, raw)); errors.Is(err, tikv.ErrRejected) && errors.Is(err, tikv.ErrUnsupported) {
 		api, _ := d.version()
 		err = fmt.Errorf("%w\nThe command used api %s; if the cluster has another one, say so with --api", err, api)
+	}
+	return err
+}
+
+// close closes the client; an interrupted command does not wait for it.
+func (d *dataCommand) close(ctx context.Context, client *tikv.Client) error {
+	if ctx.Err() == nil || d.io.grace == 0 {
+		return client.Close()
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.io.grace)
+	defer cancel()
+	_, err := aside(grace, func() (struct{}, error) { return struct{}{}, client.Close() })
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
 	}
 	return err
 }
@@ -145,16 +159,16 @@ func (d *dataCommand) argument(ctx context.Context, arg string) ([]byte, error) 
 	return d.format.decode(arg)
 }
 
-// aside runs a read of standard input, which itself cannot be interrupted, and leaves it
-// behind when ctx ends first.
-func aside[T any](ctx context.Context, read func() (T, error)) (T, error) {
+// aside runs what cannot be interrupted, as a read of standard input, and leaves it behind
+// when ctx ends first.
+func aside[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		v   T
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		v, err := read()
+		v, err := f()
 		done <- result{v, err}
 	}()
 	select {

@@ -5,6 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -45,7 +48,7 @@ func (s session) run(t *testing.T, line string) (code int, out, errOut string) {
 	if ctx == nil {
 		ctx = t.Context()
 	}
-	code = run(ctx, strings.Fields(line), stdio{strings.NewReader(s.in), &o, &e, env})
+	code = run(ctx, strings.Fields(line), stdio{strings.NewReader(s.in), &o, &e, env, 0})
 	return code, o.String(), e.String()
 }
 
@@ -267,7 +270,7 @@ func TestInterruptOfInput(t *testing.T) {
 	done := make(chan int)
 	go func() {
 		var out bytes.Buffer
-		done <- run(ctx, []string{"put", "a", "-"}, stdio{in, &out, &out, func(string) (string, bool) { return "", false }})
+		done <- run(ctx, []string{"put", "a", "-"}, stdio{in, &out, &out, func(string) (string, bool) { return "", false }, 0})
 	}()
 	typing.Write([]byte("half")) // returns when it was read
 	cancel()
@@ -323,5 +326,28 @@ func TestDeleteRangeGoesForward(t *testing.T) {
 	}
 	if _, out, _ := s.run(t, "count"); out != "0\n" {
 		t.Errorf("left: %q", out)
+	}
+}
+
+// Nor does an interrupted command wait for a cluster that does not take its rollback.
+func TestInterruptLeavesLocks(t *testing.T) {
+	c, pd := startCluster(t)
+	prewrite := c.Inject(playground.Fault{Method: "KvPrewrite", Hold: true})
+	c.Inject(playground.Fault{Method: "KvBatchRollback", Hold: true})
+	cmd := exec.Command(program, "put", "a", "1", "--pd", pd)
+	var errOut bytes.Buffer
+	cmd.Stderr = &errOut
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for prewrite.Waiting() == 0 {
+		runtime.Gosched()
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitFailure || !strings.Contains(errOut.String(), "interrupt") || strings.Contains(errOut.String(), "abandoned") {
+		t.Errorf("exit %d, %q", code, &errOut)
 	}
 }

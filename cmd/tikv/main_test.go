@@ -12,7 +12,7 @@ func tool(t *testing.T, args ...string) (code int, out, errOut string) {
 	t.Helper()
 	var o, e bytes.Buffer
 	noEnv := func(string) (string, bool) { return "", false }
-	code = run(t.Context(), args, stdio{strings.NewReader(""), &o, &e, noEnv})
+	code = run(t.Context(), args, stdio{strings.NewReader(""), &o, &e, noEnv, 0})
 	return code, o.String(), e.String()
 }
 
@@ -58,7 +58,7 @@ func TestOutputFails(t *testing.T) {
 		if len(args) > 0 && args[0] != "demo" && args[0] != "version" {
 			args = append(args, "--pd", pd)
 		}
-		code := run(t.Context(), args, stdio{strings.NewReader(""), new(noSpace), &e, func(string) (string, bool) { return "", false }})
+		code := run(t.Context(), args, stdio{strings.NewReader(""), new(noSpace), &e, func(string) (string, bool) { return "", false }, 0})
 		if code != exitFailure || !strings.Contains(e.String(), "no space left") {
 			t.Errorf("tikv %s: exit %d, %q", line, code, &e)
 		}

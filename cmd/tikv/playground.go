@@ -49,7 +49,7 @@ HTTP requests with JSON, for example:
 
   curl http://$CONTROL/v1/regions?mode=txn
   curl -d '{"mode":"txn","key":"bQ=="}'   http://$CONTROL/v1/split            (the key in base64)
-  curl -d '{"region":2,"store":3}'        http://$CONTROL/v1/transfer-leader
+  curl -d '{"region":4,"store":3}'        http://$CONTROL/v1/transfer-leader
   curl -d '{"store":1}'                   http://$CONTROL/v1/stop             (and start, pause)
   curl -d '{}'                            http://$CONTROL/v1/wait             (until every region has a leader)`,
 		Args: exactly(0, "no arguments"),

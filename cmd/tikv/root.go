@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -13,6 +14,9 @@ type stdio struct {
 	in       io.Reader
 	out, err io.Writer
 	env      func(name string) (string, bool)
+	// grace is how long the end of an interrupted command is put off for the locks that it
+	// leaves in the cluster, which expire; 0 for as long as the client gives them.
+	grace time.Duration
 }
 
 func rootCommand(io stdio) *cobra.Command {

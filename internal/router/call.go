@@ -66,6 +66,15 @@ func (c *Call) Part() *Call {
 	return part
 }
 
+// Settled returns the rest of a call that has had a definitive answer: what was sent and
+// lost before matters no more; its pace, its budget and what it met go on. The call
+// itself is not used any more.
+func (c *Call) Settled() *Call {
+	rest := *c
+	rest.sends, rest.lost = 0, nil
+	return &rest
+}
+
 // Lost reports whether an answer to the deciding write was lost: unless the answer that
 // came in the end is definitive, the outcome is unknown.
 func (c *Call) Lost() bool { return len(c.lost) > 0 }

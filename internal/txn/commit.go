@@ -122,7 +122,7 @@ func (c *commit) run(ctx context.Context) error {
 // commitPrimary commits the primary key, with those of the same request and region. It
 // returns the commit timestamp and the mutations that remain.
 func (c *commit) commitPrimary(ctx context.Context, ts uint64) (uint64, []int, error) {
-	began, call := time.Now(), c.call(ctx)
+	call := c.call(ctx)
 	call.Decides = true
 	index, at := c.primeAt, c.at
 	for {
@@ -144,7 +144,7 @@ func (c *commit) commitPrimary(ctx context.Context, ts uint64) (uint64, []int, e
 		case ke.GetCommitTsExpired() != nil:
 			// A reader was told that the transaction commits later. No copy of the
 			// request can succeed any more, so that what was lost before is settled.
-			call = settled(call, began)
+			call = call.Settled()
 			if ts, err = c.laterTS(ctx, ke.GetCommitTsExpired()); err != nil {
 				return 0, nil, err
 			}

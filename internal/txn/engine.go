@@ -89,16 +89,6 @@ func (e *Engine) call(ctx context.Context, op string, o CallOptions) *router.Cal
 	}
 }
 
-// settled is the rest of a call, begun at began, that has had a definitive answer: what
-// was sent and lost before matters no more, its pace and its budget go on.
-func settled(call *router.Call, began time.Time) *router.Call {
-	return &router.Call{
-		Op: call.Op, Codec: call.Codec, Resend: call.Resend, Decides: call.Decides, Owed: call.Owed,
-		Timeout: call.Timeout, Priority: call.Priority, RequestSource: call.RequestSource,
-		RetryFor: max(call.RetryFor-time.Since(began), 1), Retry: call.Retry, Key: call.Key,
-	}
-}
-
 // send sends req to a region and returns the answer, or ErrRegionChanged.
 func send[R transport.Response](ctx context.Context, e *Engine, call *router.Call, to *region.Region, req transport.Request) (R, error) {
 	var none R

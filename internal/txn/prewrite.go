@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -39,7 +38,7 @@ func (c *commit) prewrite(ctx context.Context) error {
 // prewritePart locks the keys of one batch. size is how many keys the transaction has
 // in the region.
 func (c *commit) prewritePart(ctx context.Context, call *router.Call, p router.Group, size uint64) error {
-	for began := time.Now(); ; {
+	for {
 		locks, err := c.prewriteOnce(ctx, call, p, size)
 		switch {
 		case errors.Is(err, router.ErrRegionChanged):
@@ -64,7 +63,7 @@ func (c *commit) prewritePart(ctx context.Context, call *router.Call, p router.G
 				return err
 			}
 		}
-		call = settled(call, began)
+		call = call.Settled()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
@@ -32,11 +33,16 @@ func (m *Member) unknownRegion() *pdpb.ResponseHeader {
 	return m.pd.refusal(pdpb.ErrorType_REGION_NOT_FOUND, "region not found")
 }
 
-// unwell lists a region's peers on stores that do not live.
+// downAfter is how long a leader has heard nothing of a peer before it reports it as down
+// (TiKV raftstore's max-peer-down-duration).
+const downAfter = 10 * time.Minute
+
+// unwell lists a region's peers on stores that have not lived for long.
 func (m *Member) unwell(r *topology.Region) (down []*pdpb.PeerStats, pending []*metapb.Peer) {
 	for _, p := range r.Meta.Peers {
-		if !m.pd.Topology.Live(p.StoreId) {
-			down = append(down, &pdpb.PeerStats{Peer: p})
+		since, is := m.pd.Topology.Down(p.StoreId)
+		if gone := m.pd.Now().Sub(since); is && gone >= downAfter {
+			down = append(down, &pdpb.PeerStats{Peer: p, DownSeconds: uint64(gone / time.Second)})
 		}
 	}
 	return down, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 
@@ -143,16 +144,21 @@ func (t *Topology) lead(r *Region, p *metapb.Peer) {
 	t.announce()
 }
 
-// SetLive tells that a store lives or does not. Regions that it leads get another
-// leader, those left without a majority none, those that regain one get one.
-func (t *Topology) SetLive(store uint64, live bool) error {
+// SetLive tells that a store lives or does not, as of now. Regions that it leads get
+// another leader, those left without a majority none, those that regain one get one.
+func (t *Topology) SetLive(store uint64, live bool, now time.Time) error {
 	t.change.Lock()
 	defer t.change.Unlock()
 	t.mu.Lock()
 	was, ok := t.live[store]
 	t.live[store] = live
-	if !ok {
+	switch {
+	case !ok:
 		delete(t.live, store)
+	case live:
+		delete(t.down, store)
+	case was:
+		t.down[store] = now
 	}
 	t.mu.Unlock()
 	if !ok {
@@ -199,3 +205,11 @@ func (t *Topology) Heal() {
 
 // Live reports whether a store lives.
 func (t *Topology) Live(store uint64) bool { return t.isLive(store) }
+
+// Down returns since when a store does not live, and whether that is so.
+func (t *Topology) Down(store uint64) (since time.Time, down bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	since, down = t.down[store]
+	return since, down
+}

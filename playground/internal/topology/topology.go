@@ -8,6 +8,7 @@ import (
 	"sort"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 
@@ -27,8 +28,9 @@ type Topology struct {
 	byID   map[uint64]*Region
 	stores []uint64 // ids in order
 	live   map[uint64]bool
-	cut    map[[2]uint64]bool // from a store to another
-	hidden map[uint64]bool    // regions that PD does not know
+	down   map[uint64]time.Time // since when those that do not live do not
+	cut    map[[2]uint64]bool   // from a store to another
+	hidden map[uint64]bool      // regions that PD does not know
 	// records are of stores that differ from what the first ones are.
 	records map[uint64]storeRecord
 	lastID  uint64
@@ -48,7 +50,7 @@ const maxPeers = 3
 // New returns a topology of the stores 1 to n, all live, without regions. Load or
 // Bootstrap comes next.
 func New(m *meta.Store, n int) *Topology {
-	t := &Topology{meta: m, byID: make(map[uint64]*Region), live: make(map[uint64]bool), changed: make(chan struct{})}
+	t := &Topology{meta: m, byID: make(map[uint64]*Region), live: make(map[uint64]bool), down: make(map[uint64]time.Time), changed: make(chan struct{})}
 	t.cut, t.hidden, t.records = make(map[[2]uint64]bool), make(map[uint64]bool), make(map[uint64]storeRecord)
 	for id := range uint64(n) {
 		t.stores = append(t.stores, id+1)

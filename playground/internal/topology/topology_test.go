@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/task"
@@ -86,9 +87,9 @@ func TestRandomChanges(t *testing.T) {
 						t.Fatal(parts, err)
 					}
 				case 1:
-					_ = topo.SetLive(store, false)
+					_ = topo.SetLive(store, false, time.Time{})
 				case 2:
-					_ = topo.SetLive(store, true)
+					_ = topo.SetLive(store, true, time.Time{})
 				case 3:
 					err := topo.TransferLeader(region.ID(), store)
 					may := region.Peer(store) != nil && topo.Live(store) && region.Leader != nil

@@ -59,6 +59,7 @@ func (c *Call) Part() *Call {
 		Op: c.Op, Codec: c.Codec, Resend: c.Resend, Decides: c.Decides, Owed: c.Owed,
 		Timeout: c.Timeout, Priority: c.Priority, RequestSource: c.RequestSource,
 		RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
+		attempts: attempts{last: slices.Clone(c.attempts.last), total: c.attempts.total},
 	}
 	if c.Retry != nil {
 		part.Retry = c.Retry.Fork()

@@ -36,6 +36,7 @@ func (d *dice) pause() { <-time.After(time.Duration(d.n(4)) * time.Millisecond) 
 type slowStore struct {
 	storage.Engine
 	*dice
+	watched *resolvedWatch
 }
 
 func (s slowStore) Snapshot() storage.Snapshot {
@@ -46,6 +47,7 @@ func (s slowStore) Snapshot() storage.Snapshot {
 func (s slowStore) Apply(b *storage.Batch) error {
 	s.pause()
 	defer s.pause()
+	s.watched.check(b)
 	return s.Engine.Apply(b)
 }
 
@@ -61,6 +63,7 @@ type halves struct {
 		tokens chan struct{} // one for each command that runs in the region
 		leader int
 	}
+	watch    *resolvedWatch
 	mu       sync.Mutex
 	attempts []*attempt
 	modes    map[string]int
@@ -70,7 +73,8 @@ const regionTokens = 16
 
 func newHalves(t *testing.T, seed uint64) *halves {
 	h := &halves{T: t, dice: &dice{r: rand.New(rand.NewPCG(seed, 1))}, modes: map[string]int{}}
-	base := New(slowStore{storage.NewMemory(), h.dice}, Config{})
+	h.watch = &resolvedWatch{T: t}
+	base := New(slowStore{storage.NewMemory(), h.dice, h.watch}, Config{})
 	for i := range h.engines {
 		h.managers[i] = NewManager()
 		h.engines[i] = base.On(h.managers[i], func(region uint64) *Manager { return h.managers[h.regions[region].leader] })
@@ -561,6 +565,8 @@ func TestRandomAsyncCommit(t *testing.T) {
 							return
 						case <-tick.C:
 							h.move(h.n(2))
+						case <-time.After(time.Millisecond):
+							h.resolved(h.n(2))
 						}
 					}
 				}()
@@ -568,6 +574,7 @@ func TestRandomAsyncCommit(t *testing.T) {
 				close(stop)
 				<-stopped
 				h.check()
+				h.watch.checkHeld()
 				for mode, n := range h.modes {
 					modes[mode] += n
 				}

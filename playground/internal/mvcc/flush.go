@@ -89,13 +89,14 @@ func (e *Engine) BufferBatchGet(_ context.Context, _ keys.Range, req *kvrpcpb.Bu
 }
 
 // BroadcastTxnStatus takes what a pipelined transaction tells every store of itself.
-// That it is committed is remembered; the rest serves resolved timestamps alone (TiKV
-// src/storage/mod.rs, update_txn_status_cache).
+// That it is committed is remembered; the rest serves safe timestamps alone (TiKV src/
+// storage/mod.rs, update_txn_status_cache).
 func (e *Engine) BroadcastTxnStatus(_ context.Context, req *kvrpcpb.BroadcastTxnStatusRequest) *kvrpcpb.BroadcastTxnStatusResponse {
 	for _, s := range req.TxnStatus {
 		if commitTS := s.GetCommitTs(); commitTS != 0 {
 			e.manager.committed.add(s.GetStartTs(), commitTS)
 		}
+		e.manager.pipelined.hear(s)
 	}
 	return &kvrpcpb.BroadcastTxnStatusResponse{}
 }

@@ -22,6 +22,7 @@ type Manager struct {
 	locks    map[string]memoryLock // by encoded key
 
 	committed statusCache
+	pipelined pipelinedTxns
 }
 
 type memoryLock struct {

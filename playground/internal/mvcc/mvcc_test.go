@@ -123,7 +123,7 @@ func TestAbortTexts(t *testing.T) {
 // A record that cannot be read, or a value that is missing, is an error, never absence.
 func TestDamagedRecords(t *testing.T) {
 	store := storage.NewMemory()
-	s := &script{T: t, store: store, e: New(store, Config{})}
+	s := scriptOn(t, store, Config{})
 	var b storage.Batch
 	enc := func(k string) []byte { return keys.Encode([]byte(k)) }
 	b.Put(storage.Lock, enc("a"), []byte("?"))
@@ -151,74 +151,7 @@ func TestDamagedRecords(t *testing.T) {
 		unlock 9 9 a => ` + bad + `
 		resolve 9 0 b => ` + bad + `
 		records a => mvcc: bad format of a stored record
-		records z => `)
-}
-
-// A record that garbage collection removed and a late rollback rewrote is not read: its
-// fence names the version that came after it.
-func TestGCFence(t *testing.T) {
-	s := newScript(t)
-	s.run(`
-		prewrite 10 a put:a=1 => ok
-		commit 10 20 a => ok
-		prewrite 30 a put:a=3 => ok
-		commit 30 40 a => ok
-		status a 20 rollback => LockNotExistRollback
-		records a => 40:Put@30=3 20:Put@10=1+R+F40`)
-	var b storage.Batch
-	b.Delete(storage.Write, at(keys.Encode([]byte("a")), 40))
-	if err := s.store.Apply(&b); err != nil {
-		t.Fatal(err)
-	}
-	s.run(`
-		get a 39 => =1
-		get a 40 => absent
-		scan 40 => []
-		scan 40 start=b reverse => []
-		prewrite 50 a insert:a=1 => ok
-		rollback 50 a => ok
-		prewrite 60 a put:a=1!absent level=2 => ok
-		rollback 60 a => ok
-		pessimistic 70 70 a a values => ok absent`)
-}
-
-// Only rollbacks that a lock might commit onto are written into it.
-func TestRollbacksRememberedByLocks(t *testing.T) {
-	s := newScript(t)
-	s.run(`
-		lock a 10 a async min=20 value=v => ok
-		lock b 10 a min=20 value=v => ok
-		status a 19 rollback => LockNotExistRollback
-		status a 20 rollback => LockNotExistRollback
-		status a 21 rollback => LockNotExistRollback
-		status b 21 rollback => LockNotExistRollback`)
-	r := reader{s.store.Snapshot()}
-	defer r.snap.Close()
-	for k, want := range map[string]string{"a": "[20 21]", "b": "[]"} {
-		l, err := r.lock(keys.Encode([]byte(k)))
-		if err != nil || fmt.Sprint(l.rollbackTS) != want {
-			t.Errorf("%s: %v %v", k, l, err)
-		}
-	}
-}
-
-func TestMvccGetByStartTs(t *testing.T) {
-	s := newScript(t)
-	s.run(`
-		prewrite 10 a put:a=1 put:b=x*400 => ok
-		commit 10 20 a b => ok
-		prewrite 30 b put:b=2 => ok`)
-	resp := s.e.MvccGetByStartTs(t.Context(), keys.Range{Start: keys.Encode([]byte("b"))}, &kvrpcpb.MvccGetByStartTsRequest{StartTs: 10})
-	if string(resp.Key) != "b" || resp.Info.Lock.StartTs != 30 || len(resp.Info.Writes) != 1 || len(resp.Info.Values) != 1 || resp.Error != "" {
-		t.Error(resp)
-	}
-	resp = s.e.MvccGetByStartTs(t.Context(), keys.Range{}, &kvrpcpb.MvccGetByStartTsRequest{StartTs: 30})
-	if resp.Key != nil || resp.Info == nil || resp.Error != "" {
-		t.Error(resp)
-	}
-	if locks := s.e.Locks(keys.Range{}); len(locks) != 1 || showLock(locks[0]) != "b:Put@30" {
-		t.Error(locks)
-	}
+		records z => nothing`)
 }
 
 // More locks than are resolved in one write.
@@ -273,7 +206,7 @@ func TestCommandsWaitForLatches(t *testing.T) {
 		go func() { done <- prewrite(t.Context(), 6) }()
 		synctest.Wait()
 		s.run(`
-			records a =>
+			records a => nothing
 			prewrite 7 c put:c=1 => ok`)
 		release()
 		if got := <-done; got != "ok" {
@@ -302,7 +235,7 @@ func TestFailedWritesAreReported(t *testing.T) {
 		secondary 9 b => ` + full + `
 		resolve 10 20 => ` + full + `
 		pessimistic 9 9 b b values => ` + full + `
-		destroy a b => .no space left`)
+		destroy a b => no space left`)
 }
 
 func BenchmarkGet(b *testing.B) {

@@ -1,0 +1,116 @@
+package mvcc
+
+import (
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+type args struct {
+	*testing.T
+	words []string
+}
+
+func (a *args) next() string {
+	if len(a.words) == 0 {
+		a.Fatal("an argument is missing")
+	}
+	w := a.words[0]
+	a.words = a.words[1:]
+	return w
+}
+
+func (a *args) ts() uint64 { return parseTS(a.T, a.next()) }
+
+func (a *args) key() []byte { return []byte(a.next()) }
+
+// rest returns the remaining words as keys.
+func (a *args) rest() (ks [][]byte) {
+	for len(a.words) > 0 {
+		ks = append(ks, a.key())
+	}
+	return ks
+}
+
+// has takes an option without a value.
+func (a *args) has(name string) bool {
+	for i, w := range a.words {
+		if w == name {
+			a.words = append(a.words[:i:i], a.words[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// opt takes the value of an option.
+func (a *args) opt(name string) string {
+	for i, w := range a.words {
+		if v, ok := strings.CutPrefix(w, name+"="); ok {
+			a.words = append(a.words[:i:i], a.words[i+1:]...)
+			return v
+		}
+	}
+	return ""
+}
+
+func (a *args) num(name string) uint64 {
+	if v := a.opt(name); v != "" {
+		return parseTS(a.T, v)
+	}
+	return 0
+}
+
+func (a *args) list(name string) (list []uint64) {
+	if v := a.opt(name); v != "" {
+		for _, w := range strings.Split(v, ",") {
+			list = append(list, parseTS(a.T, w))
+		}
+	}
+	return list
+}
+
+func parseTS(t *testing.T, w string) uint64 {
+	t.Helper()
+	if w == "max" {
+		return maxTS
+	}
+	sec, logical, timed := strings.Cut(w, "s")
+	n, err := strconv.ParseUint(sec, 10, 64)
+	if err == nil && timed {
+		n = n * 1000 << 18
+		if logical != "" {
+			var l uint64
+			l, err = strconv.ParseUint(logical[1:], 10, 64)
+			n += l
+		}
+	}
+	if err != nil {
+		t.Fatalf("%q is no timestamp: %v", w, err)
+	}
+	return n
+}
+
+// value is what the script writes for one: "x*400" is 400 times x.
+func value(text string) []byte {
+	if letter, count, ok := strings.Cut(text, "*"); ok {
+		if n, err := strconv.Atoi(count); err == nil {
+			return []byte(strings.Repeat(letter, n))
+		}
+	}
+	return []byte(text)
+}
+
+// context takes the options of Context.
+func (a *args) context() *kvrpcpb.Context {
+	c := &kvrpcpb.Context{ResolvedLocks: a.list("bypass"), CommittedLocks: a.list("access"),
+		IsRetryRequest: a.has("retry"), StaleRead: a.has("stale"), ReplicaRead: a.has("replica")}
+	if a.has("rc") {
+		c.IsolationLevel = kvrpcpb.IsolationLevel_RC
+	}
+	if a.has("rccheck") {
+		c.IsolationLevel = kvrpcpb.IsolationLevel_RCCheckTS
+	}
+	return c
+}

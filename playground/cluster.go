@@ -26,6 +26,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/metapb"
 
 	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/playground/internal/certs"
 	"github.com/tikv-go/tikv/playground/internal/count"
 	"github.com/tikv-go/tikv/playground/internal/fault"
 	"github.com/tikv-go/tikv/playground/internal/lockwait"
@@ -47,7 +48,8 @@ type Cluster struct {
 	id      uint64
 	api     APIVersion
 	logger  *slog.Logger
-	network *vnet.Network // nil: TCP
+	network *vnet.Network    // nil: TCP
+	certs   *certs.Authority // nil: plain text
 	engine  storage.Engine
 	topo    *topology.Topology
 	txn     *mvcc.Engine
@@ -114,12 +116,15 @@ func (c *Cluster) start(ctx context.Context, cfg *config) error {
 			return err
 		}
 	}
+	if err := c.certify(m, cfg); err != nil {
+		return err
+	}
 	alloc := tso.New(c.Now, m.Number("tso"), func(bound uint64) error { return m.SetNumber("tso", bound) })
 	c.tso = alloc
 	var err error
 	c.pd, err = pdserver.New(pdserver.Config{
 		ClusterID: c.id, Meta: m, Topology: c.topo, TSO: alloc, Faults: c.faults, Counter: c.counter,
-		Now: c.Now, Store: c.storeMeta, UserKey: c.api.userOf,
+		Now: c.Now, Store: c.storeMeta, UserKey: c.api.userOf, TLS: cfg.tls,
 	})
 	if err != nil {
 		return err
@@ -216,7 +221,8 @@ func (c *Cluster) reopen(m *meta.Store, shape meta.Shape, cfg *config) error {
 // makeNodes makes the servers, stopped.
 func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 	for i := range cfg.members {
-		c.pd.AddMember(serve.Config{Listen: c.listen, Addr: c.address(cfg, i, fmt.Sprintf("198.18.0.%d:2379", i+1))})
+		addr := c.address(cfg, i, fmt.Sprintf("198.18.0.%d:2379", i+1))
+		c.pd.AddMember(serve.Config{Listen: c.listen, Addr: addr, Options: c.credentials("pd", addr)})
 	}
 	raw := rawkv.New(c.engine, rawkv.Config{APIVersion: c.api.proto(), Now: c.Now, Timestamp: func() (uint64, error) {
 		physical, logical, err := alloc.Next(1)
@@ -238,12 +244,13 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 	grow := newGrowth(cfg.regionBytes, c.engine, c.topo, c.logger)
 	c.newNode = func(id uint64) *store.Store {
 		n := len(c.stores) // the addresses of stores that were added follow the others
+		addr := c.address(cfg, cfg.members+n, fmt.Sprintf("198.18.%d.%d:20160", 1+(n+1)/250, 1+(n+1)%250))
 		return store.New(store.Config{
 			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw, Txn: c.txn,
 			Manager: managers.of, Timestamp: timestamp,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey, DiskOf: c.diskOf,
 			Wrote: grow.wrote,
-		}, serve.Config{Listen: c.listen, Addr: c.address(cfg, cfg.members+n, fmt.Sprintf("198.18.%d.%d:20160", 1+(n+1)/250, 1+(n+1)%250))})
+		}, serve.Config{Listen: c.listen, Addr: addr, Options: c.credentials("tikv", addr)})
 	}
 	for _, id := range c.topo.Stores() {
 		c.stores = append(c.stores, c.newNode(id))

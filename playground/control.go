@@ -41,6 +41,7 @@ import (
 //	POST /v1/cut                     {"from": node, "to": node}
 //	POST /v1/heal
 //	POST /v1/transfer-pd             {"member": index}
+//	POST /v1/rotate-tls, /v1/renew-tls
 //	POST /v1/advance, /v1/jump-tso   {"by": duration}
 //	POST /v1/stall-tso               {"stalled": bool}
 //

@@ -12,6 +12,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/pdpb"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -58,8 +59,12 @@ func (c *testCluster) conn(addr string) *grpc.ClientConn {
 }
 
 func (c *testCluster) dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	creds := insecure.NewCredentials()
+	if cfg := c.ClientTLS(); cfg != nil {
+		creds = credentials.NewTLS(cfg)
+	}
 	opts = append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return c.DialContext(ctx, addr) }),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(serve.Codec()), grpc.MaxCallRecvMsgSize(1<<30), grpc.MaxCallSendMsgSize(1<<30)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10e9, Timeout: 3e9, PermitWithoutStream: true}),

@@ -32,6 +32,8 @@ type config struct {
 	port            int
 	seed            uint64
 	logger          *slog.Logger
+	tls             bool
+	tlsFiles        string // empty: none
 	storesSet       bool
 	membersSet      bool
 	errs            []error

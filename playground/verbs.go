@@ -160,8 +160,10 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 			}
 			return done(c.TransferPD(int(n.node.ID)))
 		}),
-		"cut":  verbOf(c.cutVerb),
-		"heal": verbOf(func(struct{}) (any, error) { c.Heal(); return done(nil) }),
+		"cut":        verbOf(c.cutVerb),
+		"heal":       verbOf(func(struct{}) (any, error) { c.Heal(); return done(nil) }),
+		"rotate-tls": verbOf(func(struct{}) (any, error) { return done(c.RotateTLS()) }),
+		"renew-tls":  verbOf(func(struct{}) (any, error) { return done(c.RenewTLS()) }),
 		"advance": verbOf(func(q byArgs) (any, error) {
 			c.Advance(time.Duration(q.By))
 			return done(nil)

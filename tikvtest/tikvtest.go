@@ -60,7 +60,12 @@ func (c *Cluster) Open(opts ...tikv.Option) *tikv.Client {
 }
 
 // ClientOptions is what a client needs to reach the cluster, for code that calls
-// tikv.Open(ctx, c.PD(), …) itself.
+// tikv.Open(ctx, c.PD(), …) itself. Of a cluster made WithTLS it has the certificates
+// of now.
 func (c *Cluster) ClientOptions() []tikv.Option {
-	return []tikv.Option{tikv.WithDialer(c.DialContext), tikv.WithAPIVersion(tikv.APIVersion(c.APIVersion()))}
+	opts := []tikv.Option{tikv.WithDialer(c.DialContext), tikv.WithAPIVersion(tikv.APIVersion(c.APIVersion()))}
+	if cfg := c.ClientTLS(); cfg != nil {
+		opts = append(opts, tikv.WithTLS(cfg))
+	}
+	return opts
 }

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/tikv-go/tikv"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/playground"
 )
@@ -76,6 +77,25 @@ func TestLeakIsFound(t *testing.T) {
 		r.finish()
 		if len(r.failures) != 1 || !strings.Contains(r.failures[0], "goroutines are left") || !strings.Contains(r.failures[0], "TestLeakIsFound") {
 			t.Fatal(r.failures)
+		}
+	})
+}
+
+// A client of a cluster that speaks TLS has what it needs, and keeps what it has over a
+// rotation.
+func TestTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := NewCluster(t, playground.WithTLS())
+		first := cluster.Open()
+		for _, rotate := range []func() error{func() error { return nil }, cluster.RotateTLS} {
+			if err := rotate(); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range []*tikv.Client{first, cluster.Open()} {
+				if err := c.Raw().Put(t.Context(), []byte("k"), []byte("v")); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	})
 }

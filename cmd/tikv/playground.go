@@ -34,6 +34,7 @@ type playgroundCommandFlags struct {
 	fsync     bool
 	json      bool
 	verbose   bool
+	tls       string
 }
 
 func playgroundCommand(io stdio) *cobra.Command {
@@ -51,7 +52,10 @@ HTTP requests with JSON, for example:
   curl -d '{"mode":"txn","key":"bQ=="}'   http://$CONTROL/v1/split            (the key in base64)
   curl -d '{"region":4,"store":3}'        http://$CONTROL/v1/transfer-leader
   curl -d '{"store":1}'                   http://$CONTROL/v1/stop             (and start, pause)
-  curl -d '{}'                            http://$CONTROL/v1/wait             (until every region has a leader)`,
+  curl -d '{}'                            http://$CONTROL/v1/wait             (until every region has a leader)
+  curl -d '{}'                            http://$CONTROL/v1/rotate-tls       (with --tls: a new authority, new files)
+
+With --tls D, clients find "tikv://HOST:PORT?ca=D/ca.pem&cert=D/cert.pem&key=D/key.pem".`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.given = cmd.Flags().Changed
@@ -64,6 +68,7 @@ HTTP requests with JSON, for example:
 	cmd.Flags().StringVar(&f.api, "api", "v1", "API version of the stores (with an existing --dir: as it was): `v1|v1ttl|v2`")
 	cmd.Flags().StringSliceVar(&f.keyspaces, "keyspace", nil, "make keyspaces of these `names`, with a comma between")
 	cmd.Flags().BoolVar(&f.fsync, "fsync", false, "with --dir: survive a loss of power, not just of the process")
+	cmd.Flags().StringVar(&f.tls, "tls", "", "speak TLS, and keep ca.pem, cert.pem and key.pem for clients in this `directory`")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print the ready line as JSON")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log what the cluster does")
 	return cmd
@@ -85,6 +90,8 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 		return nil, &usageError{fmt.Errorf("--stores %d: a cluster has 1 to 1000", f.stores)}
 	case f.given("dir") && f.dir == "":
 		return nil, &usageError{errors.New("--dir is empty; without it the data are in memory")}
+	case f.given("tls") && f.tls == "":
+		return nil, &usageError{errors.New("--tls is empty; without it TLS is not spoken")}
 	case len(f.keyspaces) > 0 && api != playground.APIV2:
 		return nil, &usageError{errors.New("--keyspace needs --api v2")}
 	case f.fsync && f.dir == "":
@@ -113,6 +120,9 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 	}
 	if f.dir != "" {
 		opts = append(opts, playground.WithDir(f.dir, f.fsync))
+	}
+	if f.tls != "" {
+		opts = append(opts, playground.WithTLSFiles(f.tls))
 	}
 	return opts, nil
 }
@@ -167,8 +177,13 @@ func printReady(io stdio, f playgroundCommandFlags, c *playground.Cluster, contr
 			Cluster uint64   `json:"cluster"`
 			API     string   `json:"api"`
 			Control string   `json:"control"`
-		}{c.PD(), c.ID(), api, control})
+			TLS     string   `json:"tls,omitempty"`
+		}{c.PD(), c.ID(), api, control, f.tls})
 	}
-	_, err := fmt.Fprintf(io.out, "ready pd=%s cluster=%d api=%s control=%s\n", pd, c.ID(), api, control)
+	line := fmt.Sprintf("ready pd=%s cluster=%d api=%s control=%s", pd, c.ID(), api, control)
+	if f.tls != "" {
+		line += " tls=" + f.tls
+	}
+	_, err := fmt.Fprintln(io.out, line)
 	return err
 }

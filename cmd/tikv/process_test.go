@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,6 +121,7 @@ func TestPlaygroundRefuses(t *testing.T) {
 		{[]string{"--stores", "2000"}, "--stores"},
 		{[]string{"--keyspace", "a", "--api", "v1"}, "--api v2"},
 		{[]string{"--dir", ""}, "--dir is empty"},
+		{[]string{"--tls", ""}, "--tls is empty"},
 		{[]string{"--port", "-1"}, "not a port"},
 		{[]string{"--port", "65534"}, "no ports above"},
 		{[]string{"--fsync"}, "--dir"},
@@ -177,5 +179,60 @@ func TestDirectoryRemembersItsVersion(t *testing.T) {
 	}
 	if ids[0] != ids[1] || ids[2] == ids[3] || ids[0] == ids[2] {
 		t.Errorf("%q", ids)
+	}
+}
+
+// A cluster that speaks TLS is reached with the files that it writes, also after a
+// rotation; with those of before, or without any, it is not.
+func TestPlaygroundTLS(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tls")
+	p := startProcess(t, "--port", "0", "--stores", "1", "--tls", dir)
+	if !strings.HasSuffix(strings.TrimSpace(p.line), " tls="+dir) {
+		t.Errorf("ready line %q", p.line)
+	}
+	old := t.TempDir()
+	for _, name := range []string{"ca.pem", "cert.pem", "key.pem"} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(old, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(from string, args ...string) (int, string) {
+		url := "tikv://" + p.pd
+		if from != "" {
+			url += fmt.Sprintf("?ca=%[1]s/ca.pem&cert=%[1]s/cert.pem&key=%[1]s/key.pem", from)
+		}
+		code, _, errOut := tool(t, append([]string{"put", "--url", url, "a", "1"}, args...)...)
+		return code, errOut
+	}
+	if code, errOut := put(dir); code != 0 {
+		t.Fatal(code, errOut)
+	}
+	if code, errOut := put("", "--timeout", "300ms"); code != exitUnavailable {
+		t.Error("without TLS:", code, errOut)
+	}
+	var control string
+	for field := range strings.FieldsSeq(p.line) {
+		if c, ok := strings.CutPrefix(field, "control="); ok {
+			control = c
+		}
+	}
+	resp, err := http.Post("http://"+control+"/v1/rotate-tls", "application/json", nil)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(resp, err)
+	}
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	if code, errOut := put(dir); code != 0 {
+		t.Error("after the rotation:", code, errOut)
+	}
+	if code, errOut := put(old, "--timeout", "300ms"); code != exitUnavailable {
+		t.Error("with the old files:", code, errOut)
+	}
+	if err := p.end(t, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
 	}
 }

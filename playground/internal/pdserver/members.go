@@ -26,6 +26,9 @@ func (m *Member) GetMembers(context.Context, *pdpb.GetMembersRequest) (*pdpb.Get
 
 func (m *Member) proto() *pdpb.Member {
 	url := "http://" + m.server.Addr()
+	if m.pd.TLS {
+		url = "https://" + m.server.Addr()
+	}
 	return &pdpb.Member{
 		Name: fmt.Sprintf("pd-%d", m.index), MemberId: m.id(),
 		ClientUrls: []string{url}, PeerUrls: []string{url}, BinaryVersion: version,

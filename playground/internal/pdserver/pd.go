@@ -39,6 +39,8 @@ type Config struct {
 	Store func(id uint64) *metapb.Store
 	// RegionKey tells the user key of a region key, for faults by key.
 	UserKey func(regionKey []byte) []byte
+	// TLS: so are the members reached.
+	TLS bool
 }
 
 // PD is what all members share: there is one truth, of which the leader answers.

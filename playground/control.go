@@ -18,6 +18,7 @@ import (
 //	GET  /v1/stores                  {"stores": [{"id", "address", "running", "paused", "leaders"}]}
 //	GET  /v1/regions?mode=txn|raw    {"regions": [{"id", "leader", "start", "end", "stores", "version", "conf_version"}]}
 //	GET  /v1/counts                  Counts
+//	GET  /v1/keyspaces               {"keyspaces": [{"id", "name", "state", "config"}]}
 //	GET  /v1/injections              {"injections": [{"injection", "hits", "waiting"}]}, those at work
 //	GET  /v1/journal                 Journal, as text
 //	POST /v1/wait                    {"timeout_ms": n}: answers when every region has a leader
@@ -34,6 +35,11 @@ import (
 //	POST /v1/remove-store            {"store": id}
 //	POST /v1/set-store               {"store": id, "disk": "ok"|"almost full"|"already full",
 //	                                  "disk_delay": duration, "slow_score": n, "advertise": address}
+//
+// Keyspaces:
+//
+//	POST /v1/set-keyspace-state      {"keyspace": name, "state": "enabled"|"disabled"|"archived"|"tombstone"}
+//	POST /v1/set-keyspace-config     {"keyspace": name, "key": text, "value": text}
 //
 // Nodes; a node is {"store": id} or {"member": index}, for a cut also {"client": true}:
 //
@@ -63,6 +69,7 @@ func (c *Cluster) ControlHandler() http.Handler {
 	}
 	get("/v1/cluster", func(*http.Request) (any, error) { return c.describe(), nil })
 	get("/v1/stores", func(*http.Request) (any, error) { return map[string]any{"stores": c.storeViews()}, nil })
+	get("/v1/keyspaces", func(*http.Request) (any, error) { return map[string]any{"keyspaces": c.keyspaceViews()}, nil })
 	get("/v1/counts", func(*http.Request) (any, error) { return c.countsView(), nil })
 	get("/v1/regions", c.regionsView)
 	get("/v1/injections", func(*http.Request) (any, error) { return map[string]any{"injections": c.injectionViews()}, nil })

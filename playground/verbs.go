@@ -187,6 +187,7 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 		})
 	}
 	c.faultVerbs(all, renumbered)
+	c.keyspaceVerbs(all)
 	return all
 }
 

@@ -4,7 +4,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 
@@ -21,9 +20,7 @@ type View interface {
 	ClusterID() uint64
 	MemberID() uint64
 	Members() []Member
-	// Range returns the pairs of [start, end), of start alone if end is empty, and of
-	// all from start if end is a zero byte.
-	Range(start, end []byte) []KeyValue
+	KV() *KV
 }
 
 // Member is a member of the etcd cluster.
@@ -31,23 +28,6 @@ type Member struct {
 	ID                   uint64
 	Name                 string
 	PeerURLs, ClientURLs []string
-}
-
-// KeyValue is a pair.
-type KeyValue struct{ Key, Value []byte }
-
-// Revision is the one that all answers carry: there are no revisions here.
-const Revision = 1
-
-// InRange reports whether key is what a range request for start and end asks for.
-func InRange(key, start, end []byte) bool {
-	switch {
-	case len(end) == 0:
-		return bytes.Equal(key, start)
-	case len(end) == 1 && end[0] == 0:
-		return bytes.Compare(key, start) >= 0
-	}
-	return bytes.Compare(key, start) >= 0 && bytes.Compare(key, end) < 0
 }
 
 // Register adds the services to s, whose codec passes serve.Raw as it is.
@@ -67,7 +47,7 @@ func service(name, method string, answer func(View, []byte) ([]byte, error)) *gr
 		handle := func(_ context.Context, req any) (any, error) {
 			resp, err := answer(srv.(View), *req.(*serve.Raw))
 			if err != nil {
-				return nil, status.Error(codes.InvalidArgument, err.Error())
+				return nil, status.Error(codeOf(err), err.Error())
 			}
 			return (*serve.Raw)(&resp), nil
 		}
@@ -82,13 +62,21 @@ func service(name, method string, answer func(View, []byte) ([]byte, error)) *gr
 	}
 }
 
+// codeOf is the code of a refusal (etcd: api/v3rpc/rpctypes/error.go).
+func codeOf(err error) codes.Code {
+	if errors.Is(err, ErrCompacted) || errors.Is(err, ErrFuture) {
+		return codes.OutOfRange
+	}
+	return codes.InvalidArgument
+}
+
 // ErrMessage is a request that is no protobuf message.
 var ErrMessage = errors.New("etcd: malformed request")
 
 // RangeRequest is the part of a range request that is used.
 type RangeRequest struct {
-	Key, End []byte
-	Limit    int64
+	Key, End        []byte
+	Limit, Revision int64
 }
 
 // ParseRange reads a range request; fields that are not used are skipped.
@@ -111,12 +99,16 @@ func ParseRange(b []byte) (RangeRequest, error) {
 			} else {
 				r.End = v
 			}
-		case num == 3 && typ == protowire.VarintType:
+		case (num == 3 || num == 4) && typ == protowire.VarintType:
 			v, n := protowire.ConsumeVarint(b)
 			if n < 0 {
 				return r, ErrMessage
 			}
-			b, r.Limit = b[n:], int64(v)
+			if b = b[n:]; num == 3 {
+				r.Limit = int64(v)
+			} else {
+				r.Revision = int64(v)
+			}
 		default:
 			n := protowire.ConsumeFieldValue(num, typ, b)
 			if n < 0 {
@@ -133,19 +125,22 @@ func kvRange(v View, req []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := v.Range(r.Key, r.End)
+	all, revision, err := v.KV().Range(r.Key, r.End, r.Revision)
+	if err != nil {
+		return nil, err
+	}
 	count := len(all)
 	more := r.Limit > 0 && int64(count) > r.Limit
 	if more {
 		all = all[:r.Limit]
 	}
-	out := appendHeader(nil, v)
+	out := appendHeader(nil, v, revision)
 	for _, kv := range all {
 		var b []byte
 		b = appendBytes(b, 1, kv.Key)
-		b = appendVarint(b, 2, Revision)
-		b = appendVarint(b, 3, Revision)
-		b = appendVarint(b, 4, 1)
+		b = appendVarint(b, 2, uint64(kv.Created))
+		b = appendVarint(b, 3, uint64(kv.Mod))
+		b = appendVarint(b, 4, uint64(kv.Version))
 		b = appendBytes(b, 5, kv.Value)
 		out = appendBytes(out, 2, b)
 	}
@@ -156,7 +151,7 @@ func kvRange(v View, req []byte) ([]byte, error) {
 }
 
 func memberList(v View, _ []byte) ([]byte, error) {
-	out := appendHeader(nil, v)
+	out := appendHeader(nil, v, v.KV().Revision())
 	for _, m := range v.Members() {
 		b := appendVarint(nil, 1, m.ID)
 		b = appendBytes(b, 2, []byte(m.Name))
@@ -171,10 +166,10 @@ func memberList(v View, _ []byte) ([]byte, error) {
 	return out, nil
 }
 
-func appendHeader(out []byte, v View) []byte {
+func appendHeader(out []byte, v View, revision int64) []byte {
 	h := appendVarint(nil, 1, v.ClusterID())
 	h = appendVarint(h, 2, v.MemberID())
-	h = appendVarint(h, 3, Revision)
+	h = appendVarint(h, 3, uint64(revision))
 	h = appendVarint(h, 4, 1)
 	return appendBytes(out, 1, h)
 }

@@ -2,27 +2,37 @@ package etcd
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/tikv-go/tikv/playground/internal/meta"
+	"github.com/tikv-go/tikv/playground/internal/storage"
 )
 
-type view struct{}
+type view struct{ kv *KV }
 
 func (view) ClusterID() uint64 { return 7 }
 func (view) MemberID() uint64  { return 1 }
 func (view) Members() []Member {
 	return []Member{{1, "pd-0", []string{"http://peer"}, []string{"http://a", "http://b"}}}
 }
+func (v view) KV() *KV { return v.kv }
 
-func (view) Range(start, end []byte) []KeyValue {
-	var all []KeyValue
+// abc is a view of the keys a, b and c.
+func abc(t testing.TB) view {
+	kv, err := OpenKV(meta.New(storage.NewMemory()))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, k := range []string{"a", "b", "c"} {
-		if InRange([]byte(k), start, end) {
-			all = append(all, KeyValue{[]byte(k), []byte("v" + k)})
+		if err := kv.Put(k, []byte("v"+k)); err != nil {
+			t.Fatal(err)
 		}
 	}
-	return all
+	return view{kv}
 }
 
 // fields splits a message into its fields, which are those of etcd's protocol.
@@ -50,7 +60,7 @@ func fields(t *testing.T, b []byte) map[protowire.Number][][]byte {
 }
 
 func TestMemberList(t *testing.T) {
-	b, err := memberList(view{}, nil)
+	b, err := memberList(abc(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,13 +82,13 @@ func TestRange(t *testing.T) {
 		more     bool
 	}{
 		{"a", "", 0, "a", false}, {"aa", "", 0, "", false}, {"a", "c", 0, "ab", false}, {"b", "\x00", 0, "bc", false},
-		{"a", "\x00", 2, "ab", true}, {"", "", 0, "", false},
+		{"a", "\x00", 2, "ab", true},
 	} {
 		req := appendBytes(nil, 1, []byte(test.key))
 		req = appendBytes(req, 2, []byte(test.end))
 		req = appendVarint(req, 3, test.limit)
 		req = appendVarint(req, 6, 2) // a field that is not used
-		b, err := kvRange(view{}, req)
+		b, err := kvRange(abc(t), req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,20 +107,36 @@ func TestRange(t *testing.T) {
 	}
 }
 
+// A request for a revision that is none, or for no key, is refused in etcd's words.
+func TestRangeRefused(t *testing.T) {
+	for _, test := range []struct {
+		key      string
+		revision uint64
+		want     error
+	}{{"", 0, ErrEmptyKey}, {"a", 9, ErrFuture}, {"a", 4, nil}} {
+		_, err := kvRange(abc(t), appendVarint(appendBytes(nil, 1, []byte(test.key)), 4, test.revision))
+		if !errors.Is(err, test.want) {
+			t.Errorf("%q at %d: %v", test.key, test.revision, err)
+		}
+	}
+}
+
 func FuzzParseRange(f *testing.F) {
 	f.Add(appendVarint(appendBytes(appendBytes(nil, 1, []byte("a")), 2, []byte("b")), 3, 4))
 	f.Add([]byte{0x0a, 0xff})
+	v := abc(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := ParseRange(b)
 		if err != nil {
 			return
 		}
 		again := appendVarint(appendBytes(appendBytes(nil, 1, r.Key), 2, r.End), 3, uint64(r.Limit))
+		again = appendVarint(again, 4, uint64(r.Revision))
 		o, err := ParseRange(again)
-		if err != nil || !bytes.Equal(o.Key, r.Key) || !bytes.Equal(o.End, r.End) || o.Limit != r.Limit {
+		if err != nil || !bytes.Equal(o.Key, r.Key) || !bytes.Equal(o.End, r.End) || o.Limit != r.Limit || o.Revision != r.Revision {
 			t.Fatal(r, o, err)
 		}
-		if _, err := kvRange(view{}, b); err != nil {
+		if _, err := kvRange(v, b); err != nil && codeOf(err) != codes.OutOfRange && !errors.Is(err, ErrEmptyKey) {
 			t.Fatal(err)
 		}
 	})

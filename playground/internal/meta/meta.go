@@ -118,6 +118,19 @@ func (c *Change) Region(r *metapb.Region) {
 	c.batch.Put(storage.Meta, idKey("region/", r.GetId()), data)
 }
 
+// Value saves data under name.
+func (c *Change) Value(name string, data []byte) {
+	c.batch.Put(storage.Meta, []byte("value/"+name), data)
+}
+
+// DeleteValue forgets what was saved under name.
+func (c *Change) DeleteValue(name string) { c.batch.Delete(storage.Meta, []byte("value/"+name)) }
+
+// Number saves a bound.
+func (c *Change) Number(name string, n uint64) {
+	c.batch.Put(storage.Meta, []byte("number/"+name), binary.BigEndian.AppendUint64(nil, n))
+}
+
 // DeleteRegion forgets a region.
 func (c *Change) DeleteRegion(id uint64) { c.batch.Delete(storage.Meta, idKey("region/", id)) }
 

@@ -2,8 +2,8 @@ package pdserver
 
 import (
 	"context"
-	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/pingcap/kvproto/pkg/keyspacepb"
@@ -26,11 +26,11 @@ func (m *Member) gcScopeOf(k *pdpb.KeyspaceScope, own bool) (uint32, error) {
 	meta := m.pd.keyspaces.byID(id)
 	switch {
 	case meta == nil:
-		return 0, fmt.Errorf("keyspace does not exist")
+		return 0, refused("keyspace:ErrKeyspaceNotFound", "keyspace does not exist")
 	case ownGC(meta):
 		return id, nil
 	case own:
-		return 0, fmt.Errorf("trying to manage GC in keyspace %s(%d) where keyspace level GC is not enabled", meta.Name, id)
+		return 0, refused("gc:ErrGCOnInvalidKeyspace", "trying to manage GC in keyspace %s (id: %d) where keyspace level GC is not enabled", meta.Name, id)
 	}
 	return NullKeyspace, nil
 }
@@ -50,26 +50,26 @@ func (m *Member) GetGCState(_ context.Context, req *pdpb.GetGCStateRequest) (*pd
 	return &pdpb.GetGCStateResponse{Header: m.pd.header(), GcState: m.gcState(id, scope, !req.GetExcludeGcBarriers())}, nil
 }
 
-// GetAllKeyspacesGCStates answers with the null keyspace's state and those of all
+// GetAllKeyspacesGCStates answers with the null keyspace's state and those of the enabled
 // keyspaces; one whose GC is not its own has nothing to show.
 func (m *Member) GetAllKeyspacesGCStates(_ context.Context, req *pdpb.GetAllKeyspacesGCStatesRequest) (*pdpb.GetAllKeyspacesGCStatesResponse, error) {
 	resp := &pdpb.GetAllKeyspacesGCStatesResponse{Header: m.pd.header()}
-	ids := []uint32{NullKeyspace}
-	for _, k := range m.pd.keyspaces.all {
-		if ownGC(k) {
-			ids = append(ids, k.GetId())
-			continue
+	null, global := m.pd.gc.state(NullKeyspace)
+	resp.GcStates = append(resp.GcStates, m.gcState(NullKeyspace, null, !req.GetExcludeGcBarriers()))
+	for _, k := range m.pd.keyspaces.list() {
+		switch {
+		case k.State != keyspacepb.KeyspaceState_ENABLED:
+		case ownGC(k):
+			scope, _ := m.pd.gc.state(k.GetId())
+			resp.GcStates = append(resp.GcStates, m.gcState(k.GetId(), scope, !req.GetExcludeGcBarriers()))
+		default:
+			resp.GcStates = append(resp.GcStates, &pdpb.GCState{
+				KeyspaceScope: &pdpb.KeyspaceScope{Keyspace: &pdpb.KeyspaceScope_KeyspaceId{KeyspaceId: k.GetId()}},
+			})
 		}
-		resp.GcStates = append(resp.GcStates, &pdpb.GCState{
-			KeyspaceScope: &pdpb.KeyspaceScope{Keyspace: &pdpb.KeyspaceScope_KeyspaceId{KeyspaceId: k.GetId()}},
-		})
 	}
-	for _, id := range ids {
-		scope, global := m.pd.gc.state(id)
-		resp.GcStates = append(resp.GcStates, m.gcState(id, scope, !req.GetExcludeGcBarriers()))
-		if id == NullKeyspace && !req.GetExcludeGlobalGcBarriers() {
-			resp.GlobalGcBarriers = m.globalBarriers(global)
-		}
+	if !req.GetExcludeGlobalGcBarriers() {
+		resp.GlobalGcBarriers = m.globalBarriers(global)
 	}
 	return resp, nil
 }
@@ -108,11 +108,10 @@ func (m *Member) globalBarriers(all map[string]barrier) []*pdpb.GlobalGCBarrierI
 func (m *Member) AdvanceTxnSafePoint(_ context.Context, req *pdpb.AdvanceTxnSafePointRequest) (*pdpb.AdvanceTxnSafePointResponse, error) {
 	id, err := m.gcScopeOf(req.GetKeyspaceScope(), true)
 	if err == nil {
-		var before, after uint64
-		var blocker string
-		if before, after, blocker, err = m.pd.gc.advanceTxn(id, req.GetTarget(), m.pd.Now()); err == nil {
+		var a advance
+		if a, err = m.pd.gc.advanceTxn(id, req.GetTarget(), m.pd.Now()); err == nil {
 			return &pdpb.AdvanceTxnSafePointResponse{
-				Header: m.pd.header(), OldTxnSafePoint: before, NewTxnSafePoint: after, BlockerDescription: blocker,
+				Header: m.pd.header(), OldTxnSafePoint: a.before, NewTxnSafePoint: a.after, BlockerDescription: a.blocker,
 			}, nil
 		}
 	}
@@ -146,9 +145,26 @@ func (m *Member) GetGCSafePoint(context.Context, *pdpb.GetGCSafePointRequest) (*
 	return &pdpb.GetGCSafePointResponse{Header: m.pd.header(), SafePoint: scope.GC}, nil
 }
 
+// UpdateServiceGCSafePoint is the old form of AdvanceTxnSafePoint and of the calls that
+// set and delete barriers, of the null keyspace.
+func (m *Member) UpdateServiceGCSafePoint(_ context.Context, req *pdpb.UpdateServiceGCSafePointRequest) (*pdpb.UpdateServiceGCSafePointResponse, error) {
+	now := m.pd.Now()
+	lowest, of, err := m.pd.gc.updateService(m.pd.keyspaces.list(), string(req.GetServiceId()), req.GetSafePoint(), req.GetTTL(), now)
+	if err != nil {
+		return nil, status.Error(codes.Unknown, err.Error())
+	}
+	return &pdpb.UpdateServiceGCSafePointResponse{
+		Header: m.pd.header(), ServiceId: []byte(of), TTL: math.MaxInt64 - now.Unix(), MinSafePoint: lowest,
+	}, nil
+}
+
 // SetGCBarrier holds the txn safe point of a scope back.
 func (m *Member) SetGCBarrier(_ context.Context, req *pdpb.SetGCBarrierRequest) (*pdpb.SetGCBarrierResponse, error) {
-	id, err := m.gcScopeOf(req.GetKeyspaceScope(), false)
+	err := checkTTL(req.GetTtlSeconds())
+	id := uint32(0)
+	if err == nil {
+		id, err = m.gcScopeOf(req.GetKeyspaceScope(), false)
+	}
 	if err == nil {
 		var b barrier
 		if b, err = m.pd.gc.setBarrier(id, req.GetBarrierId(), req.GetBarrierTs(), req.GetTtlSeconds(), m.pd.Now()); err == nil {
@@ -177,7 +193,14 @@ func (m *Member) DeleteGCBarrier(_ context.Context, req *pdpb.DeleteGCBarrierReq
 
 // SetGlobalGCBarrier holds every scope's txn safe point back.
 func (m *Member) SetGlobalGCBarrier(_ context.Context, req *pdpb.SetGlobalGCBarrierRequest) (*pdpb.SetGlobalGCBarrierResponse, error) {
-	b, err := m.pd.gc.setGlobal(req.GetBarrierId(), req.GetBarrierTs(), req.GetTtlSeconds(), m.pd.Now())
+	err := checkTTL(req.GetTtlSeconds())
+	if err == nil {
+		err = checkName(req.GetBarrierId(), false)
+	}
+	var b barrier
+	if err == nil {
+		b, err = m.pd.gc.setGlobal(m.pd.keyspaces.list(), req.GetBarrierId(), req.GetBarrierTs(), req.GetTtlSeconds(), m.pd.Now())
+	}
 	if err != nil {
 		return &pdpb.SetGlobalGCBarrierResponse{Header: m.pd.refusal(pdpb.ErrorType_UNKNOWN, err.Error())}, nil
 	}
@@ -187,12 +210,16 @@ func (m *Member) SetGlobalGCBarrier(_ context.Context, req *pdpb.SetGlobalGCBarr
 // DeleteGlobalGCBarrier removes a global barrier, if it is there.
 func (m *Member) DeleteGlobalGCBarrier(_ context.Context, req *pdpb.DeleteGlobalGCBarrierRequest) (*pdpb.DeleteGlobalGCBarrierResponse, error) {
 	resp := &pdpb.DeleteGlobalGCBarrierResponse{Header: m.pd.header()}
-	b, found, err := m.pd.gc.deleteGlobal(req.GetBarrierId())
-	switch {
-	case err != nil:
+	err := checkName(req.GetBarrierId(), false)
+	if err == nil {
+		var b barrier
+		var found bool
+		if b, found, err = m.pd.gc.deleteGlobal(req.GetBarrierId()); err == nil && found {
+			resp.DeletedBarrierInfo = m.globalBarrier(req.GetBarrierId(), b)
+		}
+	}
+	if err != nil {
 		resp.Header = m.pd.refusal(pdpb.ErrorType_UNKNOWN, err.Error())
-	case found:
-		resp.DeletedBarrierInfo = m.globalBarrier(req.GetBarrierId(), b)
 	}
 	return resp, nil
 }

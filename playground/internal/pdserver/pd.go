@@ -46,6 +46,7 @@ type Config struct {
 // PD is what all members share: there is one truth, of which the leader answers.
 type PD struct {
 	Config
+	kv        *etcd.KV
 	keyspaces keyspaces
 	gc        gcStates
 
@@ -57,11 +58,15 @@ type PD struct {
 
 // New returns a PD without members, with the keyspaces and GC states that were saved.
 func New(cfg Config) (*PD, error) {
-	pd := &PD{Config: cfg}
+	kv, err := etcd.OpenKV(cfg.Meta)
+	if err != nil {
+		return nil, err
+	}
+	pd := &PD{Config: cfg, kv: kv}
 	if err := pd.keyspaces.load(cfg.Meta); err != nil {
 		return nil, err
 	}
-	if err := pd.gc.load(cfg.Meta); err != nil {
+	if err := pd.gc.load(cfg.Meta, kv); err != nil {
 		return nil, err
 	}
 	return pd, nil

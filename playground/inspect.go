@@ -38,17 +38,19 @@ func (c *Cluster) Counts() Counts {
 	}
 }
 
-// Lock is a record of the lock column family.
+// Lock is a transaction's lock of a key, as the lock column family has it. A Shared one
+// may be there beside others of its key, each a Lock of its own.
 type Lock struct {
 	Key, Primary                      []byte
 	StartTS, ForUpdateTS, MinCommitTS uint64
 	TTL                               time.Duration
-	Pessimistic, AsyncCommit          bool
+	Pessimistic, Shared, AsyncCommit  bool
 	Secondaries                       [][]byte
 }
 
 // Locks returns the locks of the user keys in [start, end) (of the keyspace DEFAULT in
-// APIV2), in order, at one moment; an empty end is no bound. Bytes are the caller's.
+// APIV2), in order of keys and start timestamps, at one moment; an empty end is no bound.
+// Bytes are the caller's.
 func (c *Cluster) Locks(start, end []byte) []Lock {
 	in := keys.Range{Start: c.api.regionKey(KeyTxn, start)}
 	if len(end) > 0 {
@@ -56,21 +58,33 @@ func (c *Cluster) Locks(start, end []byte) []Lock {
 	} else if p := c.api.prefix(KeyTxn); p != nil {
 		in.End = keys.Encode(keys.PrefixEnd(p))
 	}
-	user := func(wire []byte) []byte { return slices.Clone(c.api.userKey(wire)) }
 	var all []Lock
 	for _, l := range c.txn.Locks(in) {
-		lock := Lock{
-			Key: user(l.Key), Primary: user(l.PrimaryLock),
-			StartTS: l.LockVersion, ForUpdateTS: l.LockForUpdateTs, MinCommitTS: l.MinCommitTs,
-			TTL:         time.Duration(l.LockTtl) * time.Millisecond,
-			Pessimistic: l.LockType == kvrpcpb.Op_PessimisticLock, AsyncCommit: l.UseAsyncCommit,
+		if l.LockType != kvrpcpb.Op_SharedLock {
+			all = append(all, c.lock(l))
+			continue
 		}
-		for _, k := range l.Secondaries {
-			lock.Secondaries = append(lock.Secondaries, user(k))
+		for _, h := range l.SharedLockInfos {
+			held := c.lock(h)
+			held.Shared = true
+			all = append(all, held)
 		}
-		all = append(all, lock)
 	}
 	return all
+}
+
+func (c *Cluster) lock(l *kvrpcpb.LockInfo) Lock {
+	user := func(wire []byte) []byte { return slices.Clone(c.api.userKey(wire)) }
+	lock := Lock{
+		Key: user(l.Key), Primary: user(l.PrimaryLock),
+		StartTS: l.LockVersion, ForUpdateTS: l.LockForUpdateTs, MinCommitTS: l.MinCommitTs,
+		TTL:         time.Duration(l.LockTtl) * time.Millisecond,
+		Pessimistic: l.LockType == kvrpcpb.Op_PessimisticLock, AsyncCommit: l.UseAsyncCommit,
+	}
+	for _, k := range l.Secondaries {
+		lock.Secondaries = append(lock.Secondaries, user(k))
+	}
+	return lock
 }
 
 // Version is a record of the write column family.

@@ -58,15 +58,39 @@ func (d *Detector) sit() bool {
 	return d.at.Store != 0
 }
 
-// detect takes up that a transaction waits for the holder of a key, unless that closes
-// a circle: then it returns the deadlock (handle_detect_locally).
+// holders are the transactions that have a lock: of a shared one there are several (TiKV
+// components/txn_types/src/lock.rs, LockInfoExt::iter_locks).
+func holders(l *kvrpcpb.LockInfo) []uint64 {
+	if l.LockType != kvrpcpb.Op_SharedLock {
+		return []uint64{l.LockVersion}
+	}
+	all := make([]uint64, len(l.SharedLockInfos))
+	for i, h := range l.SharedLockInfos {
+		all[i] = h.LockVersion
+	}
+	return all
+}
+
+// detect takes up that a transaction waits for the holders of a key, unless that closes
+// a circle: then it returns the deadlock, having taken up those holders that come before
+// the one in the circle (handle_detect_locally).
 func (d *Detector) detect(w *Waiter, now time.Time) *kvrpcpb.Deadlock {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.sit() {
 		return nil
 	}
-	txn, holder := w.StartTS, w.lock.LockVersion
+	for _, holder := range holders(w.lock) {
+		if found := d.waitFor(w, holder, now); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// waitFor is detect for one holder.
+func (d *Detector) waitFor(w *Waiter, holder uint64, now time.Time) *kvrpcpb.Deadlock {
+	txn := w.StartTS
 	if e := d.waits[txn][holder]; e != nil { // was no circle before, is none now
 		if !slices.ContainsFunc(e.keys, func(k waitKey) bool { return k.hash == w.hash }) {
 			e.keys = append(e.keys, waitKey{w.hash, w.Key})
@@ -78,7 +102,7 @@ func (d *Detector) detect(w *Waiter, now time.Time) *kvrpcpb.Deadlock {
 		last := chain[len(chain)-1]
 		return &kvrpcpb.Deadlock{
 			LockTs: holder, LockKey: w.Key, DeadlockKeyHash: last.KeyHash,
-			WaitChain: append(chain, w.entry()),
+			WaitChain: append(chain, w.entry(holder)),
 		}
 	}
 	if d.waits[txn] == nil {
@@ -127,7 +151,7 @@ func (d *Detector) chain(before map[uint64]uint64, txn, holder uint64) []*deadlo
 	return chain
 }
 
-// forget takes back that a transaction waits for the holder of a key
+// forget takes back that a transaction waits for the holders of a key
 // (clean_up_wait_for).
 func (d *Detector) forget(w *Waiter) {
 	d.mu.Lock()
@@ -135,7 +159,13 @@ func (d *Detector) forget(w *Waiter) {
 	if !d.sit() {
 		return
 	}
-	txn, holder := w.StartTS, w.lock.LockVersion
+	for _, holder := range holders(w.lock) {
+		d.forgetWait(w, holder)
+	}
+}
+
+func (d *Detector) forgetWait(w *Waiter, holder uint64) {
+	txn := w.StartTS
 	e := d.waits[txn][holder]
 	if e == nil {
 		return

@@ -154,7 +154,9 @@ func (t *Table) finish(w *Waiter, o Outcome) {
 		return
 	}
 	w.finished = true
-	if o.Deadlock == nil { // whose last wait was not taken up
+	// The wait that would have closed a circle was not taken up, but of a shared lock's
+	// holders some others were (waiter_manager.rs, handle_deadlock).
+	if o.Deadlock == nil || w.lock.LockType == kvrpcpb.Op_SharedLock {
 		t.cfg.Detector.forget(w)
 	}
 	w.done <- o
@@ -170,10 +172,11 @@ func (t *Table) end(w *Waiter, o Outcome) {
 	}
 }
 
-// Released wakes the first waiter for a key, whose lock was released. One that its
-// server grants the lock is returned, for the caller to resume: it holds the key's latch
+// Released wakes the first waiter for a key, whose lock was released, and, if that wants
+// the lock in share mode, those next to it that want it so too. Those that their server
+// grants the lock are returned, for the caller to resume: it holds the key's latch
 // (pop_for_waking_up).
-func (t *Table) Released(encoded []byte, r Release) *Waiter {
+func (t *Table) Released(encoded []byte, r Release) (resume []*Waiter) {
 	p := place{t.cfg.Leader(encoded), string(encoded)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -183,16 +186,24 @@ func (t *Table) Released(encoded []byte, r Release) *Waiter {
 	}
 	defer t.clean(p)
 	q.last = r
-	w := t.take(p, 0)
-	if w.Resume != nil {
-		return w
+	woken := []*Waiter{t.take(p, 0)}
+	for woken[0].Share && len(q.waiters) > 0 && q.waiters[0].Share {
+		woken = append(woken, t.take(p, 0))
 	}
-	q.wakes++
-	if len(q.waiters) > 0 {
+	later := false
+	for _, w := range woken {
+		if w.Resume != nil {
+			resume = append(resume, w)
+			continue
+		}
+		q.wakes++
+		later = true
+		t.finish(w, Outcome{Released: &r})
+	}
+	if later && len(q.waiters) > 0 {
 		t.wakeLater(p, q)
 	}
-	t.finish(w, Outcome{Released: &r})
-	return nil
+	return resume
 }
 
 // wakeLater wakes the others after a delay, counted from the latest wake-up: the one
@@ -322,7 +333,7 @@ func (t *Table) Entries(store uint64) []*deadlock.WaitForEntry {
 	var all []*deadlock.WaitForEntry
 	t.each(func(w *Waiter) {
 		if w.place.store == store {
-			all = append(all, w.entry())
+			all = append(all, w.entry(w.lock.LockVersion)) // 0 for a shared lock, as in TiKV
 		}
 	})
 	return all

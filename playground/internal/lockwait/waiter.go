@@ -35,6 +35,7 @@ type Waiter struct {
 	StartTS uint64
 	Timeout time.Duration
 	First   bool   // it cannot be part of a circle: its transaction holds nothing
+	Share   bool   // it wants the lock together with others
 	Tag     []byte // the request's resource group tag
 	Region  uint64 // that the request named
 	Keys    int    // that it is for
@@ -76,10 +77,10 @@ type Info struct {
 	Since                  time.Time
 }
 
-// entry is the wait as answers have it.
-func (w *Waiter) entry() *deadlock.WaitForEntry {
+// entry is the wait for a holder as answers have it.
+func (w *Waiter) entry(holder uint64) *deadlock.WaitForEntry {
 	return &deadlock.WaitForEntry{
-		Txn: w.StartTS, WaitForTxn: w.lock.LockVersion, KeyHash: w.hash, Key: w.Key, ResourceGroupTag: w.Tag,
+		Txn: w.StartTS, WaitForTxn: holder, KeyHash: w.hash, Key: w.Key, ResourceGroupTag: w.Tag,
 	}
 }
 

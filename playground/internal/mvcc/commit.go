@@ -34,11 +34,12 @@ func (e *Engine) Commit(ctx context.Context, _ keys.Range, req *kvrpcpb.CommitRe
 // txn/actions/commit.rs). A key that is committed already passes; a pessimistic lock,
 // which is left over, is removed.
 func (c *change) commit(k key, commitTS uint64) error {
-	l, err := c.current(k)
+	held, err := c.current(k)
 	if err != nil {
 		return err
 	}
-	if l == nil || l.ts != c.startTS {
+	l := held.of(c.startTS)
+	if l == nil {
 		end, err := c.ending(k.enc, c.startTS)
 		if err != nil {
 			return err
@@ -51,7 +52,7 @@ func (c *change) commit(k key, commitTS uint64) error {
 	if commitTS < l.minCommitTS {
 		return errCommitTSExpired(c.startTS, commitTS, l.minCommitTS, k)
 	}
-	c.unlock(k)
+	c.release(k, held)
 	if l.pessimistic() {
 		return nil
 	}

@@ -24,6 +24,10 @@ func lockVectors() map[string]*lock {
 		"P\x04pk\x05\x0aa\x00r\x01\x00\x00\x00\x00\x00\x00\x01\x00l\x00\x00\x00\x00\x00\x00\x00\x03\x02s\x81\x01g\x00\x00\x00\x00\x00\x00\x00\x09": {
 			kind: lockPut, primary: []byte("pk"), ts: 5, ttl: 10, asyncCommit: true, rollbackTS: []uint64{256},
 			lastChange: lastChange{3, 2}, txnSource: 129, generation: 9},
+		"Hh\x01\x0cS\x04pk\x01\x0a": {kind: lockShared,
+			holders: []*lock{{kind: lockPessimistic, primary: []byte("pk"), ts: 1, ttl: 10}}},
+		"Hi\x01h\x02\x0cS\x04pk\x01\x0a\x0cL\x04pk\x02\x0a": {kind: lockShared, shrinkOnly: true,
+			holders: []*lock{{kind: lockPessimistic, primary: []byte("pk"), ts: 1, ttl: 10}, {kind: lockLock, primary: []byte("pk"), ts: 2, ttl: 10}}},
 	}
 }
 
@@ -41,13 +45,17 @@ func TestLockVectors(t *testing.T) {
 	if l, err := parseLock([]byte("P\x04pk\x01\x0a?v\x05")); err != nil || l.short != nil {
 		t.Error(l, err)
 	}
+	if l, err := parseLock([]byte("Hh\x01\x0cS\x04pk\x01\x0a?h\x05")); err != nil || len(l.holders) != 1 {
+		t.Error(l, err)
+	}
 	// The oldest locks have no TTL.
 	if l, err := parseLock([]byte("P\x04pk\x01")); err != nil || l.ttl != 0 {
 		t.Error(l, err)
 	}
 	for _, bad := range []string{"", "X", "H", "P", "P\x04p", "P\x03pk\x01\x0a", "P\x04pk", "P\x04pk\x80",
 		"P\x04pk\x01\x0av", "P\x04pk\x01\x0av\x05valu", "P\x04pk\x01\x0af\x00", "P\x04pk\x01\x0aa\xff\xff\xff\xff\x0f",
-		"P\x04pk\x01\x0ar\x05\x00"} {
+		"P\x04pk\x01\x0ar\x05\x00", "Hh\x00", "Hi\x02h\x01\x0cS\x04pk\x01\x0a", "Hh\x02\x0cS\x04pk\x01\x0a",
+		"Hh\x01\x14Hh\x01\x0cS\x04pk\x01\x0a"} {
 		if l, err := parseLock([]byte(bad)); err == nil {
 			t.Errorf("%q: %+v", bad, l)
 		}
@@ -128,8 +136,10 @@ func FuzzParseLock(f *testing.F) {
 			return
 		}
 		l.info([]byte("k"))
-		if l.lastChange.versions == 0 {
-			l.lastChange = lastChange{} // unknown, in any form
+		for _, l := range l.each() {
+			if l.lastChange.versions == 0 {
+				l.lastChange = lastChange{} // unknown, in any form
+			}
 		}
 		again, err := parseLock(l.encode())
 		if err != nil || !reflect.DeepEqual(l, again) {

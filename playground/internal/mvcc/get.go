@@ -81,7 +81,7 @@ func (v *view) conflictInMemory(k key, l *lock) error {
 	if !v.replicaRead || v.isolation != kvrpcpb.IsolationLevel_SI {
 		return v.conflict(k, l)
 	}
-	if l.kind == lockLock || l.pessimistic() || l.ts > v.ts || l.minCommitTS > v.ts {
+	if l.passable() || l.ts > v.ts || l.minCommitTS > v.ts {
 		return nil
 	}
 	return errLocked(l.info(k.raw))
@@ -162,7 +162,7 @@ func (v *view) meet(k key, l *lock) (it *item, done bool, err error) {
 // conflict returns the error for a lock that the view may not pass (TiKV components/
 // txn_types/src/lock.rs, check_ts_conflict).
 func (v *view) conflict(k key, l *lock) error {
-	if l.kind == lockLock || l.pessimistic() || slices.Contains(v.bypass, l.ts) {
+	if l.passable() || slices.Contains(v.bypass, l.ts) {
 		return nil
 	}
 	if v.isolation == kvrpcpb.IsolationLevel_RCCheckTS {

@@ -51,6 +51,9 @@ func (r reader) info(k key) (*kvrpcpb.MvccInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	if l != nil && l.shared() {
+		l = l.holders[0] // TiKV shows one of them, whichever
+	}
 	if l != nil {
 		info.Lock = &kvrpcpb.MvccLock{Type: l.op(), StartTs: l.ts, Primary: l.primary, ShortValue: l.short,
 			LastChangeTs: l.lastChange.ts, VersionsToLastChange: l.lastChange.versions}

@@ -9,12 +9,13 @@ import (
 type lockKind byte
 
 // The kinds of locks (TiKV components/txn_types/src/lock.rs, LockType). Shared locks
-// are of another format; we neither write nor read them.
+// are of another format (shared.go).
 const (
 	lockPut         lockKind = 'P'
 	lockDelete      lockKind = 'D'
 	lockLock        lockKind = 'L'
 	lockPessimistic lockKind = 'S'
+	lockShared      lockKind = 'H'
 )
 
 // The optional fields of a lock, in the order in which they are written (same file,
@@ -50,9 +51,17 @@ type lock struct {
 	generation   uint64 // of the flush that wrote it last; 0: an ordinary prewrite
 	// onePC marks the lock, in memory only, of a one-phase commit.
 	onePC bool
+	// A shared lock has nothing but its kind and these: its holders' locks, by start
+	// timestamp, and whether there may be no more of them.
+	holders    []*lock
+	shrinkOnly bool
 }
 
 func (l *lock) pessimistic() bool { return l.kind == lockPessimistic }
+
+// passable tells that reads do not care for the lock: it will not change the key (TiKV
+// components/txn_types/src/lock.rs, check_ts_conflict_si).
+func (l *lock) passable() bool { return l.kind == lockLock || l.pessimistic() || l.shared() }
 
 // expired tells whether the lock's time to live has ended, strictly before now (TiKV
 // src/storage/txn/actions/check_txn_status.rs).
@@ -62,6 +71,9 @@ func (l *lock) expired(now uint64) bool {
 }
 
 func (l *lock) encode() []byte {
+	if l.shared() {
+		return l.encodeShared()
+	}
 	b := make([]byte, 0, 64+len(l.primary)+len(l.short))
 	b = appendBytes(append(b, byte(l.kind)), l.primary)
 	b = binary.AppendUvarint(binary.AppendUvarint(b, l.ts), l.ttl)
@@ -106,6 +118,8 @@ func parseLock(b []byte) (*lock, error) {
 	l := &lock{kind: lockKind(d.byte())}
 	switch l.kind {
 	case lockPut, lockDelete, lockLock, lockPessimistic:
+	case lockShared:
+		return l, l.parseShared(&d)
 	default:
 		return nil, errFormat
 	}
@@ -158,6 +172,9 @@ func (l *lock) parseField(d *decoder) bool {
 
 // info is the lock as answers carry it (lock.rs, into_lock_info).
 func (l *lock) info(raw []byte) *kvrpcpb.LockInfo {
+	if l.shared() {
+		return l.sharedInfo(raw)
+	}
 	return &kvrpcpb.LockInfo{
 		PrimaryLock:     l.primary,
 		LockVersion:     l.ts,
@@ -180,6 +197,8 @@ func (l *lock) op() kvrpcpb.Op {
 		return kvrpcpb.Op_Del
 	case lockPessimistic:
 		return kvrpcpb.Op_PessimisticLock
+	case lockShared:
+		return kvrpcpb.Op_SharedLock
 	}
 	return kvrpcpb.Op_Lock
 }

@@ -1,6 +1,8 @@
 package mvcc
 
 import (
+	"fmt"
+
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/playground/internal/storage"
@@ -17,7 +19,11 @@ func (p *prewrite) mutate(m *mutation) (minCommitTS uint64, err error) {
 	if m.insert() {
 		p.observe(p.startTS) // it is a read: nothing may come to exist below
 	}
-	held, err := p.lock(m.enc)
+	whole, err := p.lock(m.enc)
+	if err != nil {
+		return 0, err
+	}
+	held, err := p.part(m, whole)
 	if err != nil {
 		return 0, err
 	}
@@ -59,7 +65,31 @@ func (p *prewrite) mutate(m *mutation) (minCommitTS uint64, err error) {
 		}
 		return max(p.req.MinCommitTs, p.startTS+1), nil
 	}
-	return p.write(m, held)
+	return p.write(m, held, whole)
+}
+
+// part returns the lock of a key that a mutation has to do with: the key's, or of a shared
+// one the transaction's. Only who shares the lock already may prewrite the key so, and
+// nothing else (prewrite_with_generation).
+func (p *prewrite) part(m *mutation, whole *lock) (*lock, error) {
+	share := m.op == kvrpcpb.Op_SharedLock
+	switch {
+	case whole == nil && share && m.action == kvrpcpb.PrewriteRequest_DO_PESSIMISTIC_CHECK:
+		return nil, p.lost(m, "LockMissingAmendFail")
+	case whole == nil:
+		return nil, nil
+	case !whole.shared() && share, whole.shared() && !share && whole.of(p.startTS) == nil:
+		return nil, errLocked(whole.info(m.raw)) // with the TTL that it has
+	case !whole.shared():
+		return whole, nil
+	case !share:
+		return nil, check.Other("use Op::SharedLock to prewrite on a shared lock")
+	}
+	own := whole.of(p.startTS)
+	if own == nil {
+		return nil, p.lost(m, "LockMissingAmendFail")
+	}
+	return own, nil
 }
 
 // checkLock decides on a lock that the key has already: own, if it is this transaction's
@@ -214,26 +244,15 @@ func (p *prewrite) assert(m *mutation, prev record, loaded bool) error {
 
 // write puts the lock, and the value if it does not fit in it. held is this
 // transaction's own lock: a pessimistic one, whose TTL and timestamps may have been
-// raised, or that of an earlier flush. A lock whose commit timestamp would be too large
-// is put as one of two phases, with the error (prewrite.rs, write_lock).
-func (p *prewrite) write(m *mutation, held *lock) (minCommitTS uint64, err error) {
-	l := &lock{
-		kind:        m.kind(),
-		primary:     p.req.PrimaryLock,
-		ts:          p.startTS,
-		ttl:         p.req.LockTtl,
-		forUpdateTS: p.req.ForUpdateTs,
-		txnSize:     p.req.TxnSize,
-		minCommitTS: p.req.MinCommitTs,
-		txnSource:   p.req.GetContext().GetTxnSource(),
-		generation:  p.generation,
+// raised, or that of an earlier flush, and a part of whole if that is a shared one. A lock
+// whose commit timestamp would be too large is put as one of two phases, with the error
+// (prewrite.rs, write_lock).
+func (p *prewrite) write(m *mutation, held, whole *lock) (minCommitTS uint64, err error) {
+	if whole != nil && whole.shared() {
+		return 0, p.writeShared(m, held, whole)
 	}
+	l := p.locking(m, held)
 	pessimistic := held != nil && held.pessimistic()
-	if pessimistic {
-		l.ttl = max(l.ttl, held.ttl)
-		l.minCommitTS = max(l.minCommitTS, held.minCommitTS)
-		l.forUpdateTS = max(l.forUpdateTS, held.forUpdateTS)
-	}
 	switch {
 	case l.kind != lockPut:
 	case len(m.value) <= maxShortValue:
@@ -265,4 +284,47 @@ func (p *prewrite) write(m *mutation, held *lock) (minCommitTS uint64, err error
 		p.putLock(m.key, l)
 	}
 	return l.minCommitTS, nil
+}
+
+// locking is the lock that a mutation makes, without a value.
+func (p *prewrite) locking(m *mutation, held *lock) *lock {
+	l := &lock{
+		kind:        m.kind(),
+		primary:     p.req.PrimaryLock,
+		ts:          p.startTS,
+		ttl:         p.req.LockTtl,
+		forUpdateTS: p.req.ForUpdateTs,
+		txnSize:     p.req.TxnSize,
+		minCommitTS: p.req.MinCommitTs,
+		txnSource:   p.req.GetContext().GetTxnSource(),
+		generation:  p.generation,
+	}
+	if held != nil && held.pessimistic() {
+		l.ttl = max(l.ttl, held.ttl)
+		l.minCommitTS = max(l.minCommitTS, held.minCommitTS)
+		l.forUpdateTS = max(l.forUpdateTS, held.forUpdateTS)
+	}
+	return l
+}
+
+// writeShared puts the transaction's part of a shared lock, which is not meant for a
+// commit timestamp of the server's choice. One that would be too large is told first
+// (prewrite.rs, write_lock).
+func (p *prewrite) writeShared(m *mutation, held, whole *lock) error {
+	l := p.locking(m, held)
+	tooLarge := p.wanted() && p.req.MaxCommitTs != 0 &&
+		max(l.minCommitTS, max(p.manager.MaxTS(), p.startTS, p.req.ForUpdateTs)+1) > p.req.MaxCommitTs
+	switch {
+	case p.generation > 0:
+		return check.Other(fmt.Sprintf("shared lock prewrite does not support non-zero generation, generation: %d", p.generation))
+	case p.onePC && !tooLarge:
+		return check.Other("shared lock prewrite is incompatible with one-phase commit")
+	case p.wanted() && !tooLarge:
+		return check.Other("shared lock prewrite cannot use async-commit, falling back to 2PC")
+	}
+	p.putLock(m.key, whole.with(l))
+	if tooLarge {
+		return errCommitTSTooLarge
+	}
+	return nil
 }

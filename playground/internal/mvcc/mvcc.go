@@ -67,13 +67,19 @@ type change struct {
 	reader
 	startTS uint64 // of the transaction
 	batch   storage.Batch
-	pending map[string]*lock  // locks of this batch by encoded key; nil: removed
+	pending map[string]left   // locks of this batch by encoded key
 	commits map[string]record // what this batch commits, by encoded key; kept if something waits
 	watched bool              // something waits for a lock
 	// inMemory are the keys whose locks are visible to reads until the batch is written.
 	inMemory []key
 	ended    []bool   // transactions that this ends at their primary: committed or not
 	known    []status // of transactions that turned out to be committed
+}
+
+// left is what a batch makes of a key's lock; nil: it was removed by a transaction.
+type left struct {
+	*lock
+	by uint64
 }
 
 // status is how a transaction was committed.
@@ -151,7 +157,7 @@ func (c *change) know(commitTS uint64) { c.known = append(c.known, status{c.star
 // current returns a key's lock as this batch leaves it so far.
 func (c *change) current(k key) (*lock, error) {
 	if l, ok := c.pending[string(k.enc)]; ok {
-		return l, nil
+		return l.lock, nil
 	}
 	return c.lock(k.enc)
 }
@@ -166,11 +172,23 @@ func (c *change) unlock(k key) {
 	c.batch.Delete(storage.Lock, k.enc)
 }
 
+// release takes the transaction's lock off a key: the one that the key has, or its part
+// of that.
+func (c *change) release(k key, l *lock) {
+	if l.shared() {
+		if rest := l.without(c.startTS); rest != nil {
+			c.putLock(k, rest)
+			return
+		}
+	}
+	c.unlock(k)
+}
+
 func (c *change) setPending(k key, l *lock) {
 	if c.pending == nil {
-		c.pending = make(map[string]*lock)
+		c.pending = make(map[string]left)
 	}
-	c.pending[string(k.enc)] = l
+	c.pending[string(k.enc)] = left{l, c.startTS}
 }
 
 func (c *change) putWrite(k key, commitTS uint64, w *write) {

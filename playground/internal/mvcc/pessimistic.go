@@ -15,6 +15,16 @@ import (
 type pessimisticLock struct {
 	*change
 	req *kvrpcpb.PessimisticLockRequest
+	// shrunk is the shared lock that a request for the key alone has met first: whatever
+	// becomes of the request, from now on nobody joins it.
+	shrunk *lock
+}
+
+// ask is one key of it.
+type ask struct {
+	key
+	insert bool // it must not exist
+	share  bool // others may have the lock as well
 }
 
 // force is the mode in which a lock is taken in spite of a newer version.
@@ -45,16 +55,25 @@ func (e *Engine) PessimisticLock(ctx context.Context, _ keys.Range, req *kvrpcpb
 // src/storage/txn/commands/acquire_pessimistic_lock.rs).
 func (e *Engine) LockOrWait(ctx context.Context, region Region, req *kvrpcpb.PessimisticLockRequest) (resp *kvrpcpb.PessimisticLockResponse, w *Waiting) {
 	ks, err := e.pessimisticKeys(req)
-	var all []taken
+	var (
+		all     []taken
+		refused error // in spite of which something is written
+	)
 	p := &pessimisticLock{req: req}
 	if err == nil {
 		err = e.update(ctx, req.StartVersion, ks, func(c *change) error {
 			p.change = c
-			for i, k := range ks {
-				insert := req.Mutations[i].Assertion == kvrpcpb.Assertion_NotExist
-				t, err := p.take(k, insert)
-				if err != nil {
-					w = p.wait(k, insert, region, err)
+			for i, m := range req.Mutations {
+				a := ask{ks[i], m.Assertion == kvrpcpb.Assertion_NotExist, m.Op == kvrpcpb.Op_SharedPessimisticLock}
+				t, err := p.take(a)
+				switch {
+				case err != nil && p.shrunk != nil: // which is all that the request changes
+					c.clear()
+					c.putLock(a.key, p.shrunk)
+					refused = err
+					return nil
+				case err != nil:
+					w = p.wait(a, region, err)
 					return err
 				}
 				all = append(all, t)
@@ -66,9 +85,12 @@ func (e *Engine) LockOrWait(ctx context.Context, region Region, req *kvrpcpb.Pes
 		return nil, w
 	}
 	resp = &kvrpcpb.PessimisticLockResponse{}
+	if err == nil {
+		err = refused
+	}
 	if err != nil {
 		resp.Errors = []*kvrpcpb.KeyError{keyError(err)}
-		if p.force() && resp.Errors[0].Locked != nil {
+		if p.force() && refused == nil && resp.Errors[0].Locked != nil {
 			resp.Results = failedResults()
 		}
 		return resp, nil
@@ -80,7 +102,7 @@ func (e *Engine) LockOrWait(ctx context.Context, region Region, req *kvrpcpb.Pes
 func (e *Engine) pessimisticKeys(req *kvrpcpb.PessimisticLockRequest) ([]key, error) {
 	ks := make([]key, len(req.Mutations))
 	for i, m := range req.Mutations {
-		if m.GetOp() != kvrpcpb.Op_PessimisticLock {
+		if m.GetOp() != kvrpcpb.Op_PessimisticLock && m.GetOp() != kvrpcpb.Op_SharedPessimisticLock {
 			return nil, check.Other("mismatch Op in pessimistic lock mutations: " + m.GetOp().String())
 		}
 		ks[i] = keyOf(m.Key)
@@ -100,63 +122,88 @@ func (e *Engine) pessimisticKeys(req *kvrpcpb.PessimisticLockRequest) ([]key, er
 	return ks, nil
 }
 
-// take locks one key. insert tells that it must not exist.
-func (p *pessimisticLock) take(k key, insert bool) (taken, error) {
+// take locks one key.
+func (p *pessimisticLock) take(a ask) (taken, error) {
 	req := p.req
 	if req.LockOnlyIfExists && !req.ReturnValues {
-		return taken{}, abort(rustMVCC("LockIfExistsFailed { start_ts: %v, key: %v }", ts(p.startTS), list(k.raw)))
+		return taken{}, abort(rustMVCC("LockIfExistsFailed { start_ts: %v, key: %v }", ts(p.startTS), list(a.raw)))
 	}
-	if insert || req.ReturnValues || req.CheckExistence {
+	if a.insert || req.ReturnValues || req.CheckExistence {
 		p.observe(req.ForUpdateTs) // it is a read
 	}
-	held, err := p.lock(k.enc)
+	held, err := p.lock(a.enc)
 	switch {
 	case err != nil:
 		return taken{}, err
 	case held == nil:
-		return p.takeFree(k, insert)
-	case held.ts != p.startTS:
-		return taken{}, errLocked(held.info(k.raw))
+		return p.takeFree(a, nil)
+	case held.shared() && a.share:
+		return p.join(a, held)
+	case held.shared():
+		if !held.shrinkOnly {
+			p.shrunk = &lock{kind: lockShared, shrinkOnly: true, holders: held.holders}
+		}
+		return taken{}, errLocked(held.info(a.raw))
+	case held.ts != p.startTS || a.share:
+		return taken{}, errLocked(held.info(a.raw))
 	case !held.pessimistic():
-		return taken{}, errLockType(p.startTS, k, false)
+		return taken{}, errLockType(p.startTS, a.key, false)
 	}
-	return p.takeHeld(k, insert, held)
+	return p.takeHeld(a.key, a.insert, held)
 }
 
-// takeFree locks a key that is not locked.
-func (p *pessimisticLock) takeFree(k key, insert bool) (taken, error) {
+// join takes a part of a shared lock. One that the transaction has already is only
+// renewed, prewritten or not, and nothing is read for it (handle_existing_shared_lock).
+func (p *pessimisticLock) join(a ask, held *lock) (taken, error) {
+	own := held.of(p.startTS)
+	switch {
+	case own == nil && held.shrinkOnly:
+		return taken{}, errLocked(held.info(a.raw))
+	case own == nil:
+		return p.takeFree(a, held)
+	case p.req.ForUpdateTs > own.forUpdateTS:
+		p.putLock(a.key, held.with(p.made(p.req.ForUpdateTs, own.withConflict)))
+	}
+	return taken{}, nil
+}
+
+// takeFree locks a key that is not locked, or is in share mode by others as the request
+// wants it too.
+func (p *pessimisticLock) takeFree(a ask, sharers *lock) (taken, error) {
 	var t taken
-	w, err := p.newest(k.enc, maxTS)
+	w, err := p.newest(a.enc, maxTS)
 	if err != nil {
 		return t, err
 	}
 	if w.write != nil {
 		if w.commitTS > p.req.ForUpdateTs {
 			if !p.force() {
-				return t, p.retry(k, w)
+				return t, p.retry(a.key, w)
 			}
 			t.conflictTS = w.commitTS
 		}
-		if err := p.checkRolledBack(k, w); err != nil {
+		if err := p.checkRolledBack(a.key, w); err != nil {
 			return t, err
 		}
-		if err := p.checkAbsent(k, insert, w); err != nil {
+		if err := p.checkAbsent(a.key, a.insert, w); err != nil {
 			if t.conflictTS != 0 && isAlreadyExist(err) {
-				err = p.retry(k, w)
+				err = p.retry(a.key, w)
 			}
 			return t, err
 		}
 	}
-	if err := p.read(k, maxTS, &t); err != nil {
+	if err := p.read(a.key, maxTS, &t); err != nil {
 		return t, err
 	}
-	if p.req.LockOnlyIfExists && !t.exists {
-		if t.conflictTS != 0 {
-			return t, p.retry(k, w)
-		}
-		return t, nil
+	l := p.made(max(p.req.ForUpdateTs, t.conflictTS), t.conflictTS != 0)
+	switch {
+	case a.share: // whether the key exists or not
+		p.putLock(a.key, sharers.with(l))
+	case !p.req.LockOnlyIfExists || t.exists:
+		p.putLock(a.key, l)
+	case t.conflictTS != 0:
+		return t, p.retry(a.key, w)
 	}
-	p.put(k, max(p.req.ForUpdateTs, t.conflictTS), t.conflictTS != 0)
 	return t, nil
 }
 
@@ -184,7 +231,7 @@ func (p *pessimisticLock) takeHeld(k key, insert bool, held *lock) (taken, error
 		return t, err
 	}
 	if asOf > held.forUpdateTS {
-		p.put(k, asOf, held.withConflict)
+		p.putLock(k, p.made(asOf, held.withConflict))
 	}
 	return t, nil
 }
@@ -207,8 +254,9 @@ func (p *pessimisticLock) read(k key, ts uint64, t *taken) error {
 	return err
 }
 
-func (p *pessimisticLock) put(k key, forUpdateTS uint64, withConflict bool) {
-	p.putLock(k, &lock{
+// made is the lock as the request describes it.
+func (p *pessimisticLock) made(forUpdateTS uint64, withConflict bool) *lock {
+	return &lock{
 		kind:         lockPessimistic,
 		primary:      p.req.PrimaryLock,
 		ts:           p.startTS,
@@ -216,7 +264,7 @@ func (p *pessimisticLock) put(k key, forUpdateTS uint64, withConflict bool) {
 		forUpdateTS:  forUpdateTS,
 		minCommitTS:  p.req.MinCommitTs,
 		withConflict: withConflict,
-	})
+	}
 }
 
 // retry is the error for a version newer than the for-update timestamp.
@@ -294,12 +342,12 @@ func (e *Engine) PessimisticRollback(ctx context.Context, bounds keys.Range, req
 func (e *Engine) rollbackKeys(ctx context.Context, ks []key, req *kvrpcpb.PessimisticRollbackRequest) error {
 	return e.update(ctx, req.StartVersion, ks, func(c *change) error {
 		for _, k := range ks {
-			l, err := c.lock(k.enc)
+			held, err := c.lock(k.enc)
 			if err != nil {
 				return err
 			}
-			if l != nil && l.pessimistic() && l.ts == req.StartVersion && l.forUpdateTS <= req.ForUpdateTs {
-				c.unlock(k)
+			if l := held.of(req.StartVersion); l != nil && l.pessimistic() && l.forUpdateTS <= req.ForUpdateTs {
+				c.release(k, held)
 			}
 		}
 		return nil

@@ -46,7 +46,7 @@ func (m *mutation) kind() lockKind {
 	switch m.op {
 	case kvrpcpb.Op_Del:
 		return lockDelete
-	case kvrpcpb.Op_Lock:
+	case kvrpcpb.Op_Lock, kvrpcpb.Op_SharedLock:
 		return lockLock
 	}
 	return lockPut
@@ -97,7 +97,7 @@ func (e *Engine) mutations(req *kvrpcpb.PrewriteRequest, command check.Command) 
 	muts := make([]mutation, n)
 	for i, m := range req.Mutations[:n] {
 		switch m.GetOp() {
-		case kvrpcpb.Op_Put, kvrpcpb.Op_Del, kvrpcpb.Op_Lock, kvrpcpb.Op_Insert, kvrpcpb.Op_CheckNotExists:
+		case kvrpcpb.Op_Put, kvrpcpb.Op_Del, kvrpcpb.Op_Lock, kvrpcpb.Op_SharedLock, kvrpcpb.Op_Insert, kvrpcpb.Op_CheckNotExists:
 		default:
 			return nil, check.Other("mismatch Op in prewrite mutations: " + m.GetOp().String())
 		}

@@ -84,16 +84,19 @@ type lockedKey struct {
 	*lock
 }
 
-// locksOf returns the first locks of the transactions in a range.
+// locksOf returns the first locks of the transactions in a range. Those of a shared lock
+// are one for each of its holders, and all of them.
 func (e *Engine) locksOf(in keys.Range, ends map[uint64]uint64) []lockedKey {
 	r := reader{e.store.Snapshot()}
 	defer r.snap.Close()
 	var found []lockedKey
 	for k, l := range r.locks(in, false) {
-		if _, ok := ends[l.ts]; !ok {
-			continue
+		for _, l := range l.each() {
+			if _, ok := ends[l.ts]; ok {
+				found = append(found, lockedKey{k, l})
+			}
 		}
-		if found = append(found, lockedKey{k, l}); len(found) == resolveBatch {
+		if len(found) >= resolveBatch {
 			break
 		}
 	}

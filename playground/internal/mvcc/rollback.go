@@ -33,7 +33,7 @@ func (c *change) cleanup(k key) error {
 	if err != nil {
 		return err
 	}
-	if l != nil && l.ts == c.startTS {
+	if l.of(c.startTS) != nil {
 		return c.rollbackLock(k, l, true)
 	}
 	end, err := c.ending(k.enc, c.startTS)
@@ -53,9 +53,12 @@ func (c *change) cleanup(k key) error {
 	return nil
 }
 
-// rollbackLock removes the transaction's own lock and leaves a record, protected on the
-// primary key (TiKV src/storage/txn/actions/check_txn_status.rs, rollback_lock).
-func (c *change) rollbackLock(k key, l *lock, collapse bool) error {
+// rollbackLock removes the transaction's own lock, which is held or a part of that, and
+// leaves a record, protected on the primary key (TiKV src/storage/txn/actions/
+// check_txn_status.rs, rollback_lock). That of a shared lock is not protected: TiKV ends
+// its process if such a one is its own primary (rollback_shared_lock).
+func (c *change) rollbackLock(k key, held *lock, collapse bool) error {
+	l := held.of(c.startTS)
 	end, err := c.ending(k.enc, c.startTS)
 	if err != nil {
 		return err
@@ -64,7 +67,7 @@ func (c *change) rollbackLock(k key, l *lock, collapse bool) error {
 		// TiKV panics here: the lock and the commit record exclude each other.
 		return check.Other(fmt.Sprintf("key %x is locked by a transaction committed at %d", k.raw, commitTS))
 	}
-	c.unlock(k)
+	c.release(k, held)
 	if end.known() {
 		return nil
 	}
@@ -72,7 +75,7 @@ func (c *change) rollbackLock(k key, l *lock, collapse bool) error {
 		c.batch.Delete(storage.Default, at(k.enc, l.ts))
 	}
 	c.decide(k, l.primary, false)
-	c.putRollback(k, string(l.primary) == string(k.raw) || l.generation > 0, end)
+	c.putRollback(k, !held.shared() && (string(l.primary) == string(k.raw) || l.generation > 0), end)
 	if collapse {
 		return c.collapse(k)
 	}

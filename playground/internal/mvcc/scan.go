@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -261,8 +262,9 @@ func (c *cursor) fill() bool {
 }
 
 // ScanLock answers KvScanLock: the locks of transactions that began at or before
-// max_version, of every kind; a limit of 0 is none. One in memory fails the request
-// (TiKV src/storage/mod.rs, scan_lock).
+// max_version, of every kind; a limit of 0 is none, and each holder of a shared lock
+// counts. One in memory fails the request (TiKV src/storage/mod.rs, scan_lock, and
+// src/storage/mvcc/reader/reader.rs, scan_locks_from_storage).
 func (e *Engine) ScanLock(_ context.Context, bounds keys.Range, req *kvrpcpb.ScanLockRequest) *kvrpcpb.ScanLockResponse {
 	in := keys.Range{}
 	if len(req.StartKey) > 0 {
@@ -284,12 +286,22 @@ func (e *Engine) ScanLock(_ context.Context, bounds keys.Range, req *kvrpcpb.Sca
 	r := reader{e.store.Snapshot()}
 	defer r.snap.Close()
 	resp := &kvrpcpb.ScanLockResponse{}
+	old := func(l *lock) bool { return l.ts <= req.MaxVersion }
+	left := int(req.Limit)
+	if left == 0 {
+		left = math.MaxInt
+	}
 	for k, l := range r.locks(in.Intersect(bounds), false) {
-		if l.ts > req.MaxVersion {
+		if l.shared() {
+			l = l.filter(old, left)
+		} else if !old(l) {
+			continue
+		}
+		if l == nil {
 			continue
 		}
 		resp.Locks = append(resp.Locks, l.info(k.raw))
-		if len(resp.Locks) == int(req.Limit) {
+		if left -= len(l.each()); left == 0 {
 			break
 		}
 	}

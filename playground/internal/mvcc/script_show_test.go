@@ -29,6 +29,13 @@ func showValue(v []byte) string {
 }
 
 func showLock(l *kvrpcpb.LockInfo) string {
+	if l.LockType == kvrpcpb.Op_SharedLock {
+		var all []string
+		for _, h := range l.SharedLockInfos {
+			all = append(all, strings.TrimPrefix(showLock(h), string(l.Key)+":"))
+		}
+		return fmt.Sprintf("%s:%v", l.Key, all)
+	}
 	text := fmt.Sprintf("%s:%v@%s", l.Key, l.LockType, showTS(l.LockVersion))
 	if string(l.PrimaryLock) != string(l.Key) {
 		text += fmt.Sprintf("/%s", l.PrimaryLock)

@@ -23,6 +23,9 @@ func (e *Engine) CheckSecondaryLocks(ctx context.Context, _ keys.Range, req *kvr
 			if err != nil {
 				return err
 			}
+			if l != nil && l.shared() { // whose holders do not commit asynchronously
+				l = nil
+			}
 			if l != nil && l.ts == c.startTS && !l.pessimistic() {
 				locks = append(locks, l.info(k.raw))
 				continue

@@ -23,9 +23,12 @@ func (e *Engine) CheckTxnStatus(ctx context.Context, _ keys.Range, req *kvrpcpb.
 			return err
 		}
 		s := &statusCheck{c, req, k}
-		if l != nil && l.ts == req.LockTs {
+		switch {
+		case l != nil && l.shared(): // no primary key is locked in share mode
+			err = errPrimaryMismatch(l.info(k.raw))
+		case l.of(req.LockTs) != nil:
 			resp, err = s.locked(l)
-		} else {
+		default:
 			resp, err = s.missing(l)
 		}
 		return err
@@ -166,8 +169,11 @@ func (e *Engine) TxnHeartBeat(ctx context.Context, _ keys.Range, req *kvrpcpb.Tx
 		if err != nil {
 			return err
 		}
-		if l == nil || l.ts != req.StartVersion {
+		switch {
+		case l.of(req.StartVersion) == nil:
 			return errTxnNotFound(req.StartVersion, k)
+		case l.shared():
+			return errPrimaryMismatch(l.info(k.raw))
 		}
 		old := *l
 		l.ttl = max(l.ttl, req.AdviseLockTtl)

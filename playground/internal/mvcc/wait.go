@@ -26,28 +26,27 @@ type Waiting struct {
 	waiter *lockwait.Waiter
 	e      *Engine
 	req    *kvrpcpb.PessimisticLockRequest
-	key    key
-	insert bool
+	ask    ask
 	region Region
 }
 
 // wait queues the request for the lock that it met, unless it does not want to wait. The
 // caller holds the key's latch.
-func (p *pessimisticLock) wait(k key, insert bool, region Region, met error) *Waiting {
+func (p *pessimisticLock) wait(a ask, region Region, met error) *Waiting {
 	info := lockOf(met)
 	timeout, ok := lockwait.Timeout(p.req.WaitTimeout)
 	if info == nil || !ok || p.cfg.Waits == nil {
 		return nil
 	}
-	w := &Waiting{e: p.Engine, req: p.req, key: k, insert: insert, region: region}
+	w := &Waiting{e: p.Engine, req: p.req, ask: a, region: region}
 	w.waiter = &lockwait.Waiter{
-		Key: k.raw, StartTS: p.startTS, Timeout: timeout, First: p.req.IsFirstLock,
+		Key: a.raw, Share: a.share, StartTS: p.startTS, Timeout: timeout, First: p.req.IsFirstLock,
 		Tag: p.req.Context.GetResourceGroupTag(), Region: p.req.Context.GetRegionId(), Keys: len(p.req.Mutations),
 	}
 	if p.force() {
 		w.waiter.Resume = w.resume
 	}
-	p.cfg.Waits.Add(w.waiter, k.enc, info)
+	p.cfg.Waits.Add(w.waiter, a.enc, info)
 	return w
 }
 
@@ -75,7 +74,7 @@ func (w *Waiting) Wait(ctx context.Context) *kvrpcpb.PessimisticLockResponse {
 	case o.Released != nil:
 		err = errConflict(&kvrpcpb.WriteConflict{
 			StartTs: w.req.StartVersion, ConflictTs: o.Released.StartTS, ConflictCommitTs: o.Released.CommitTS,
-			Key: w.key.raw, Primary: w.req.PrimaryLock, Reason: kvrpcpb.WriteConflict_PessimisticRetry,
+			Key: w.ask.raw, Primary: w.req.PrimaryLock, Reason: kvrpcpb.WriteConflict_PessimisticRetry,
 		})
 	}
 	return w.failed(err)
@@ -114,7 +113,7 @@ func (w *Waiting) resume(ctx context.Context, handed bool) {
 		return
 	}
 	defer leave()
-	release, err := w.e.latches.Acquire(ctx, w.key.enc)
+	release, err := w.e.latches.Acquire(ctx, w.ask.enc)
 	if err != nil {
 		w.e.cfg.Waits.Answer(w.waiter, w.failed(err))
 		return
@@ -141,17 +140,21 @@ func (w *Waiting) refuse(e *errorpb.Error) {
 	w.e.cfg.Waits.Answer(w.waiter, &kvrpcpb.PessimisticLockResponse{RegionError: e, Results: failedResults()})
 }
 
-// again takes the lock, or waits for the next holder (TiKV src/storage/txn/commands/
-// acquire_pessimistic_lock_resumed.rs). The caller holds the key's latch.
+// again takes the lock, or waits for the next holder, unless that is a shared lock, of
+// which the client is told (TiKV src/storage/txn/commands/
+// acquire_pessimistic_lock_resumed.rs; src/storage/txn/scheduler.rs,
+// on_wait_for_lock_after_resuming). A lock that was asked for in share mode is taken as
+// any other by then: the two modes are not meant to meet. The caller holds the key's
+// latch.
 func (w *Waiting) again(ctx context.Context) {
 	p := &pessimisticLock{req: w.req}
 	var t taken
-	err := w.e.run(ctx, w.req.StartVersion, []key{w.key}, func(c *change) (err error) {
+	err := w.e.run(ctx, w.req.StartVersion, []key{w.ask.key}, func(c *change) (err error) {
 		p.change = c
-		t, err = p.take(w.key, w.insert)
+		t, err = p.take(ask{w.ask.key, w.ask.insert, false})
 		return err
 	})
-	if info := lockOf(err); info != nil {
+	if info := lockOf(err); info != nil && info.LockType != kvrpcpb.Op_SharedLock {
 		w.e.cfg.Waits.Again(w.waiter, info)
 		return
 	}
@@ -190,11 +193,11 @@ func (c *change) lockMoves(ks []key) ([]lockMove, error) {
 			return nil, err
 		}
 		switch {
-		case before == nil && after != nil:
+		case before == nil && after.lock != nil:
 			moved = append(moved, lockMove{key: k, acquired: after.info(k.raw)})
-		case before != nil && after == nil:
-			r := lockwait.Release{StartTS: before.ts}
-			if w := c.commits[string(k.enc)]; w.write != nil && w.startTS == before.ts {
+		case before != nil && after.lock == nil:
+			r := lockwait.Release{StartTS: after.by}
+			if w := c.commits[string(k.enc)]; w.write != nil && w.startTS == after.by {
 				r.CommitTS = w.commitTS
 			}
 			moved = append(moved, lockMove{key: k, released: r})
@@ -215,7 +218,7 @@ func (e *Engine) notify(ctx context.Context, moved []lockMove) {
 		if m.acquired != nil {
 			continue
 		}
-		if w := e.cfg.Waits.Released(m.key.enc, m.released); w != nil {
+		for _, w := range e.cfg.Waits.Released(m.key.enc, m.released) {
 			w.Resume(ctx, true)
 		}
 	}

@@ -45,8 +45,8 @@ func compete(t *testing.T, f func(c *contest), opts ...Option) {
 
 // do lets a transaction run a command, whose answer expect finds:
 //
-//	lock key... [wait=MS] [force] [first] [values] [exist] [onlyif] [absent] [ttl=MS]
-//	unlock [key...], prewrite key, commit key, rollback key, resolve key
+//	lock key... [wait=MS] [force] [first] [values] [exist] [onlyif] [absent] [share] [ttl=MS]
+//	unlock [key...], prewrite key, prewriteshare key, commit key, rollback key, resolve key
 func (c *contest) do(name, command string) {
 	c.t.Helper()
 	words := strings.Fields(command)
@@ -86,9 +86,13 @@ func (c *contest) do(name, command string) {
 		if has("absent") {
 			assertion = kvrpcpb.Assertion_NotExist
 		}
+		op := kvrpcpb.Op_PessimisticLock
+		if has("share") {
+			op = kvrpcpb.Op_SharedPessimisticLock
+		}
 		for _, k := range rest {
 			req.Mutations = append(req.Mutations, &kvrpcpb.Mutation{
-				Op: kvrpcpb.Op_PessimisticLock, Key: c.api.wireKey(KeyTxn, []byte(k)), Assertion: assertion})
+				Op: op, Key: c.api.wireKey(KeyTxn, []byte(k)), Assertion: assertion})
 		}
 		req.PrimaryLock = req.Mutations[0].Key
 		ctx, kv := c.at(KeyTxn, rest[0])
@@ -128,10 +132,14 @@ func (c *contest) other(name, what, key string, ts uint64) func() string {
 	wire := c.api.wireKey(KeyTxn, []byte(key))
 	life := c.tasks.Context()
 	switch what {
-	case "prewrite":
+	case "prewrite", "prewriteshare":
+		m := &kvrpcpb.Mutation{Op: kvrpcpb.Op_Put, Key: wire, Value: []byte(name)}
+		if what == "prewriteshare" {
+			m = &kvrpcpb.Mutation{Op: kvrpcpb.Op_SharedLock, Key: wire}
+		}
 		return func() string {
 			p, err := kv.KvPrewrite(life, &kvrpcpb.PrewriteRequest{Context: ctx, StartVersion: ts, PrimaryLock: wire, LockTtl: 3000, ForUpdateTs: max(ts, c.ts[name+"'"]),
-				Mutations:          []*kvrpcpb.Mutation{{Op: kvrpcpb.Op_Put, Key: wire, Value: []byte(name)}},
+				Mutations:          []*kvrpcpb.Mutation{m},
 				PessimisticActions: []kvrpcpb.PrewriteRequest_PessimisticAction{kvrpcpb.PrewriteRequest_DO_PESSIMISTIC_CHECK}})
 			return c.show(p.GetRegionError(), p.GetErrors(), err)
 		}
@@ -197,6 +205,12 @@ func (c *contest) show(re *errorpb.Error, errs []*kvrpcpb.KeyError, err error) s
 	}
 	user := func(wire []byte) string { return string(c.api.userKey(wire)) }
 	switch e := errs[0]; {
+	case e.Locked.GetLockType() == kvrpcpb.Op_SharedLock:
+		var by []string
+		for _, h := range e.Locked.SharedLockInfos {
+			by = append(by, c.name(h.LockVersion))
+		}
+		return fmt.Sprintf("locked %s in share mode by %s", user(e.Locked.Key), strings.Join(by, " "))
 	case e.Locked != nil:
 		return fmt.Sprintf("locked %s by %s, %d ms", user(e.Locked.Key), c.name(e.Locked.LockVersion), e.Locked.DurationToLastUpdateMs)
 	case e.Conflict != nil:
@@ -207,6 +221,8 @@ func (c *contest) show(re *errorpb.Error, errs []*kvrpcpb.KeyError, err error) s
 			chain = append(chain, fmt.Sprintf("%s>%s:%s(%s)", c.name(w.Txn), c.name(w.WaitForTxn), user(w.Key), w.ResourceGroupTag))
 		}
 		return fmt.Sprintf("deadlock at %s of %s: %s", user(e.Deadlock.LockKey), c.name(e.Deadlock.LockTs), strings.Join(chain, " "))
+	case e.PrimaryMismatch != nil:
+		return " mismatch"
 	case e.AlreadyExist != nil:
 		return "exists " + user(e.AlreadyExist.Key)
 	}

@@ -2,6 +2,7 @@ package playground
 
 import (
 	"testing"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
@@ -106,6 +107,7 @@ func TestMaxTimestampNotSynced(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		c.Advance(5 * time.Second) // its lease ends
 		ask := func(set func(*kvrpcpb.PrewriteRequest)) *kvrpcpb.PrewriteResponse {
 			t.Helper()
 			key := c.api.wireKey(KeyTxn, []byte("b"))

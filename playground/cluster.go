@@ -134,7 +134,7 @@ func (c *Cluster) start(ctx context.Context, cfg *config) error {
 		if err := m.Server().Start(ctx); err != nil {
 			return err
 		}
-		c.pd.SetAlive(m, true)
+		c.pd.SetCondition(m, pdserver.Running)
 	}
 	for _, s := range c.stores {
 		if c.topo.Removed(s.ID) {

@@ -23,7 +23,8 @@ func Client() Node { return Node{fault.Node{Kind: fault.Client}} }
 //
 // A store leads a region only while it exchanges messages with stores that hold a
 // majority of its voters, and a member PD likewise, so one that is cut off from too many
-// hands over. It does not learn who leads then from one that it does not hear.
+// hands over; PD's leader when its lease of five seconds ends. It does not learn who leads
+// then from one that it does not hear.
 func (c *Cluster) Cut(from, to Node) (err error) {
 	defer c.note("cut", cutArgs{argsOf(from), argsOf(to)}, &err)()
 	c.mu.Lock()

@@ -125,8 +125,12 @@ func TestCutMembers(t *testing.T) {
 		if err := c.Cut(Member(0), Member(1)); err != nil || c.pd.Leader() != 0 {
 			t.Fatal(c.pd.Leader(), err)
 		}
-		if err := c.Cut(Member(2), Member(0)); err != nil || c.pd.Leader() <= 0 {
+		if err := c.Cut(Member(2), Member(0)); err != nil || c.pd.Leader() != 0 { // its lease runs
 			t.Fatal(c.pd.Leader(), err)
+		}
+		<-time.After(5 * time.Second)
+		if c.pd.Leader() != 1 {
+			t.Fatal(c.pd.Leader())
 		}
 		_, err := c.pdc().GetStore(t.Context(), &pdpb.GetStoreRequest{Header: c.header(), StoreId: 1})
 		if status.Code(err) != codes.Unavailable {

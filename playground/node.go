@@ -37,8 +37,8 @@ func (n Node) String() string {
 // errClosed is every change to a cluster that was closed.
 var errClosed = errors.New("playground: cluster closed")
 
-// change runs f on a node's server, and on live, by which the others hear of its state.
-func (c *Cluster) change(n Node, f func(s *serve.Server, live func(bool) error) error) error {
+// change runs f on a node's server, and on tell, by which the others hear of its state.
+func (c *Cluster) change(n Node, f func(s *serve.Server, tell func(pdserver.Condition) error) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -50,12 +50,14 @@ func (c *Cluster) change(n Node, f func(s *serve.Server, live func(bool) error) 
 			if c.topo.Removed(s.ID) {
 				return fmt.Errorf("playground: %v was removed", n)
 			}
-			return f(s.Server(), func(live bool) error { return c.topo.SetLive(n.node.ID, live, c.Now()) })
+			return f(s.Server(), func(is pdserver.Condition) error {
+				return c.topo.SetLive(n.node.ID, is == pdserver.Running, c.Now())
+			})
 		}
 	case fault.Member:
 		if m := c.member(n); m != nil {
-			return f(m.Server(), func(live bool) error {
-				c.pd.SetAlive(m, live)
+			return f(m.Server(), func(is pdserver.Condition) error {
+				c.pd.SetCondition(m, is)
 				return nil
 			})
 		}
@@ -87,12 +89,13 @@ func (c *Cluster) member(n Node) *pdserver.Member {
 
 // Stop closes a node's connections and refuses new ones. What it was doing ends; what
 // it acknowledged survives. The regions that a store leads are led by others, where a
-// majority of their peers' stores runs, else by none.
+// majority of their peers' stores runs, else by none; PD's leader gives its place to
+// another member, if a majority of them runs.
 func (c *Cluster) Stop(n Node) (err error) {
 	defer c.note("stop", argsOf(n), &err)()
-	return c.change(n, func(s *serve.Server, live func(bool) error) error {
+	return c.change(n, func(s *serve.Server, tell func(pdserver.Condition) error) error {
 		delete(c.paused, n)
-		err := live(false)
+		err := tell(pdserver.Stopped)
 		s.Stop()
 		c.logger.Info("node stopped", slog.String("node", n.String()))
 		return err
@@ -100,28 +103,29 @@ func (c *Cluster) Stop(n Node) (err error) {
 }
 
 // Pause keeps a node's connections, and makes new ones, but lets nothing through them,
-// like a process that is suspended. Others lead its regions, as after Stop.
+// like a process that is suspended. Others lead its regions, as after Stop. PD's leader
+// keeps its place for the five seconds of its lease.
 func (c *Cluster) Pause(n Node) (err error) {
 	defer c.note("pause", argsOf(n), &err)()
-	return c.change(n, func(s *serve.Server, live func(bool) error) error {
+	return c.change(n, func(s *serve.Server, tell func(pdserver.Condition) error) error {
 		if !s.Running() {
 			return fmt.Errorf("playground: %v does not run", n)
 		}
 		c.paused[n] = true
 		s.Pause()
 		c.logger.Info("node paused", slog.String("node", n.String()))
-		return live(false)
+		return tell(pdserver.Silent)
 	})
 }
 
 // Start ends Stop and Pause. The node has the address that it had.
 func (c *Cluster) Start(n Node) (err error) {
 	defer c.note("start", argsOf(n), &err)()
-	return c.change(n, func(s *serve.Server, live func(bool) error) error {
+	return c.change(n, func(s *serve.Server, tell func(pdserver.Condition) error) error {
 		if c.paused[n] {
 			delete(c.paused, n)
 			s.Resume()
-			return live(true)
+			return tell(pdserver.Running)
 		}
 		if s.Running() {
 			return nil
@@ -131,14 +135,14 @@ func (c *Cluster) Start(n Node) (err error) {
 		}
 		c.counter.Starts.Add(1)
 		c.logger.Info("node started", slog.String("node", n.String()))
-		return live(true)
+		return tell(pdserver.Running)
 	})
 }
 
 // TransferPD makes member i PD's leader.
 func (c *Cluster) TransferPD(i int) (err error) {
 	defer c.note("transfer-pd", argsOf(Member(i)), &err)()
-	return c.change(Member(i), func(*serve.Server, func(bool) error) error {
+	return c.change(Member(i), func(*serve.Server, func(pdserver.Condition) error) error {
 		return c.pd.Lead(c.pd.Members()[i])
 	})
 }

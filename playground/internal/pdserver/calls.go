@@ -17,14 +17,21 @@ import (
 // headed is a request that PD checks before all else.
 type headed interface{ GetHeader() *pdpb.RequestHeader }
 
+// errNotLeader and errNoFollower answer calls that are not for who gets them (PD:
+// pkg/errs/errno.go).
+func errNotLeader() error { return status.Error(codes.Unavailable, "not leader") }
+func errNoFollower() error {
+	return status.Error(codes.Unavailable, "not leader and follower handling not allowed")
+}
+
 // check is PD's validateRoleInRequest: the role first, then the cluster id.
 func (m *Member) check(ctx context.Context, method string, h *pdpb.RequestHeader) error {
 	if !m.leads() {
 		if !followerReads(method) {
-			return status.Error(codes.Unavailable, "not leader")
+			return errNotLeader()
 		}
 		if !followerAllowed(ctx) {
-			return status.Error(codes.Unavailable, "not leader and follower handling not allowed")
+			return errNoFollower()
 		}
 	}
 	return m.checkCluster(h)
@@ -37,7 +44,8 @@ func (m *Member) checkCluster(h *pdpb.RequestHeader) error {
 	return nil
 }
 
-// followerReads are the calls that a follower answers when told that it may.
+// followerReads are the calls that a follower answers when told that it may: those that
+// PD puts through unaryFollowerMiddleware.
 func followerReads(method string) bool {
 	switch method {
 	case "GetRegion", "GetPrevRegion", "GetRegionByID", "ScanRegions", "BatchScanRegions":
@@ -53,24 +61,65 @@ func followerAllowed(ctx context.Context) bool {
 	return len(md.Get("pd-allow-follower-handle")) > 0
 }
 
-// unchecked are the calls that any member answers to anyone.
-func unchecked(method string) bool { return method == "GetMembers" || method == "GetClusterInfo" }
+// unchecked are the calls that any member answers to anyone, itself.
+func unchecked(method string) bool {
+	switch method {
+	case "GetMembers", "GetClusterInfo", "IsSnapshotRecovering", "SyncMaxTS", "GetDCLocationInfo",
+		"StoreGlobalConfig", "LoadGlobalConfig", "WatchGlobalConfig":
+		return true
+	}
+	return false
+}
+
+// clusterFirst are the calls that look for the running cluster before all else, which
+// only the leader has: a follower takes it that there is none (PD: server/grpc_service.go).
+func clusterFirst(method string) bool {
+	switch method {
+	case "AskBatchSplit", "ScatterRegion", "GetOperator", "SplitRegions":
+		return true
+	}
+	return false
+}
 
 // intercept puts every unary call through the checks and the faults.
 func (m *Member) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	method := path.Base(info.FullMethod)
-	m.pd.Counter.Call(method)
+	return m.through(ctx, method, req, func() (any, error) {
+		h, ok := req.(headed)
+		if !ok || unchecked(method) {
+			return handler(ctx, req)
+		}
+		if path.Dir(info.FullMethod) == pdService {
+			if clusterFirst(method) && !m.leads() {
+				return m.unary(info.FullMethod).refusal(m.pd.refusal(pdpb.ErrorType_NOT_BOOTSTRAPPED, "cluster is not bootstrapped")), nil
+			}
+			if to, err := m.target(ctx); err != nil || to != m {
+				return m.forward(ctx, to, err, info.FullMethod, req)
+			}
+		}
+		if err := m.check(ctx, method, h.GetHeader()); err != nil {
+			return nil, err
+		}
+		if followerReads(method) && !m.synced() {
+			return m.unary(info.FullMethod).refusal(m.unknownRegion()), nil
+		}
+		return handler(ctx, req)
+	})
+}
+
+// synced reports whether m has the regions: a follower has them from the leader (PD:
+// pkg/syncer/client.go, IsRunning).
+func (m *Member) synced() bool { return m.leader() != nil }
+
+// through runs handle under the faults, which may change its answer to a serve.Raw.
+func (m *Member) through(ctx context.Context, method string, req any, handle func() (any, error)) (any, error) {
 	type result struct {
 		resp any
 		err  error
 	}
+	m.pd.Counter.Call(method)
 	r, err := m.pd.Faults.Do(m.life(ctx), m.call(method, req), nil, func() any {
-		if h, ok := req.(headed); ok && !unchecked(method) {
-			if err := m.check(ctx, method, h.GetHeader()); err != nil {
-				return result{nil, err}
-			}
-		}
-		resp, err := handler(ctx, req)
+		resp, err := handle()
 		return result{resp, err}
 	})
 	if err != nil {
@@ -84,15 +133,20 @@ func (m *Member) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	if answer.err != nil {
 		return nil, answer.err
 	}
-	data, err := encode(answer.resp, mangled.Change)
-	if err != nil {
-		return nil, err
-	}
-	return data, nil
+	return encode(answer.resp, mangled.Change)
 }
 
-// message handles one message of a stream under the faults; done is false when the
-// stream is to end with the error.
+// reply handles one message of a stream under the faults and sends what handle answers;
+// an error ends the stream.
+func (m *Member) reply(stream grpc.ServerStream, method string, req any, handle func() (any, error)) error {
+	answer, err := m.through(stream.Context(), method, req, handle)
+	if err != nil {
+		return err
+	}
+	return stream.SendMsg(answer)
+}
+
+// message handles the one message of a stream whose handler sends many, under the faults.
 func (m *Member) message(ctx context.Context, method string, req any, handle func() error) error {
 	m.pd.Counter.Call(method)
 	r, err := m.pd.Faults.Do(m.life(ctx), m.call(method, req), nil, func() any { return answered{handle} })
@@ -109,7 +163,7 @@ func (m *Member) message(ctx context.Context, method string, req any, handle fun
 	return r.(answered).send()
 }
 
-// answered is the answer of a message of a stream: sent when the faults let it pass.
+// answered is what sends the answers to such a message, when the faults let it pass.
 type answered struct{ send func() error }
 
 // call describes a request to the faults.

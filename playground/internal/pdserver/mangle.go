@@ -43,6 +43,10 @@ func interceptStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo
 
 // encode is an answer's encoding, changed.
 func encode(answer any, change func([]byte) []byte) (*serve.Raw, error) {
+	if raw, ok := answer.(*serve.Raw); ok {
+		changed := serve.Raw(change(*raw))
+		return &changed, nil
+	}
 	m, ok := answer.(interface{ Marshal() ([]byte, error) })
 	if !ok {
 		return nil, status.Errorf(codes.Internal, "a %T cannot be changed", answer)

@@ -5,19 +5,17 @@ import (
 	"fmt"
 
 	"github.com/pingcap/kvproto/pkg/pdpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
-// GetMembers answers to anyone: clients learn the cluster's id from it.
+// GetMembers answers to anyone: clients learn the cluster's id from it. The leader is the
+// one that this member knows, of PD and of its etcd.
 func (m *Member) GetMembers(context.Context, *pdpb.GetMembersRequest) (*pdpb.GetMembersResponse, error) {
 	resp := &pdpb.GetMembersResponse{Header: m.pd.header()}
-	m.pd.mu.RLock()
-	defer m.pd.mu.RUnlock()
-	for _, o := range m.pd.members {
+	leader := m.leader()
+	for _, o := range m.pd.Members() {
 		member := o.proto()
 		resp.Members = append(resp.Members, member)
-		if o == m.pd.leader {
+		if o == leader {
 			resp.Leader, resp.EtcdLeader = member, member
 		}
 	}
@@ -93,57 +91,4 @@ func (m *Member) GetAllStores(_ context.Context, req *pdpb.GetAllStoresRequest) 
 		}
 	}
 	return resp, nil
-}
-
-// Tso answers each message of the stream with a range of timestamps, in order.
-func (m *Member) Tso(stream pdpb.PD_TsoServer) error {
-	for {
-		req, err := stream.Recv()
-		if err != nil {
-			return ended(err)
-		}
-		if err := m.message(stream.Context(), "Tso", req, func() error { return m.timestamps(stream, req) }); err != nil {
-			return err
-		}
-	}
-}
-
-func (m *Member) timestamps(stream pdpb.PD_TsoServer, req *pdpb.TsoRequest) error {
-	if err := m.checkCluster(req.GetHeader()); err != nil {
-		return err
-	}
-	if !m.leads() { // pkg/tso/allocator.go, GenerateTSO
-		return status.Error(codes.Unknown, "[PD:tso:ErrGenerateTimestamp]generate timestamp failed, requested pd is not leader of cluster")
-	}
-	if err := m.stalled(stream.Context()); err != nil {
-		return err
-	}
-	physical, logical, err := m.pd.TSO.Next(req.GetCount())
-	if err != nil {
-		return status.Error(codes.Unknown, err.Error())
-	}
-	return stream.Send(&pdpb.TsoResponse{
-		Header: m.pd.header(), Count: req.GetCount(),
-		Timestamp: &pdpb.Timestamp{Physical: physical, Logical: logical},
-	})
-}
-
-// GetMinTS is a plain timestamp where PD itself gives them out.
-func (m *Member) GetMinTS(ctx context.Context, _ *pdpb.GetMinTSRequest) (*pdpb.GetMinTSResponse, error) {
-	if err := m.stalled(ctx); err != nil {
-		return nil, err
-	}
-	physical, logical, err := m.pd.TSO.Next(1)
-	if err != nil {
-		return nil, status.Error(codes.Unknown, err.Error())
-	}
-	return &pdpb.GetMinTSResponse{Header: m.pd.header(), Timestamp: &pdpb.Timestamp{Physical: physical, Logical: logical}}, nil
-}
-
-// stalled waits while timestamps are kept from being answered.
-func (m *Member) stalled(ctx context.Context) error {
-	if err := m.pd.TSO.Wait(ctx, m.life(ctx)); err != nil {
-		return status.Error(codes.Unavailable, err.Error())
-	}
-	return nil
 }

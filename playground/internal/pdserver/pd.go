@@ -5,7 +5,6 @@ package pdserver
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -52,8 +51,7 @@ type PD struct {
 
 	mu      sync.RWMutex
 	members []*Member
-	leader  *Member         // nil: none
-	cut     map[[2]int]bool // from a member to another
+	seats   seats
 }
 
 // New returns a PD without members, with the keyspaces and GC states that were saved.
@@ -62,7 +60,7 @@ func New(cfg Config) (*PD, error) {
 	if err != nil {
 		return nil, err
 	}
-	pd := &PD{Config: cfg, kv: kv}
+	pd := &PD{Config: cfg, kv: kv, seats: seats{cut: make(map[[2]int]bool), changed: make(chan struct{})}}
 	if err := pd.keyspaces.load(cfg.Meta); err != nil {
 		return nil, err
 	}
@@ -76,10 +74,10 @@ func New(cfg Config) (*PD, error) {
 type Member struct {
 	pdpb.UnimplementedPDServer
 
-	pd     *PD
-	index  int
-	server *serve.Server
-	alive  bool // guarded by PD's lock
+	pd        *PD
+	index     int
+	server    *serve.Server
+	condition Condition // guarded by PD's lock
 }
 
 // AddMember adds a member, which serves as cfg says once its server is started.
@@ -110,94 +108,6 @@ func (pd *PD) Members() []*Member {
 	pd.mu.RLock()
 	defer pd.mu.RUnlock()
 	return pd.members
-}
-
-// SetAlive tells that a member runs or does not. The leader is a live one, as long as
-// a majority of the members lives.
-func (pd *PD) SetAlive(m *Member, alive bool) {
-	pd.mu.Lock()
-	defer pd.mu.Unlock()
-	m.alive = alive
-	pd.elect()
-}
-
-// elect keeps a leader that can lead, else makes the first that can one. Callers hold
-// the lock.
-func (pd *PD) elect() {
-	if pd.leader != nil && pd.electable(pd.leader) {
-		return
-	}
-	pd.leader = nil
-	for _, m := range pd.members {
-		if pd.electable(m) {
-			pd.leader = m
-			return
-		}
-	}
-}
-
-// electable reports whether a member lives and exchanges messages with enough that do,
-// so that they are a majority with it.
-func (pd *PD) electable(m *Member) bool {
-	heard := 0
-	for _, o := range pd.members {
-		if o.alive && !pd.cut[[2]int{m.index, o.index}] && !pd.cut[[2]int{o.index, m.index}] {
-			heard++
-		}
-	}
-	return m.alive && 2*heard > len(pd.members)
-}
-
-// Cut loses what one member sends to another, until Heal.
-func (pd *PD) Cut(from, to int) {
-	pd.mu.Lock()
-	defer pd.mu.Unlock()
-	if pd.cut == nil {
-		pd.cut = make(map[[2]int]bool)
-	}
-	pd.cut[[2]int{from, to}] = true
-	pd.elect()
-}
-
-// Heal ends Cut.
-func (pd *PD) Heal() {
-	pd.mu.Lock()
-	defer pd.mu.Unlock()
-	clear(pd.cut)
-	pd.elect()
-}
-
-// Lead makes a live member the leader.
-func (pd *PD) Lead(m *Member) error {
-	pd.mu.Lock()
-	defer pd.mu.Unlock()
-	switch {
-	case !m.alive:
-		return fmt.Errorf("playground: PD's member %d does not run", m.index)
-	case pd.leader == nil:
-		return fmt.Errorf("playground: PD has no majority of live members")
-	case !pd.electable(m):
-		return fmt.Errorf("playground: PD's member %d is cut off from a majority", m.index)
-	}
-	pd.leader = m
-	return nil
-}
-
-// Leader is the index of the member that leads, -1 for none.
-func (pd *PD) Leader() int {
-	pd.mu.RLock()
-	defer pd.mu.RUnlock()
-	if pd.leader == nil {
-		return -1
-	}
-	return pd.leader.index
-}
-
-// leads reports whether m leads.
-func (m *Member) leads() bool {
-	m.pd.mu.RLock()
-	defer m.pd.mu.RUnlock()
-	return m.pd.leader == m
 }
 
 // header is that of a good answer.

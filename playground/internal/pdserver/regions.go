@@ -71,11 +71,14 @@ func (m *Member) QueryRegion(stream pdpb.PD_QueryRegionServer) error {
 		if err != nil {
 			return ended(err)
 		}
-		err = m.message(stream.Context(), "QueryRegion", req, func() error {
+		err = m.reply(stream, "QueryRegion", req, func() (any, error) {
 			if err := m.checkCluster(req.GetHeader()); err != nil {
-				return err
+				return nil, err
 			}
-			return stream.Send(m.query(req))
+			if !m.synced() {
+				return &pdpb.QueryRegionResponse{Header: m.unknownRegion()}, nil
+			}
+			return m.query(req), nil
 		})
 		if err != nil {
 			return err

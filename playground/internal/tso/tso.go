@@ -6,7 +6,6 @@ package tso
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -44,18 +43,22 @@ func New(now func() time.Time, saved uint64, save func(bound uint64) error) *All
 	return a
 }
 
-// ErrOverflow is a request for more timestamps than a millisecond holds.
-var ErrOverflow = errors.New("tso: logical part overflows")
+// The errors of Next: for no timestamps, and for more than a millisecond holds, which PD
+// tries in vain (pkg/tso/tso.go, getTS).
+var (
+	ErrCount    = errors.New("tso count should be positive")
+	ErrOverflow = errors.New("generate tso maximum number of retries exceeded")
+)
 
 // Next returns the last of count consecutive timestamps of one millisecond: theirs are
 // the logical parts logical-count+1 to logical.
 func (a *Allocator) Next(count uint32) (physical, logical int64, err error) {
 	n := int64(count)
 	if n == 0 {
-		return 0, 0, errors.New("tso: count should be positive")
+		return 0, 0, ErrCount
 	}
 	if n >= maxLogical {
-		return 0, 0, fmt.Errorf("%w: %d at once", ErrOverflow, count)
+		return 0, 0, ErrOverflow
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -77,6 +80,16 @@ func (a *Allocator) Next(count uint32) (physical, logical int64, err error) {
 	}
 	a.physical, a.logical = at, used+n
 	return a.physical, a.logical, nil
+}
+
+// Sync begins anew, as a new leader of PD does: behind the saved bound, or at the clock if
+// that is ahead of it (PD: pkg/tso/tso.go, syncTimestamp).
+func (a *Allocator) Sync() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if next := max(a.bound+guard.Milliseconds(), a.now().UnixMilli()); a.bound > 0 && next > a.physical {
+		a.physical, a.logical = next, 0
+	}
 }
 
 // Limit is at or above every timestamp that was given out, or can be now.

@@ -76,15 +76,19 @@ func parseTS(t *testing.T, w string) uint64 {
 	if w == "max" {
 		return maxTS
 	}
-	sec, logical, timed := strings.Cut(w, "s")
-	n, err := strconv.ParseUint(sec, 10, 64)
-	if err == nil && timed {
-		n = n * 1000 << 18
-		if logical != "" {
-			var l uint64
-			l, err = strconv.ParseUint(logical[1:], 10, 64)
-			n += l
-		}
+	number, logical, _ := strings.Cut(w, "+")
+	shift, unit := 0, uint64(1)
+	if ms, ok := strings.CutSuffix(number, "ms"); ok {
+		number, shift = ms, 18
+	} else if sec, ok := strings.CutSuffix(number, "s"); ok {
+		number, shift, unit = sec, 18, 1000
+	}
+	n, err := strconv.ParseUint(number, 10, 64)
+	n = n * unit << shift
+	if err == nil && logical != "" {
+		var l uint64
+		l, err = strconv.ParseUint(logical, 10, 64)
+		n += l
 	}
 	if err != nil {
 		t.Fatalf("%q is no timestamp: %v", w, err)

@@ -426,8 +426,11 @@ func (s *script) pessimisticLock(a *args) string {
 	}
 	for _, r := range resp.Results {
 		text += fmt.Sprintf(" %s", strings.TrimPrefix(r.Type.String(), "LockResult"))
-		if r.Existence {
+		switch {
+		case r.Existence && len(r.Value) > 0:
 			text += " =" + showValue(r.Value)
+		case r.Existence:
+			text += " exists"
 		}
 		if r.LockedWithConflictTs != 0 {
 			text += "@" + showTS(r.LockedWithConflictTs)

@@ -14,8 +14,11 @@ func showTS(ts uint64) string {
 	case ts < 1<<18:
 		return strconv.FormatUint(ts, 10)
 	}
-	text := fmt.Sprintf("%ds", ts>>18/1000)
-	if l := ts - ts>>18/1000*1000<<18; l > 0 {
+	text := fmt.Sprintf("%dms", ts>>18)
+	if ts>>18%1000 == 0 {
+		text = fmt.Sprintf("%ds", ts>>18/1000)
+	}
+	if l := ts & (1<<18 - 1); l > 0 {
 		text += fmt.Sprintf("+%d", l)
 	}
 	return text

@@ -92,8 +92,8 @@ func TestTranscripts(t *testing.T) {
 
 // How many scripts there are at least, and how many tests of TiKV they restate.
 const (
-	minTranscripts = 80
-	minTiKVTests   = 0
+	minTranscripts = 200
+	minTiKVTests   = 50
 )
 
 func TestTranscriptsAreDistinct(t *testing.T) {

@@ -21,6 +21,9 @@ type View interface {
 	MemberID() uint64
 	Members() []Member
 	KV() *KV
+	// Quorum reports whether this member is in touch with a majority, and otherwise a
+	// channel that is closed when it is worth to ask again.
+	Quorum() (bool, <-chan struct{})
 }
 
 // Member is a member of the etcd cluster.
@@ -32,19 +35,26 @@ type Member struct {
 
 // Register adds the services to s, whose codec passes serve.Raw as it is.
 func Register(s *grpc.Server, v View) {
-	s.RegisterService(service("etcdserverpb.Cluster", "MemberList", memberList), v)
-	s.RegisterService(service("etcdserverpb.KV", "Range", kvRange), v)
+	asked := func(v uint64) bool { return v != 0 }
+	s.RegisterService(service("etcdserverpb.Cluster", "MemberList", memberList, linearizable{1, asked}), v)
+	unasked := func(v uint64) bool { return v == 0 }
+	s.RegisterService(service("etcdserverpb.KV", "Range", kvRange, linearizable{7, unasked}), v)
 }
 
 // service describes a service of one unary method.
-func service(name, method string, answer func(View, []byte) ([]byte, error)) *grpc.ServiceDesc {
+func service(name, method string, answer func(View, []byte) ([]byte, error), l linearizable) *grpc.ServiceDesc {
 	full := "/" + name + "/" + method
 	handler := func(srv any, ctx context.Context, dec func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 		req := new(serve.Raw)
 		if err := dec(req); err != nil {
 			return nil, err
 		}
-		handle := func(_ context.Context, req any) (any, error) {
+		handle := func(ctx context.Context, req any) (any, error) {
+			if l.is(*req.(*serve.Raw)) {
+				if err := confirm(ctx, srv.(View)); err != nil {
+					return nil, err
+				}
+			}
 			resp, err := answer(srv.(View), *req.(*serve.Raw))
 			if err != nil {
 				return nil, status.Error(codeOf(err), err.Error())

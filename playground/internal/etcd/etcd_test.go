@@ -21,6 +21,8 @@ func (view) Members() []Member {
 }
 func (v view) KV() *KV { return v.kv }
 
+func (view) Quorum() (bool, <-chan struct{}) { return true, nil }
+
 // abc is a view of the keys a, b and c.
 func abc(t testing.TB) view {
 	kv, err := OpenKV(meta.New(storage.NewMemory()))
@@ -140,4 +142,27 @@ func FuzzParseRange(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// Which requests need a majority: member lists that ask for it, and ranges that do not ask
+// to do without.
+func TestLinearizable(t *testing.T) {
+	set := linearizable{1, func(v uint64) bool { return v != 0 }}
+	unset := linearizable{7, func(v uint64) bool { return v == 0 }}
+	flag := func(num protowire.Number, v uint64) []byte {
+		b := protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), []byte("end"))
+		return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.VarintType), v)
+	}
+	for _, test := range []struct {
+		l    linearizable
+		req  []byte
+		want bool
+	}{
+		{set, nil, false}, {set, flag(1, 1), true}, {set, flag(1, 0), false}, {set, flag(7, 1), false}, {set, []byte{0x0a, 0xff}, false},
+		{unset, nil, true}, {unset, flag(7, 1), false}, {unset, flag(7, 0), true}, {unset, flag(3, 1), true}, {unset, []byte{0xff}, false},
+	} {
+		if got := test.l.is(test.req); got != test.want {
+			t.Errorf("%d, %x: %t", test.l.field, test.req, got)
+		}
+	}
 }

@@ -166,9 +166,9 @@ func (m *Member) leader() *Member {
 	return l
 }
 
-// quorate reports whether m is in touch with a majority.
-func (m *Member) quorate() bool {
+// quorum reports whether m is in touch with a majority, and when to ask again if not.
+func (m *Member) quorum() (bool, <-chan struct{}) {
 	m.pd.mu.RLock()
 	defer m.pd.mu.RUnlock()
-	return m.pd.electable(m)
+	return m.pd.electable(m), m.pd.seats.changed
 }

@@ -13,6 +13,8 @@ func (v *etcdView) ClusterID() uint64 { return v.m.pd.ClusterID }
 func (v *etcdView) MemberID() uint64  { return v.m.id() }
 func (v *etcdView) KV() *etcd.KV      { return v.m.pd.kv }
 
+func (v *etcdView) Quorum() (bool, <-chan struct{}) { return v.m.quorum() }
+
 func (v *etcdView) Members() []etcd.Member {
 	var all []etcd.Member
 	for _, m := range v.m.pd.Members() {

@@ -129,6 +129,15 @@ func (c *Cluster) start(ctx context.Context, cfg *config) error {
 	if err != nil {
 		return err
 	}
+	for _, g := range cfg.groups {
+		if cfg.reopened {
+			if !c.pd.HasResourceGroup(g.name) {
+				return fmt.Errorf("playground: the directory's cluster has no resource group %q", g.name)
+			}
+		} else if err := c.pd.AddResourceGroup(g.name, g.units); err != nil {
+			return fmt.Errorf("playground: %w", err)
+		}
+	}
 	c.makeNodes(cfg, alloc)
 	for _, m := range c.pd.Members() {
 		if err := m.Server().Start(ctx); err != nil {
@@ -155,7 +164,7 @@ func (c *Cluster) shape(m *meta.Store, cfg *config) error {
 	if err != nil {
 		return err
 	}
-	if found {
+	if cfg.reopened = found; found {
 		return c.reopen(m, shape, cfg)
 	}
 	c.api = cfg.api

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 )
 
@@ -22,6 +23,7 @@ type config struct {
 	api             APIVersion
 	apiSet          bool
 	keyspaces       []string
+	groups          []resourceGroup
 	split           []splitKey
 	labels          []storeLabels
 	regionBytes     int
@@ -35,6 +37,7 @@ type config struct {
 	tls             bool
 	tlsFiles        string // empty: none
 	storesSet       bool
+	reopened        bool // of a directory that had a cluster
 	membersSet      bool
 	errs            []error
 }
@@ -42,6 +45,11 @@ type config struct {
 type splitKey struct {
 	mode KeyMode
 	key  []byte
+}
+
+type resourceGroup struct {
+	name  string
+	units uint64
 }
 
 type storeLabels struct {
@@ -117,6 +125,23 @@ func validKeyspace(name string) bool {
 
 const defaultKeyspace = "DEFAULT"
 
+// WithResourceGroup makes a resource group, for clients without a keyspace, that is filled
+// with request units each second; as many are its limit. The group named default is there
+// without a limit; this can give it one.
+func WithResourceGroup(name string, unitsPerSec uint64) Option {
+	return option(func(c *config) {
+		switch {
+		case name == "" || len(name) > 32: // PD: pkg/mcs/resourcemanager/server, validateResourceGroupProto
+			c.refuse("WithResourceGroup: %q is no name for a resource group: it has 1 to 32 bytes", name)
+		case slices.ContainsFunc(c.groups, func(g resourceGroup) bool { return g.name == name }):
+			c.refuse("WithResourceGroup: %q is there twice", name)
+		case unitsPerSec == 0 || unitsPerSec > math.MaxInt32:
+			c.refuse("WithResourceGroup: %q cannot have %d units a second", name, unitsPerSec)
+		}
+		c.groups = append(c.groups, resourceGroup{name, unitsPerSec})
+	})
+}
+
 // WithSplitKeys lets regions begin at keys, user keys of the mode.
 func WithSplitKeys(mode KeyMode, keys ...[]byte) Option {
 	return option(func(c *config) {
@@ -151,7 +176,7 @@ const minRegionBytes = 64
 // WithDir keeps the cluster in a directory, which is made if it is not there and locked
 // while the cluster runs; the default is memory. What was acknowledged survives the end
 // of the process, with fsync that of the machine too. A directory remembers the
-// cluster's API version, stores, members and keyspaces: to open it again with others is
+// cluster's API version, stores, members, keyspaces and resource groups: to open it again with others is
 // an error, options that were not given are taken from it.
 func WithDir(path string, fsync bool) Option {
 	return option(func(c *config) {

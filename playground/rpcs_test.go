@@ -128,12 +128,6 @@ var whyNot = map[string][]string{
 		"routerpb.Router/GetRegionByID",
 		"routerpb.Router/GetStore",
 		"routerpb.Router/QueryRegion",
-		"resource_manager.ResourceManager/AcquireTokenBuckets",
-		"resource_manager.ResourceManager/AddResourceGroup",
-		"resource_manager.ResourceManager/DeleteResourceGroup",
-		"resource_manager.ResourceManager/GetResourceGroup",
-		"resource_manager.ResourceManager/ListResourceGroups",
-		"resource_manager.ResourceManager/ModifyResourceGroup",
 	},
 }
 

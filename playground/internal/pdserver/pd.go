@@ -12,6 +12,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/meta_storagepb"
 	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
+	"github.com/pingcap/kvproto/pkg/resource_manager"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -20,6 +21,7 @@ import (
 	"github.com/tikv-go/tikv/playground/internal/etcd"
 	"github.com/tikv-go/tikv/playground/internal/fault"
 	"github.com/tikv-go/tikv/playground/internal/meta"
+	"github.com/tikv-go/tikv/playground/internal/resource"
 	"github.com/tikv-go/tikv/playground/internal/serve"
 	"github.com/tikv-go/tikv/playground/internal/topology"
 	"github.com/tikv-go/tikv/playground/internal/tso"
@@ -48,6 +50,7 @@ type PD struct {
 	kv        *etcd.KV
 	keyspaces keyspaces
 	gc        gcStates
+	groups    *resource.Groups
 
 	mu      sync.RWMutex
 	members []*Member
@@ -65,6 +68,10 @@ func New(cfg Config) (*PD, error) {
 		return nil, err
 	}
 	if err := pd.gc.load(cfg.Meta, kv); err != nil {
+		return nil, err
+	}
+	pd.groups, err = resource.Open(kv, func(keyspace uint32) bool { return pd.keyspaces.byID(keyspace) != nil })
+	if err != nil {
 		return nil, err
 	}
 	return pd, nil
@@ -96,6 +103,7 @@ func (m *Member) register(s *grpc.Server) {
 	pdpb.RegisterPDServer(s, m)
 	keyspacepb.RegisterKeyspaceServer(s, &keyspaceService{m: m})
 	meta_storagepb.RegisterMetaStorageServer(s, &metaStorage{m: m})
+	resource_manager.RegisterResourceManagerServer(s, &resourceManager{m: m})
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
 	etcd.Register(s, &etcdView{m: m})
 }

@@ -46,7 +46,9 @@ func TestResourceGroups(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, WithMembers(3), WithAPIVersion(APIV2), WithKeyspaces("ks"), WithResourceGroup("rg", 1000))
 		rm, ctx := c.resources(0), t.Context()
-		put := func(g *rmpb.ResourceGroup) *rmpb.PutResourceGroupRequest { return &rmpb.PutResourceGroupRequest{Group: g} }
+		put := func(g *rmpb.ResourceGroup) *rmpb.PutResourceGroupRequest {
+			return &rmpb.PutResourceGroupRequest{Group: g}
+		}
 		of := func(keyspace uint32, g *rmpb.ResourceGroup) *rmpb.ResourceGroup {
 			g.KeyspaceId = inKeyspace(keyspace)
 			return g

@@ -208,6 +208,7 @@ type regionView struct {
 	Stores      []uint64 `json:"stores"`
 	Version     uint64   `json:"version"`
 	ConfVersion uint64   `json:"conf_version"`
+	Flashback   uint64   `json:"flashback,omitempty"`
 }
 
 func modeOf(name string) (KeyMode, error) {

@@ -16,6 +16,7 @@ type Region struct {
 	Start, End           []byte
 	Stores               []uint64
 	Version, ConfVersion uint64
+	Flashback            uint64 // when a flashback that it is closed for began, 0 for none
 }
 
 // Split lets a region begin at key, a user key of the mode (of the keyspace DEFAULT in
@@ -167,6 +168,7 @@ func (c *Cluster) region(mode KeyMode, r *topology.Region, space keys.Range) Reg
 		ID: r.ID(), Leader: r.LeaderStore(),
 		Version: r.Meta.RegionEpoch.GetVersion(), ConfVersion: r.Meta.RegionEpoch.GetConfVer(),
 	}
+	out.Flashback, _ = r.FlashbackTS()
 	if string(in.Start) != string(space.Start) {
 		out.Start = c.boundOf(mode, in.Start)
 	}

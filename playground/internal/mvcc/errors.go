@@ -115,6 +115,11 @@ func errInvalidTSO(startTS, commitTS uint64) error {
 	return abort(rustTxn("InvalidTxnTso { start_ts: %v, commit_ts: %v }", ts(startTS), ts(commitTS)))
 }
 
+// errInvalidTSOText is the same where TiKV shows it to people.
+func errInvalidTSOText(startTS, commitTS uint64) string {
+	return fmt.Sprintf("Invalid transaction tso with start_ts:%d, commit_ts:%d", startTS, commitTS)
+}
+
 func errCommitted(startTS, commitTS uint64, k key) error {
 	return abort(rustMVCC("Committed { start_ts: %v, commit_ts: %v, key: %v }", ts(startTS), ts(commitTS), list(k.raw)))
 }

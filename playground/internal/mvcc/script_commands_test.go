@@ -316,6 +316,23 @@ func (s *script) destroy(a *args) string {
 	return orOK(resp.Error)
 }
 
+// prepareflashback START VERSION. Options: start end.
+func (s *script) prepareFlashback(a *args) string {
+	resp := s.e.PrepareFlashback(s.Context(), s.bounds, &kvrpcpb.PrepareFlashbackToVersionRequest{StartTs: a.ts(), Version: a.ts(),
+		StartKey: []byte(a.opt("start")), EndKey: []byte(a.opt("end"))})
+	return orOK(resp.Error)
+}
+
+// flashback START COMMIT VERSION. Options: start end, open (the region is not closed).
+func (s *script) flashback(a *args) string {
+	resp := s.e.Flashback(s.Context(), s.bounds, !a.has("open"), &kvrpcpb.FlashbackToVersionRequest{StartTs: a.ts(), CommitTs: a.ts(),
+		Version: a.ts(), StartKey: []byte(a.opt("start")), EndKey: []byte(a.opt("end"))})
+	if resp.RegionError.GetFlashbackNotPrepared() != nil {
+		return "not prepared"
+	}
+	return orOK(resp.Error)
+}
+
 // flush START PRIMARY GENERATION mutation... Options: ttl level.
 func (s *script) flush(a *args) string {
 	req := &kvrpcpb.FlushRequest{Context: a.context(), StartTs: a.ts(), PrimaryKey: a.key(), Generation: a.ts(),

@@ -39,6 +39,8 @@ type command struct {
 	kind   kind
 	raw    bool
 	leader bool // a read that only the leader answers
+	// flashback is a command that may run in a region which a flashback has closed.
+	flashback bool
 	// request makes an empty request, answer an empty answer.
 	request func() any
 	answer  func() any

@@ -93,6 +93,9 @@ func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topolo
 			_ = s.Topology.TransferLeader(r.ID(), leader) // tried, as TiKV does
 		}
 	}()
+	if e := s.checkFlashback(c, req, r); e != nil {
+		return c.refuse(e), nil
+	}
 	if e := s.checkKeys(c, req, r); e != nil {
 		return c.refuse(e), nil
 	}

@@ -59,12 +59,20 @@ func (p place) Check() *errorpb.Error {
 	if r == nil || r.Peer(p.s.ID) == nil {
 		return regionNotFound(p.ctx.GetRegionId())
 	}
-	return p.s.checkRegion(p.c, p.ctx, r)
+	if e := p.s.checkRegion(p.c, p.ctx, r); e != nil {
+		return e
+	}
+	return flashingBack(r)
 }
 
 // Enter holds the region until leave.
 func (p place) Enter() (leave func(), refused *errorpb.Error) {
 	r, e := p.s.enter(p.c, p.ctx)
+	if e == nil {
+		if e = flashingBack(r); e != nil {
+			r.Leave()
+		}
+	}
 	if e != nil {
 		return nil, e
 	}

@@ -72,6 +72,8 @@ func diskFullOpt(req any) kvrpcpb.DiskFullOpt {
 		}
 	case *kvrpcpb.FlushRequest:
 		return q.GetContext().GetDiskFullOpt()
+	case *kvrpcpb.PrepareFlashbackToVersionRequest, *kvrpcpb.FlashbackToVersionRequest:
+		return kvrpcpb.DiskFullOpt_NotAllowedOnFull
 	}
 	return kvrpcpb.DiskFullOpt_AllowedOnAlmostFull
 }

@@ -20,6 +20,7 @@ func (s *Store) table() commands {
 	s.addWrites(cs)
 	s.addPessimistic(cs)
 	s.addResolving(cs)
+	s.addFlashback(cs)
 	s.addOwn(cs)
 	return cs
 }

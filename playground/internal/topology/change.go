@@ -2,6 +2,7 @@ package topology
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -31,7 +32,7 @@ func (t *Topology) SplitIf(id uint64, keys [][]byte, allowed func(*Region) error
 	}
 	r.guard.Lock()
 	defer r.guard.Unlock()
-	if err := allowed(r); err != nil {
+	if err := cmp.Or(allowed(r), r.still()); err != nil {
 		return nil, err
 	}
 	for i, key := range keys {
@@ -115,6 +116,8 @@ func (t *Topology) TransferLeader(id, store uint64) error {
 		return fmt.Errorf("playground: store %d does not run", store)
 	case r.Leader == nil:
 		return fmt.Errorf("playground: region %d has no majority of live peers", id)
+	case r.still() != nil:
+		return r.still()
 	case !t.electable(p, r.Meta.Peers):
 		return fmt.Errorf("playground: the peer of region %d on store %d cannot lead", id, store)
 	}

@@ -114,6 +114,8 @@ func (t *Topology) reconfigure(id uint64, change func(r *Region, peers []*metapb
 		return fmt.Errorf("playground: no region %d", id)
 	case r.Leader == nil:
 		return fmt.Errorf("playground: region %d has no majority of live peers", id)
+	case r.still() != nil:
+		return r.still()
 	}
 	peers, steps, err := change(r, slices.Clone(r.Meta.Peers))
 	if err != nil || steps == 0 {

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -26,6 +27,9 @@ func (t *Topology) Merge(source, target uint64) error {
 		return fmt.Errorf("playground: no region %d", target)
 	case s.Leader == nil || r.Leader == nil:
 		return fmt.Errorf("playground: regions %d and %d must both have a leader to merge", source, target)
+	}
+	if err := cmp.Or(s.still(), r.still()); err != nil {
+		return err
 	}
 	left, right := s, r
 	if len(r.Meta.EndKey) > 0 && bytes.Equal(r.Meta.EndKey, s.Meta.StartKey) {

@@ -147,6 +147,11 @@ func (t *Topology) RemoveStore(id uint64) error {
 	regions := slices.Clone(t.sorted)
 	t.mu.RUnlock()
 	for _, r := range regions {
+		if err := r.still(); err != nil && r.Peer(id) != nil {
+			return err
+		}
+	}
+	for _, r := range regions {
 		if r.Peer(id) != nil {
 			if err := t.moveAway(r, id); err != nil {
 				return err

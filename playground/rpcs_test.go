@@ -95,8 +95,6 @@ var whyNot = map[string][]string{
 		"tikvpb.Tikv/GetTiFlashSystemTable",
 		"tikvpb.Tikv/IsAlive",
 		"tikvpb.Tikv/KvCleanup",
-		"tikvpb.Tikv/KvFlashbackToVersion",
-		"tikvpb.Tikv/KvPrepareFlashbackToVersion",
 		"tikvpb.Tikv/RawCoprocessor",
 		"tikvpb.Tikv/ReadIndex",
 		"tikvpb.Tikv/ReportMPPTaskStatus",

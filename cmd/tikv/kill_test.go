@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	killRounds  = 20
+	killRounds = 50
 	killWriters = 4
 )
 

@@ -70,6 +70,39 @@ func (s *script) mutation(req *kvrpcpb.PrewriteRequest, word string) {
 	}
 }
 
+// txn START COMMIT PRIMARY mutation...: an optimistic prewrite, and the commit of its keys.
+func (s *script) txn(a *args) string {
+	req := &kvrpcpb.PrewriteRequest{StartVersion: a.ts()}
+	commit := &kvrpcpb.CommitRequest{StartVersion: req.StartVersion, CommitVersion: a.ts()}
+	req.PrimaryLock = a.key()
+	for len(a.words) > 0 {
+		s.mutation(req, a.next())
+		commit.Keys = append(commit.Keys, req.Mutations[len(req.Mutations)-1].Key)
+	}
+	if resp := s.e.Prewrite(s.Context(), s.bounds, req); len(resp.Errors) > 0 {
+		return showErrors(resp.Errors)
+	}
+	return showError(s.e.Commit(s.Context(), s.bounds, commit).Error)
+}
+
+// history KIND KEY FROM TO: a transaction at every second timestamp from FROM up to TO,
+// that puts its own start as the value, or locks the key, and commits one later; or (KIND
+// rollback) is rolled back, protected.
+func (s *script) history(a *args) string {
+	kind, k := a.next(), a.next()
+	for ts, to := a.ts(), a.ts(); ts <= to; ts += 2 {
+		command := fmt.Sprintf("txn %d %d %s %s:%s=%d", ts, ts+1, k, kind, k, ts)
+		want := "ok"
+		if kind == "rollback" {
+			command, want = fmt.Sprintf("status %s %d rollback", k, ts), "LockNotExistRollback"
+		}
+		if got := s.do(strings.Fields(command)); got != want {
+			return got
+		}
+	}
+	return "ok"
+}
+
 // commit START COMMIT key...
 func (s *script) commit(a *args) string {
 	resp := s.e.Commit(s.Context(), s.bounds, &kvrpcpb.CommitRequest{StartVersion: a.ts(), CommitVersion: a.ts(), Keys: a.rest()})

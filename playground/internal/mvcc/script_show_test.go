@@ -3,6 +3,8 @@ package mvcc
 import (
 	"fmt"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/keys"
 	"strconv"
 	"strings"
 )
@@ -69,7 +71,7 @@ func showError(e *kvrpcpb.KeyError) string {
 		if !strings.HasPrefix(e.Retryable, "Error(Txn(Error(Mvcc(Error(WriteConflict {") && c.Reason != kvrpcpb.WriteConflict_RcCheckTs {
 			return "conflict without text"
 		}
-		return fmt.Sprintf("conflict(%v,%s@%s,by %s-%s)", c.Reason, c.Key, showTS(c.StartTs), showTS(c.ConflictTs), showTS(c.ConflictCommitTs))
+		return fmt.Sprintf("conflict(%v,%s@%s,by %s-%s)", c.Reason, showKey(c.Key), showTS(c.StartTs), showTS(c.ConflictTs), showTS(c.ConflictCommitTs))
 	case e.AlreadyExist != nil:
 		return fmt.Sprintf("exists(%s)", e.AlreadyExist.Key)
 	case e.TxnLockNotFound != nil:
@@ -144,4 +146,15 @@ func orOK(err string) string {
 		return "ok"
 	}
 	return strings.Split(err, ",")[0]
+}
+
+// showKey is a key as the request had it: one error has it as it is stored, with the
+// timestamp of a record.
+func showKey(k []byte) string {
+	if enc, ts, err := splitVersion(k); err == nil {
+		if raw, rest, err := keys.Decode(enc); err == nil && len(rest) == 0 {
+			return string(raw) + "#" + showTS(ts)
+		}
+	}
+	return string(k)
 }

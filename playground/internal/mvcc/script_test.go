@@ -88,7 +88,7 @@ func (s *script) run(text string) {
 
 func (s *script) do(words []string) string {
 	commands := map[string]func(*args) string{
-		"prewrite": s.prewrite, "commit": s.commit, "rollback": s.rollback, "status": s.status,
+		"prewrite": s.prewrite, "txn": s.txn, "history": s.history, "commit": s.commit, "rollback": s.rollback, "status": s.status,
 		"heartbeat": s.heartbeat, "secondary": s.secondary, "resolve": s.resolve, "scanlock": s.scanlock,
 		"get": s.get, "batchget": s.batchget, "scan": s.scan, "records": s.records, "lock": s.putLock,
 		"record": s.putRecord, "collect": s.collect, "maxts": s.maxTS, "destroy": s.destroy,

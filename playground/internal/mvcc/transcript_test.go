@@ -92,8 +92,8 @@ func TestTranscripts(t *testing.T) {
 
 // How many scripts there are at least, and how many tests of TiKV they restate.
 const (
-	minTranscripts = 200
-	minTiKVTests   = 50
+	minTranscripts = 300
+	minTiKVTests   = 140
 )
 
 func TestTranscriptsAreDistinct(t *testing.T) {

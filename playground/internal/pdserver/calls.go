@@ -64,8 +64,7 @@ func followerAllowed(ctx context.Context) bool {
 // unchecked are the calls that any member answers to anyone, itself.
 func unchecked(method string) bool {
 	switch method {
-	case "GetMembers", "GetClusterInfo", "IsSnapshotRecovering", "SyncMaxTS", "GetDCLocationInfo",
-		"StoreGlobalConfig", "LoadGlobalConfig", "WatchGlobalConfig":
+	case "GetMembers", "GetClusterInfo", "IsSnapshotRecovering":
 		return true
 	}
 	return false

@@ -51,6 +51,7 @@ type PD struct {
 	keyspaces keyspaces
 	gc        gcStates
 	groups    *resource.Groups
+	external  sync.Mutex // of changes of the external timestamp
 
 	mu      sync.RWMutex
 	members []*Member

@@ -21,6 +21,12 @@ import (
 //	GET  /v1/keyspaces               {"keyspaces": [{"id", "name", "state", "config"}]}
 //	GET  /v1/injections              {"injections": [{"injection", "hits", "waiting"}]}, those at work
 //	GET  /v1/journal                 Journal, as text
+//	GET  /v1/locks?start=bytes&end=bytes   {"locks": [Lock]}, both optional
+//	GET  /v1/versions?key=bytes      {"versions": [Version]}
+//	GET  /v1/txns                    {"txns": [start_ts]}
+//	GET  /v1/waiting                 {"calls": [Call]}
+//	POST /v1/trace                   {} -> {"trace": n}, which records from then on
+//	POST /v1/trace-end               {"trace": n} -> {"calls": [Call]}
 //	POST /v1/wait                    {"timeout_ms": n}: answers when every region has a leader
 //
 // Regions and stores:
@@ -60,7 +66,8 @@ import (
 //	POST /v1/release, /v1/remove     {"injection": n}
 //	POST /v1/replay                  {"journal": text}
 //
-// Bytes are in base64, as encoding/json has them, durations as in "1m30s", errors by their
+// Bytes are in base64, as encoding/json has them (in an address "+" is "%2B"), timestamps in
+// answers in decimal as text, since they are above what is safe for a JSON number; durations as in "1m30s", errors by their
 // names in this package.
 func (c *Cluster) ControlHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -73,6 +80,7 @@ func (c *Cluster) ControlHandler() http.Handler {
 	get("/v1/counts", func(*http.Request) (any, error) { return c.countsView(), nil })
 	get("/v1/regions", c.regionsView)
 	get("/v1/injections", func(*http.Request) (any, error) { return map[string]any{"injections": c.injectionViews()}, nil })
+	c.inspectionViews(get)
 	mux.HandleFunc("GET /v1/journal", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = w.Write(c.Journal()) // a caller that has left hears nothing
@@ -93,6 +101,7 @@ func (c *Cluster) ControlHandler() http.Handler {
 		})
 	}
 	handle(mux, "/v1/wait", c.waitVerb)
+	c.traceVerbs(mux)
 	handle(mux, "/v1/replay", func(_ *http.Request, q struct{ Journal string }) (any, error) {
 		return done(c.Replay([]byte(q.Journal)))
 	})

@@ -73,6 +73,22 @@ func (c *Cluster) Locks(start, end []byte) []Lock {
 	return all
 }
 
+// Txns returns the start timestamps of the transactions that hold locks, of all keyspaces,
+// in order.
+func (c *Cluster) Txns() []uint64 {
+	var all []uint64
+	for _, l := range c.txn.Locks(keys.Range{}) {
+		if l.LockType != kvrpcpb.Op_SharedLock {
+			all = append(all, l.LockVersion)
+		}
+		for _, h := range l.SharedLockInfos {
+			all = append(all, h.LockVersion)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 func (c *Cluster) lock(l *kvrpcpb.LockInfo) Lock {
 	user := func(wire []byte) []byte { return slices.Clone(c.api.userKey(wire)) }
 	lock := Lock{

@@ -400,9 +400,6 @@ func (s *script) held(a *args) string {
 		return "nothing"
 	}
 	text := showLock(l.info(k.raw))
-	if l.txnSize != 0 {
-		text += ",size=" + showTS(l.txnSize)
-	}
 	if len(l.rollbackTS) > 0 {
 		text += fmt.Sprintf(",rollbacks=%v", l.rollbackTS)
 	}

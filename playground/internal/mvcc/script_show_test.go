@@ -54,6 +54,9 @@ func showLock(l *kvrpcpb.LockInfo) string {
 	if l.LockForUpdateTs != 0 {
 		text += ",fut=" + showTS(l.LockForUpdateTs)
 	}
+	if l.TxnSize != 0 {
+		text += ",size=" + showTS(l.TxnSize)
+	}
 	if l.UseAsyncCommit {
 		text += fmt.Sprintf(",async%q", l.Secondaries)
 	}

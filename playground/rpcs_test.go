@@ -92,7 +92,6 @@ var whyNot = map[string][]string{
 	"being written": {
 		"tikvpb.Tikv/BatchCoprocessor",
 		"tikvpb.Tikv/CancelMPPTask",
-		"tikvpb.Tikv/Compact",
 		"tikvpb.Tikv/Coprocessor",
 		"tikvpb.Tikv/CoprocessorStream",
 		"tikvpb.Tikv/DelegateCoprocessor",
@@ -102,7 +101,6 @@ var whyNot = map[string][]string{
 		"tikvpb.Tikv/GetStoreSafeTS",
 		"tikvpb.Tikv/GetTiFlashSystemTable",
 		"tikvpb.Tikv/IsAlive",
-		"tikvpb.Tikv/KvCleanup",
 		"tikvpb.Tikv/RawCoprocessor",
 		"tikvpb.Tikv/ReadIndex",
 		"tikvpb.Tikv/ReportMPPTaskStatus",

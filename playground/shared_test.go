@@ -3,6 +3,8 @@ package playground
 import (
 	"testing"
 	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 )
 
 // A shared lock in a cluster: its holders, who waits for it, and how it is seen.
@@ -59,4 +61,39 @@ func TestSharedLockOfTheDead(t *testing.T) {
 		pass(50 * time.Millisecond)
 		c.expect("0ms t1 ok", "0ms t2 NoAction mismatch", "50ms t3 locked k in share mode by t2")
 	})
+}
+
+// Two requests that newer clients do not send.
+func TestCleanupAndCompact(t *testing.T) {
+	c := start(t)
+	began := c.timestamp()
+	c.prewrite(began, "k", "1")
+	ctx, kv := c.at(KeyTxn, "k")
+	cleanup := func(startTS, now uint64) *kvrpcpb.CleanupResponse {
+		p, err := kv.KvCleanup(t.Context(), &kvrpcpb.CleanupRequest{Context: ctx, Key: []byte("k"), StartVersion: startTS, CurrentTs: now})
+		if err != nil || p.RegionError != nil {
+			t.Fatal(p, err)
+		}
+		return p
+	}
+	if p := cleanup(began, began); p.Error.GetLocked().GetLockVersion() != began {
+		t.Error(p)
+	}
+	c.Advance(4 * time.Second)
+	if p := cleanup(began, c.timestamp()); p.Error != nil || p.CommitVersion != 0 {
+		t.Error(p)
+	}
+	again, commitTS := c.timestamp(), c.timestamp()
+	c.prewrite(again, "k", "2")
+	c.commit(again, commitTS, "k")
+	if p := cleanup(again, 0); p.Error != nil || p.CommitVersion != commitTS {
+		t.Error(p)
+	}
+	if n := c.Counts(); n.Rollbacks != 1 || n.Commits != 1 {
+		t.Error(n)
+	}
+	p, err := kv.Compact(t.Context(), &kvrpcpb.CompactRequest{StartKey: []byte("from"), PhysicalTableId: 1})
+	if err != nil || p.Error != nil || p.HasRemaining || string(p.CompactedEndKey) != "from" {
+		t.Error(p, err)
+	}
 }

@@ -26,6 +26,7 @@ func keyError(err error) *kvrpcpb.KeyError {
 		f    failure
 		c    *check.Error
 		lost *errPessimisticLockNotFound
+		done *errCommitted
 	)
 	switch {
 	case errors.As(err, &f):
@@ -34,6 +35,8 @@ func keyError(err error) *kvrpcpb.KeyError {
 		return c.KeyError()
 	case errors.As(err, &lost):
 		return &kvrpcpb.KeyError{Abort: lost.Error()}
+	case errors.As(err, &done):
+		return &kvrpcpb.KeyError{Abort: done.Error()}
 	}
 	return check.Other(err.Error()).KeyError()
 }
@@ -120,8 +123,15 @@ func errInvalidTSOText(startTS, commitTS uint64) string {
 	return fmt.Sprintf("Invalid transaction tso with start_ts:%d, commit_ts:%d", startTS, commitTS)
 }
 
-func errCommitted(startTS, commitTS uint64, k key) error {
-	return abort(rustMVCC("Committed { start_ts: %v, commit_ts: %v, key: %v }", ts(startTS), ts(commitTS), list(k.raw)))
+// errCommitted is told from other text by its type: one command answers with the timestamp.
+type errCommitted struct {
+	startTS, commitTS uint64
+	key               key
+}
+
+// Error returns the text that answers carry.
+func (e *errCommitted) Error() string {
+	return rustMVCC("Committed { start_ts: %v, commit_ts: %v, key: %v }", ts(e.startTS), ts(e.commitTS), list(e.key.raw))
 }
 
 func errRolledBack(startTS uint64, k key) error {

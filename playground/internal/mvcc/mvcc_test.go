@@ -102,7 +102,7 @@ func TestAbortTexts(t *testing.T) {
 	k := keyOf([]byte("ab"))
 	for want, err := range map[string]error{
 		"Error(Txn(Error(InvalidTxnTso { start_ts: TimeStamp(5), commit_ts: TimeStamp(4) })))":                                            errInvalidTSO(5, 4),
-		"Error(Txn(Error(Mvcc(Error(Committed { start_ts: TimeStamp(5), commit_ts: TimeStamp(6), key: [97, 98] })))))":                    errCommitted(5, 6, k),
+		"Error(Txn(Error(Mvcc(Error(Committed { start_ts: TimeStamp(5), commit_ts: TimeStamp(6), key: [97, 98] })))))":                    &errCommitted{5, 6, k},
 		"Error(Txn(Error(Mvcc(Error(PessimisticLockNotFound { start_ts: TimeStamp(5), key: [97, 98], reason: LockMissingAmendFail })))))": &errPessimisticLockNotFound{5, k, "LockMissingAmendFail"},
 		"Error(Txn(Error(Mvcc(Error(LockTypeNotMatch { start_ts: TimeStamp(5), key: [97, 98], pessimistic: true })))))":                   errLockType(5, k, true),
 		"Error(Txn(Error(Mvcc(Error(DefaultNotFound { key: [1] })))))":                                                                    errDefaultNotFound([]byte{1}),

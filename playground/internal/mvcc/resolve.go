@@ -45,7 +45,7 @@ func (e *Engine) resolveKeys(ctx context.Context, req *kvrpcpb.ResolveLockReques
 // resolve ends the transaction on a key: committed, or rolled back if commitTS is 0.
 func (c *change) resolve(k key, commitTS uint64) error {
 	if commitTS == 0 {
-		return c.cleanup(k)
+		return c.cleanup(k, 0, false)
 	}
 	if err := c.commit(k, commitTS); err != nil {
 		return err

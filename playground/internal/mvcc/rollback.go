@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -17,7 +18,7 @@ func (e *Engine) BatchRollback(ctx context.Context, _ keys.Range, req *kvrpcpb.B
 	ks := keysOf(req.Keys)
 	err := e.update(ctx, req.StartVersion, ks, func(c *change) error {
 		for _, k := range ks {
-			if err := c.cleanup(k); err != nil {
+			if err := c.cleanup(k, 0, false); err != nil {
 				return err
 			}
 		}
@@ -26,30 +27,53 @@ func (e *Engine) BatchRollback(ctx context.Context, _ keys.Range, req *kvrpcpb.B
 	return &kvrpcpb.BatchRollbackResponse{Error: keyError(err)}
 }
 
+// Cleanup answers KvCleanup: it rolls a key back, unless its lock is still alive, and
+// tells the commit timestamp if it is committed (TiKV src/storage/txn/commands/cleanup.rs,
+// src/server/service/kv.rs, future_cleanup).
+func (e *Engine) Cleanup(ctx context.Context, _ keys.Range, req *kvrpcpb.CleanupRequest) *kvrpcpb.CleanupResponse {
+	e.observe(req.StartVersion) // nothing may commit onto the record
+	k := keyOf(req.Key)
+	err := e.update(ctx, req.StartVersion, []key{k}, func(c *change) error { return c.cleanup(k, req.CurrentTs, true) })
+	var done *errCommitted
+	if errors.As(err, &done) {
+		return &kvrpcpb.CleanupResponse{CommitVersion: done.commitTS}
+	}
+	return &kvrpcpb.CleanupResponse{Error: keyError(err)}
+}
+
 // cleanup rolls a key back; if it is not locked it leaves a record, so that a late
-// prewrite fails (TiKV src/storage/txn/actions/cleanup.rs).
-func (c *change) cleanup(k key) error {
+// prewrite fails. A lock that is alive at now stays, unless now is 0. The record that
+// protect asks for is not collapsed later, nor does it collapse another (TiKV src/storage/
+// txn/actions/cleanup.rs, and check_txn_status.rs, check_txn_status_missing_lock).
+func (c *change) cleanup(k key, now uint64, protect bool) error {
 	l, err := c.current(k)
 	if err != nil {
 		return err
 	}
-	if l.of(c.startTS) != nil {
-		return c.rollbackLock(k, l, true)
+	if own := l.of(c.startTS); own != nil {
+		if now != 0 && !own.expired(now) {
+			return errLocked(l.info(k.raw))
+		}
+		return c.rollbackLock(k, l, !protect)
 	}
 	end, err := c.ending(k.enc, c.startTS)
 	if err != nil {
 		return err
 	}
 	if commitTS, ok := end.committed(); ok {
-		return errCommitted(c.startTS, commitTS, k)
+		return &errCommitted{c.startTS, commitTS, k}
 	}
 	if end.known() {
 		return nil
 	}
-	if err := c.collapse(k); err != nil {
+	if protect {
+		if end.occupied.write == nil {
+			c.markRollback(k, l)
+		}
+	} else if err := c.collapse(k); err != nil {
 		return err
 	}
-	c.putRollback(k, false, end)
+	c.putRollback(k, protect, end)
 	return nil
 }
 

@@ -349,6 +349,15 @@ func (s *script) destroy(a *args) string {
 	return orOK(resp.Error)
 }
 
+// cleanup START KEY NOW
+func (s *script) cleanup(a *args) string {
+	resp := s.e.Cleanup(s.Context(), s.bounds, &kvrpcpb.CleanupRequest{StartVersion: a.ts(), Key: a.key(), CurrentTs: a.ts()})
+	if resp.CommitVersion != 0 {
+		return "committed=" + showTS(resp.CommitVersion)
+	}
+	return showError(resp.Error)
+}
+
 // prepareflashback START VERSION. Options: start end.
 func (s *script) prepareFlashback(a *args) string {
 	resp := s.e.PrepareFlashback(s.Context(), s.bounds, &kvrpcpb.PrepareFlashbackToVersionRequest{StartTs: a.ts(), Version: a.ts(),

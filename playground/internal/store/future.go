@@ -61,6 +61,8 @@ func raised(req any) (ts uint64, exact bool) {
 		return max(finite(q.LockTs), finite(q.CurrentTs), finite(q.CallerStartTs)), notTiDB(q.Context)
 	case *kvrpcpb.CheckSecondaryLocksRequest:
 		return finite(q.StartVersion), notTiDB(q.Context)
+	case *kvrpcpb.CleanupRequest:
+		return finite(q.StartVersion), notTiDB(q.Context)
 	case *kvrpcpb.ScanLockRequest:
 		return finite(q.MaxVersion), notTiDB(q.Context)
 	}

@@ -59,6 +59,7 @@ func (p *calculated) commitDirect(c *change) {
 		}
 	}
 	if len(p.direct) > 0 {
+		c.batch.MarkOnePC()
 		c.ended = append(c.ended, true)
 	}
 	if p.final != 0 {

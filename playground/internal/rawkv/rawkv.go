@@ -36,6 +36,7 @@ type Engine struct {
 	format  format
 	latches *storage.Latches
 	lastTS  atomic.Uint64
+	flying  flying
 }
 
 // New returns an Engine on store.

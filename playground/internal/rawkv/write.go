@@ -38,9 +38,12 @@ func (e *Engine) write(ctx context.Context, cf storage.CF, atomic bool, muts ...
 func (e *Engine) apply(cf storage.CF, muts ...mutation) *check.Error {
 	batch := new(storage.Batch)
 	if e.format == formatV2 {
-		if err := e.addVersions(batch, cf, muts); err != nil {
+		now, err := e.flying.take(e.cfg.Timestamp)
+		if err != nil {
 			return check.Other(err.Error())
 		}
+		defer e.flying.land(now)
+		e.addVersions(batch, cf, now, muts)
 	} else {
 		for _, m := range muts {
 			if m.deleted {
@@ -56,16 +59,12 @@ func (e *Engine) apply(cf storage.CF, muts ...mutation) *check.Error {
 	return nil
 }
 
-// addVersions adds V2 versions, all of one timestamp; a deletion is a version too. Each
+// addVersions adds V2 versions, all of the timestamp now; a deletion is a version too. Each
 // is newer than what its key has, even if the clock went back since, and replaces it:
 // only TiKV's change feed reads old versions, and its garbage collection drops them.
-func (e *Engine) addVersions(batch *storage.Batch, cf storage.CF, muts []mutation) error {
+func (e *Engine) addVersions(batch *storage.Batch, cf storage.CF, now uint64, muts []mutation) {
 	snap := e.store.Snapshot()
 	defer snap.Close()
-	now, err := e.cfg.Timestamp()
-	if err != nil {
-		return err
-	}
 	for _, m := range muts {
 		ts := now
 		for old := range snap.Scan(cf, versions(m.key), false) {
@@ -76,7 +75,6 @@ func (e *Engine) addVersions(batch *storage.Batch, cf storage.CF, muts []mutatio
 		}
 		batch.Put(cf, versionKey(m.key, ts), e.format.encode(m.value))
 	}
-	return nil
 }
 
 // checkTTL refuses a TTL where the store has none.

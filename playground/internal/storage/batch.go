@@ -1,12 +1,18 @@
 package storage
 
-import "github.com/tikv-go/tikv/internal/keys"
+import (
+	"iter"
+
+	"github.com/tikv-go/tikv/internal/keys"
+)
 
 // Batch is a list of writes that Apply makes visible together. A later write of the
 // same key wins. The zero Batch is empty. It keeps the slices it is given.
 type Batch struct {
 	ops  []op
 	size int
+
+	onePC bool
 }
 
 type opKind uint8
@@ -43,6 +49,30 @@ func (b *Batch) add(o op) {
 func (b *Batch) Append(o *Batch) {
 	b.ops = append(b.ops, o.ops...)
 	b.size += o.size
+}
+
+// MarkOnePC tells the watchers that the batch commits in one phase (TiKV components/
+// txn_types/src/types.rs, WriteBatchFlags::ONE_PC).
+func (b *Batch) MarkOnePC() { b.onePC = true }
+
+// OnePC tells whether the batch was marked.
+func (b *Batch) OnePC() bool { return b.onePC }
+
+// Puts iterates over the writes that set values, in their order.
+func (b *Batch) Puts() iter.Seq[Put] {
+	return func(yield func(Put) bool) {
+		for i := range b.ops {
+			if o := &b.ops[i]; o.kind == opPut && !yield(Put{o.cf, o.key, o.value}) {
+				return
+			}
+		}
+	}
+}
+
+// Put is a write that sets a value.
+type Put struct {
+	CF         CF
+	Key, Value []byte
 }
 
 // Len is the number of writes.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -23,7 +25,15 @@ import (
 // one snapshot and takes another, or applies a batch, would wait for itself. So the
 // whole address space that the file may ever need is mapped at the start (dirLimit;
 // mapping costs nothing until pages are touched) and the file may not outgrow it.
-type dir struct{ db *bbolt.DB }
+type dir struct {
+	db *bbolt.DB
+
+	// order is held by a batch until its watchers have heard of it, and while there are
+	// watchers by who takes a snapshot: it shows nothing that they have not heard of.
+	order    sync.Mutex
+	watched  atomic.Bool
+	watchers watchers
+}
 
 var _ Engine = (*dir)(nil)
 
@@ -65,7 +75,7 @@ func OpenDir(path string, fsync bool) (Engine, error) {
 		return nil, err
 	}
 	removeUnfinished(path)
-	return &dir{db}, nil
+	return &dir{db: db}, nil
 }
 
 // createDirFile makes the file under another name and links it to its own when it is
@@ -153,6 +163,16 @@ func syncDir(path string) error {
 }
 
 func (d *dir) Apply(b *Batch) error {
+	d.order.Lock()
+	defer d.order.Unlock()
+	if err := d.apply(b); err != nil {
+		return err
+	}
+	d.watchers.tell(b, d.snapshot)
+	return nil
+}
+
+func (d *dir) apply(b *Batch) error {
 	err := d.db.Update(func(tx *bbolt.Tx) error {
 		var buckets [numCF]*bbolt.Bucket
 		for i := range b.ops {

@@ -21,6 +21,14 @@ type dirSnapshot struct {
 var _ Snapshot = (*dirSnapshot)(nil)
 
 func (d *dir) Snapshot() Snapshot {
+	if d.watched.Load() {
+		d.order.Lock()
+		defer d.order.Unlock()
+	}
+	return d.snapshot()
+}
+
+func (d *dir) snapshot() Snapshot {
 	tx, err := d.db.Begin(false)
 	if err != nil { // closed: the snapshot of nothing
 		return &dirSnapshot{}

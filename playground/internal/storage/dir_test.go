@@ -81,7 +81,7 @@ func TestFullFileRefusesTheBatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var e Engine = &dir{db}
+	var e Engine = &dir{db: db}
 	defer e.Close()
 	big, small := new(Batch), new(Batch)
 	small.Put(Default, []byte("small"), []byte("v"))

@@ -27,6 +27,8 @@ type memory struct {
 	closed bool
 	head   [numCF]*tree
 
+	watchers watchers
+
 	published atomic.Pointer[memSnapshot]
 }
 
@@ -78,6 +80,9 @@ func (m *memory) Apply(b *Batch) error {
 		if changed {
 			next[cf] = m.head[cf].Copy()
 		}
+	}
+	if len(m.watchers) > 0 {
+		m.watchers.tell(b, func() Snapshot { return &next })
 	}
 	m.published.Store(&next)
 	return nil

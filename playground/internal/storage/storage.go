@@ -47,6 +47,12 @@ type Engine interface {
 	// survives the end of the process, however it ends, if the engine has a directory.
 	// The engine keeps the batch's slices: they must not be changed any more.
 	Apply(*Batch) error
+	// Watch lets w hear of the batches that are applied from now on, until stop.
+	Watch(w Watcher) (stop func())
+	// Sync runs f between two batches: watchers have heard of those that the snapshot
+	// shows, and will hear of the others. f closes the snapshot, or keeps it; it is
+	// quick, and calls nothing of the engine.
+	Sync(f func(Snapshot))
 	// Close releases the engine. Its snapshots are closed before.
 	Close() error
 }

@@ -57,6 +57,7 @@ func (t *Topology) SplitIf(id uint64, keys [][]byte, allowed func(*Region) error
 	if err := t.meta.Apply(&c); err != nil {
 		return nil, err
 	}
+	t.tell(Split, r, parts...)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := t.index(r.Meta.StartKey)
@@ -139,6 +140,7 @@ func (t *Topology) lead(r *Region, p *metapb.Peer) {
 		now.Term++
 		t.moves.Add(1)
 	}
+	t.tell(Led, r, &now)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := t.index(r.Meta.StartKey)

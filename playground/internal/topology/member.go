@@ -154,6 +154,11 @@ func (t *Topology) replace(r, now *Region) error {
 	if err := t.meta.Apply(&c); err != nil {
 		return err
 	}
+	what := Peers
+	if now.Leader.GetId() != r.Leader.GetId() {
+		what = Led
+	}
+	t.tell(what, r, now)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sorted[t.index(now.Meta.StartKey)] = now

@@ -56,6 +56,8 @@ func (t *Topology) Merge(source, target uint64) error {
 		return err
 	}
 	now := &Region{Meta: &m, Leader: r.Leader, Term: r.Term, guard: r.guard}
+	t.tell(Merged, s)
+	t.tell(Merged, r, now)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := t.index(left.Meta.StartKey)

@@ -36,6 +36,8 @@ type Topology struct {
 	lastID  uint64
 	idEnd   uint64 // ids up to here may be given out
 
+	watchers []func(Happening) // guarded by change
+
 	changed               chan struct{} // closed at the next change of a leader
 	splits, moves, merges atomic.Int64
 }

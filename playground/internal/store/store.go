@@ -13,11 +13,13 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/tikv-go/tikv/playground/internal/cdc"
 	"github.com/tikv-go/tikv/playground/internal/count"
 	"github.com/tikv-go/tikv/playground/internal/fault"
 	"github.com/tikv-go/tikv/playground/internal/mvcc"
 	"github.com/tikv-go/tikv/playground/internal/rawkv"
 	"github.com/tikv-go/tikv/playground/internal/serve"
+	"github.com/tikv-go/tikv/playground/internal/storage"
 	"github.com/tikv-go/tikv/playground/internal/topology"
 )
 
@@ -27,15 +29,18 @@ type Config struct {
 	ClusterID  uint64
 	APIVersion kvrpcpb.APIVersion
 	Topology   *topology.Topology
+	Engine     storage.Engine
 	Raw        *rawkv.Engine
 	Txn        *mvcc.Engine
 	// Manager is that of any store.
 	Manager func(store uint64) *mvcc.Manager
 	// Timestamp asks PD for one; false: PD has no leader that could answer.
 	Timestamp func() (uint64, bool)
-	Faults    *fault.Set
-	Counter   *count.Counter
-	Now       func() time.Time
+	// WaitTimestamp does the same, and waits while PD gives none.
+	WaitTimestamp func(context.Context) (uint64, bool)
+	Faults        *fault.Set
+	Counter       *count.Counter
+	Now           func() time.Time
 	// Limit is at or above every timestamp that PD has given out.
 	Limit func() uint64
 	// UserKey takes off what API V2 puts before a key.
@@ -54,6 +59,7 @@ type Store struct {
 	feedback feedback
 	state    atomic.Pointer[State] // nil: well
 	synced   synced
+	feed     *cdc.Feed
 }
 
 // New returns a store that serves as cfg says, once its server is started.
@@ -72,6 +78,7 @@ func New(cfg Config, sc serve.Config) *Store {
 	sc.Streams = maxStreams
 	sc.Register = s.register
 	s.server = serve.New(sc)
+	s.feed = s.newFeed()
 	return s
 }
 
@@ -81,7 +88,8 @@ const maxStreams = 1024
 // Server is the store's.
 func (s *Store) Server() *serve.Server { return s.server }
 
-// register adds the TiKV service, made of the table, and the health service.
+// register adds the TiKV service, made of the table, the change feed and the health
+// service.
 func (s *Store) register(g *grpc.Server) {
 	desc := &grpc.ServiceDesc{
 		ServiceName: "tikvpb.Tikv", HandlerType: (*any)(nil), Metadata: "tikvpb.proto",
@@ -106,5 +114,6 @@ func (s *Store) register(g *grpc.Server) {
 		})
 	}
 	g.RegisterService(desc, s)
+	s.feed.Register(g)
 	grpc_health_v1.RegisterHealthServer(g, health.NewServer())
 }

@@ -249,14 +249,20 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		physical, logical, err := alloc.Next(1)
 		return tso.Compose(physical, logical), err == nil
 	}
+	waitTimestamp := func(ctx context.Context) (uint64, bool) {
+		if alloc.Wait(ctx, ctx) != nil {
+			return 0, false
+		}
+		return timestamp()
+	}
 	var managers managers
 	grow := newGrowth(cfg.regionBytes, c.engine, c.topo, c.logger)
 	c.newNode = func(id uint64) *store.Store {
 		n := len(c.stores) // the addresses of stores that were added follow the others
 		addr := c.address(cfg, cfg.members+n, fmt.Sprintf("198.18.%d.%d:20160", 1+(n+1)/250, 1+(n+1)%250))
 		return store.New(store.Config{
-			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Raw: raw, Txn: c.txn,
-			Manager: managers.of, Timestamp: timestamp,
+			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Engine: c.engine, Raw: raw, Txn: c.txn,
+			Manager: managers.of, Timestamp: timestamp, WaitTimestamp: waitTimestamp,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey, DiskOf: c.diskOf,
 			Wrote: grow.wrote,
 		}, serve.Config{Listen: c.listen, Addr: addr, Options: c.credentials("tikv", addr)})

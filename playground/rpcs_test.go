@@ -104,8 +104,6 @@ var whyNot = map[string][]string{
 		"tikvpb.Tikv/RawCoprocessor",
 		"tikvpb.Tikv/ReadIndex",
 		"tikvpb.Tikv/ReportMPPTaskStatus",
-		"cdcpb.ChangeData/EventFeed",
-		"cdcpb.ChangeData/EventFeedV2",
 		"pdpb.PD/SplitAndScatterRegions",
 		"pdpb.PD/SplitRegions",
 		"tsopb.TSO/FindGroupByKeyspaceID",

@@ -119,7 +119,7 @@ func (in *inbox) receive() error {
 			features := featuresOf(q.GetHeader().GetTicdcVersion(), in.multiplexed)
 			in.e.do(func() { in.conn.features = features })
 		}
-		if _, ok := q.Request.(*cdcpb.ChangeDataRequest_NotifyTxnStatus); ok {
+		if _, ok := q.Request.(*cdcpb.ChangeDataRequest_NotifyTxnStatus_); ok {
 			// TiKV's server ends (handle_request has no such case).
 			return status.Error(codes.Unavailable, "a change feed takes no notice of transactions' states")
 		}

@@ -572,7 +572,7 @@ func TestFeedStreams(t *testing.T) {
 			f := c.feed(store)
 			f.register(region, 0, request(3), func(q *cdcpb.ChangeDataRequest) { q.Header = &cdcpb.Header{TicdcVersion: version} })
 			f.take()
-			time.Sleep(1100 * time.Millisecond)
+			<-time.After(1100 * time.Millisecond)
 			messages, err := f.take()
 			if want == "ClusterIDMismatch" {
 				if len(messages) > 0 {
@@ -596,7 +596,7 @@ func TestFeedStreams(t *testing.T) {
 		f.register(region, 0, request(1), func(q *cdcpb.ChangeDataRequest) { q.Header = &cdcpb.Header{TicdcVersion: "4.0.0"} })
 		f.register(region, 0, request(2))
 		f.want("1: INITIALIZED", "2: INITIALIZED")
-		time.Sleep(3 * time.Second)
+		<-time.After(3 * time.Second)
 		if messages, _ := f.take(); len(messages) > 0 { // multiplexed, but too old for batches
 			t.Error(messages)
 		}
@@ -624,7 +624,7 @@ func TestFeedResolved(t *testing.T) {
 		f.take()
 		tick := func() map[uint64]uint64 {
 			t.Helper()
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			return f.resolved()
 		}
 		ms := func(ts uint64) time.Time { return time.UnixMilli(int64(ts >> 18)) }
@@ -666,7 +666,7 @@ func TestFeedResolved(t *testing.T) {
 		f.register(one, 0, request(2), func(q *cdcpb.ChangeDataRequest) { q.StartKey = c.api.regionKey(KeyTxn, []byte("k")) })
 		begin = c.timestamp()
 		w.put(begin, "j", "v")
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		messages, _ := f.take()
 		by := make(map[uint64]uint64)
 		for _, m := range messages {
@@ -714,7 +714,7 @@ func TestFeedResolvedGroups(t *testing.T) {
 		begin := c.timestamp()
 		writer{c}.put(begin, "k10", "v")
 		f.take()
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		messages, _ := f.take()
 		if len(messages) != 3 {
 			t.Fatal(messages)
@@ -765,7 +765,7 @@ func TestFeedRegionErrors(t *testing.T) {
 			begin++
 			w.put(begin, "a", "v") // nothing comes any more
 			w.rollback(begin, "a")
-			time.Sleep(3 * time.Second)
+			<-time.After(3 * time.Second)
 			if messages, err := f.take(); len(messages) > 0 || err != nil {
 				t.Error(messages, err)
 			}
@@ -810,7 +810,7 @@ func TestFeedRegionErrors(t *testing.T) {
 		subscribe("a")
 		f.take()
 		c.must(c.Pause(Store(store)))
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if messages, err := f.take(); len(messages) > 0 || err != nil {
 			t.Error(messages, err)
 		}
@@ -828,7 +828,7 @@ func TestFeedRegionErrors(t *testing.T) {
 		}
 		// It is back, and serves as before.
 		c.must(c.Start(Store(store)))
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		c.must(c.TransferLeader(region, store))
 		subscribe("a")
 	})
@@ -888,7 +888,7 @@ func TestFeedFaults(t *testing.T) {
 		f.want()
 		writer{c}.put(10, "a", "v")
 		f.want("2: PREWRITE PUT a=v 10", "1: PREWRITE PUT a=v 10", "3: PREWRITE PUT a=v 10")
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		messages, _ = f.take()
 		for _, m := range messages {
 			if m.ResolvedTs.GetRequestId() == 4 {
@@ -987,7 +987,7 @@ func TestFeedRaw(t *testing.T) {
 		if len(messages) == 0 {
 			t.Error("no deletion")
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if now := f.resolved(); now[r.ID()] == 0 {
 			t.Error(now)
 		}

@@ -45,18 +45,18 @@ type stream interface {
 	Recv() (*cdcpb.ChangeDataRequest, error)
 }
 
-var errClosing = status.Error(codes.Unavailable, "TiKV is Closing")
+func closing() error { return status.Error(codes.Unavailable, "TiKV is Closing") }
 
 // serve serves a stream: what it asks for is taken up as it comes, what it gets goes out
 // as it is there.
 func (f *Feed) serve(method string, multiplexed bool, st stream) error {
 	tasks := f.cfg.Tasks()
 	if tasks == nil {
-		return errClosing
+		return closing()
 	}
 	e, ok := f.open(tasks)
 	if !ok {
-		return errClosing
+		return closing()
 	}
 	defer f.leave(e)
 	c := newConn(&e.quota)
@@ -67,7 +67,7 @@ func (f *Feed) serve(method string, multiplexed bool, st stream) error {
 	received, sent := make(chan error, 1), make(chan error, 1)
 	if !tasks.Go("change feed requests", func(context.Context) { received <- in.receive() }) ||
 		!tasks.Go("change feed events", func(ctx context.Context) { sent <- c.send(ctx, st.Send) }) {
-		return errClosing
+		return closing()
 	}
 	for {
 		select {
@@ -80,7 +80,7 @@ func (f *Feed) serve(method string, multiplexed bool, st stream) error {
 			e.do(func() { e.left(c); c.end() })
 		case err := <-sent:
 			if err != nil && tasks.Context().Err() != nil {
-				return errClosing
+				return closing()
 			}
 			return err
 		case <-c.idle:
@@ -88,7 +88,7 @@ func (f *Feed) serve(method string, multiplexed bool, st stream) error {
 		case <-st.Context().Done():
 			return status.FromContextError(st.Context().Err()).Err()
 		case <-tasks.Context().Done():
-			return errClosing
+			return closing()
 		}
 	}
 }

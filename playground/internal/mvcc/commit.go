@@ -17,7 +17,7 @@ func (e *Engine) Commit(ctx context.Context, _ keys.Range, req *kvrpcpb.CommitRe
 			return errInvalidTSO(req.StartVersion, req.CommitVersion)
 		}
 		for _, k := range ks {
-			if err := c.commit(k, req.CommitVersion); err != nil {
+			if err := c.commit(k, req.CommitVersion, req.CommitRole == kvrpcpb.CommitRole_Secondary); err != nil {
 				return err
 			}
 		}
@@ -32,8 +32,10 @@ func (e *Engine) Commit(ctx context.Context, _ keys.Range, req *kvrpcpb.CommitRe
 
 // commit turns the transaction's lock of a key into a write record (TiKV src/storage/
 // txn/actions/commit.rs). A key that is committed already passes; a pessimistic lock,
-// which is left over, is removed.
-func (c *change) commit(k key, commitTS uint64) error {
+// which is left over, is removed. A lock of a secondary key that the client counts on, and
+// one that may not be committed so early although its primary was, should not be: then the
+// error shows the records.
+func (c *change) commit(k key, commitTS uint64, secondary bool) error {
 	held, err := c.current(k)
 	if err != nil {
 		return err
@@ -45,12 +47,12 @@ func (c *change) commit(k key, commitTS uint64) error {
 			return err
 		}
 		if _, ok := end.committed(); !ok {
-			return errTxnLockNotFound(c.startTS, commitTS, k)
+			return c.explain(k, secondary, errTxnLockNotFound(c.startTS, commitTS, k))
 		}
 		return nil
 	}
 	if commitTS < l.minCommitTS {
-		return errCommitTSExpired(c.startTS, commitTS, l.minCommitTS, k)
+		return c.explain(k, string(l.primary) != string(k.raw), errCommitTSExpired(c.startTS, commitTS, l.minCommitTS, k))
 	}
 	c.release(k, held)
 	if l.pessimistic() {
@@ -61,6 +63,21 @@ func (c *change) commit(k key, commitTS uint64) error {
 	w.overlapped = slices.Contains(l.rollbackTS, commitTS)
 	c.putWrite(k, commitTS, w)
 	return nil
+}
+
+// explain adds a key's records to an error, but for its long values (TiKV src/storage/
+// errors.rs, add_debug_mvcc_for_key_error).
+func (c *change) explain(k key, unexpected bool, f failure) error {
+	if !unexpected {
+		return f
+	}
+	info, err := c.info(k)
+	if err != nil {
+		return f
+	}
+	info.Values = nil
+	f.DebugInfo = &kvrpcpb.DebugInfo{MvccInfo: []*kvrpcpb.MvccDebugInfo{{Key: k.raw, Mvcc: info}}}
+	return f
 }
 
 // committed is the record that a prewritten lock becomes.

@@ -30,8 +30,12 @@ func (e *Engine) DeleteRange(_ context.Context, bounds keys.Range, req *kvrpcpb.
 }
 
 // UnsafeDestroyRange answers the request of that name, which is for a whole store and
-// heeds no region.
+// heeds no region. TiKV ends its process if a bound is missing; this refuses (TiKV src/
+// server/service/kv.rs, unsafe_destroy_range).
 func (e *Engine) UnsafeDestroyRange(_ context.Context, req *kvrpcpb.UnsafeDestroyRangeRequest) *kvrpcpb.UnsafeDestroyRangeResponse {
+	if len(req.StartKey) == 0 || len(req.EndKey) == 0 {
+		return &kvrpcpb.UnsafeDestroyRangeResponse{Error: "a range to destroy has two bounds"}
+	}
 	in := keys.Range{Start: keys.Encode(req.StartKey), End: keys.Encode(req.EndKey)}
 	return &kvrpcpb.UnsafeDestroyRangeResponse{Error: errorText(e.destroy(in))}
 }

@@ -87,7 +87,7 @@ func errAlreadyExist(k key) error {
 	return failure{&kvrpcpb.KeyError{AlreadyExist: &kvrpcpb.AlreadyExist{Key: k.raw}}}
 }
 
-func errTxnLockNotFound(startTS, commitTS uint64, k key) error {
+func errTxnLockNotFound(startTS, commitTS uint64, k key) failure {
 	return failure{&kvrpcpb.KeyError{
 		TxnLockNotFound: &kvrpcpb.TxnLockNotFound{Key: k.raw},
 		Retryable: rustMVCC("TxnLockNotFound { start_ts: %v, commit_ts: %v, key: %v, mvcc_info: None }",
@@ -99,7 +99,7 @@ func errTxnNotFound(startTS uint64, k key) error {
 	return failure{&kvrpcpb.KeyError{TxnNotFound: &kvrpcpb.TxnNotFound{StartTs: startTS, PrimaryKey: k.raw}}}
 }
 
-func errCommitTSExpired(startTS, commitTS, minCommitTS uint64, k key) error {
+func errCommitTSExpired(startTS, commitTS, minCommitTS uint64, k key) failure {
 	return failure{&kvrpcpb.KeyError{CommitTsExpired: &kvrpcpb.CommitTsExpired{
 		StartTs: startTS, AttemptedCommitTs: commitTS, Key: k.raw, MinCommitTs: minCommitTS}}}
 }

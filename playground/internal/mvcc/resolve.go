@@ -47,7 +47,7 @@ func (c *change) resolve(k key, commitTS uint64) error {
 	if commitTS == 0 {
 		return c.cleanup(k, 0, false)
 	}
-	if err := c.commit(k, commitTS); err != nil {
+	if err := c.commit(k, commitTS, false); err != nil {
 		return err
 	}
 	c.know(commitTS)

@@ -23,7 +23,7 @@ import (
 func (s *Store) foreign(req any) error {
 	q, ok := req.(request)
 	switch req.(type) {
-	case *kvrpcpb.SplitRegionRequest, *kvrpcpb.GetLockWaitInfoRequest:
+	case *kvrpcpb.SplitRegionRequest, *kvrpcpb.GetLockWaitInfoRequest, *kvrpcpb.UnsafeDestroyRangeRequest:
 		return nil // TiKV does not check theirs
 	}
 	if !ok {

@@ -124,7 +124,7 @@ func (c *Cluster) start(ctx context.Context, cfg *config) error {
 	var err error
 	c.pd, err = pdserver.New(pdserver.Config{
 		ClusterID: c.id, Meta: m, Topology: c.topo, TSO: alloc, Faults: c.faults, Counter: c.counter,
-		Now: c.Now, Store: c.storeMeta, UserKey: c.api.userOf, TLS: cfg.tls,
+		Now: c.Now, Store: c.storeMeta, UserKey: c.api.userOf, TLS: cfg.tls, Services: cfg.services,
 	})
 	if err != nil {
 		return err
@@ -143,7 +143,9 @@ func (c *Cluster) start(ctx context.Context, cfg *config) error {
 		if err := m.Server().Start(ctx); err != nil {
 			return err
 		}
-		c.pd.SetCondition(m, pdserver.Running)
+		if err := c.pd.SetCondition(m, pdserver.Running); err != nil {
+			return err
+		}
 	}
 	for _, s := range c.stores {
 		if c.topo.Removed(s.ID) {

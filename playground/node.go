@@ -56,10 +56,7 @@ func (c *Cluster) change(n Node, f func(s *serve.Server, tell func(pdserver.Cond
 		}
 	case fault.Member:
 		if m := c.member(n); m != nil {
-			return f(m.Server(), func(is pdserver.Condition) error {
-				c.pd.SetCondition(m, is)
-				return nil
-			})
+			return f(m.Server(), func(is pdserver.Condition) error { return c.pd.SetCondition(m, is) })
 		}
 	}
 	return fmt.Errorf("playground: no %v", n)

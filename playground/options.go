@@ -29,6 +29,7 @@ type config struct {
 	regionBytes     int
 	dir             string
 	fsync           bool
+	services        bool // beside PD
 	tcp             bool
 	host            string
 	port            int
@@ -85,6 +86,12 @@ func WithMembers(n int) Option {
 		}
 	})
 }
+
+// WithPDServices lets timestamps come from a service beside PD, as in a cluster whose PD is
+// split into services, and lookups of regions and stores from routers if clients want it.
+// Both run in the members' processes, at their addresses: PD's leader is the primary for
+// timestamps, every member is a router.
+func WithPDServices() Option { return option(func(c *config) { c.services = true }) }
 
 // WithAPIVersion sets the API version that the stores have; the default is APIV1.
 func WithAPIVersion(v APIVersion) Option {

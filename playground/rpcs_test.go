@@ -106,16 +106,6 @@ var whyNot = map[string][]string{
 		"tikvpb.Tikv/ReportMPPTaskStatus",
 		"pdpb.PD/SplitAndScatterRegions",
 		"pdpb.PD/SplitRegions",
-		"tsopb.TSO/FindGroupByKeyspaceID",
-		"tsopb.TSO/GetMinTS",
-		"tsopb.TSO/Tso",
-		"routerpb.Router/BatchScanRegions",
-		"routerpb.Router/GetAllStores",
-		"routerpb.Router/GetPrevRegion",
-		"routerpb.Router/GetRegion",
-		"routerpb.Router/GetRegionByID",
-		"routerpb.Router/GetStore",
-		"routerpb.Router/QueryRegion",
 	},
 }
 
@@ -152,7 +142,7 @@ func TestEveryRPCIsListed(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := start(t, WithStores(4))
+		c := start(t, WithStores(4), WithPDServices())
 		for _, m := range methods() {
 			if answered := c.answers(t, m); answered != slices.Contains(served, m.name) {
 				t.Errorf("%s: listed as served: %t, served: %t", m.name, !answered, answered)

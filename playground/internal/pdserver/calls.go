@@ -61,6 +61,9 @@ func followerAllowed(ctx context.Context) bool {
 	return len(md.Get("pd-allow-follower-handle")) > 0
 }
 
+// routerService checks nobody's role, see router.
+const routerService = "/routerpb.Router"
+
 // unchecked are the calls that any member answers to anyone, itself.
 func unchecked(method string) bool {
 	switch method {
@@ -85,7 +88,7 @@ func (m *Member) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	method := path.Base(info.FullMethod)
 	return m.through(ctx, method, req, func() (any, error) {
 		h, ok := req.(headed)
-		if !ok || unchecked(method) {
+		if !ok || unchecked(method) || path.Dir(info.FullMethod) == routerService {
 			return handler(ctx, req)
 		}
 		if path.Dir(info.FullMethod) == pdService {

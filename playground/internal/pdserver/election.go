@@ -33,8 +33,12 @@ type seats struct {
 }
 
 // SetCondition tells how a member is from now on.
-func (pd *PD) SetCondition(m *Member, c Condition) {
+func (pd *PD) SetCondition(m *Member, c Condition) error {
 	pd.change(func() { m.condition = c })
+	if c == Silent {
+		return nil
+	}
+	return pd.register(m, c == Running)
 }
 
 // Cut loses what one member sends to another, until Heal.

@@ -36,7 +36,7 @@ func (m *Member) target(ctx context.Context) (*Member, error) {
 	switch {
 	case leader == nil:
 		return nil, errNotLeader()
-	case !sameHost(leader.proto().ClientUrls[0], hosts[0]):
+	case !sameHost(leader.url(), hosts[0]):
 		return nil, status.Errorf(codes.InvalidArgument,
 			"forwarded host %q is not a client URL of the PD leader: pd is not leader of cluster", hosts[0])
 	}

@@ -22,11 +22,16 @@ func (m *Member) GetMembers(context.Context, *pdpb.GetMembersRequest) (*pdpb.Get
 	return resp, nil
 }
 
-func (m *Member) proto() *pdpb.Member {
-	url := "http://" + m.server.Addr()
+// url is where clients find the member.
+func (m *Member) url() string {
 	if m.pd.TLS {
-		url = "https://" + m.server.Addr()
+		return "https://" + m.server.Addr()
 	}
+	return "http://" + m.server.Addr()
+}
+
+func (m *Member) proto() *pdpb.Member {
+	url := m.url()
 	return &pdpb.Member{
 		Name: fmt.Sprintf("pd-%d", m.index), MemberId: m.id(),
 		ClientUrls: []string{url}, PeerUrls: []string{url}, BinaryVersion: version,
@@ -38,12 +43,21 @@ func (m *Member) id() uint64 { return uint64(m.index) + 1 }
 // version is that of the servers whose rules these are.
 const version = "9.0.0"
 
-// GetClusterInfo answers to anyone, that timestamps come from PD itself.
+// GetClusterInfo answers to anyone, whether timestamps come from PD itself, or else from
+// where.
 func (m *Member) GetClusterInfo(context.Context, *pdpb.GetClusterInfoRequest) (*pdpb.GetClusterInfoResponse, error) {
-	return &pdpb.GetClusterInfoResponse{
-		Header:       m.pd.header(),
-		ServiceModes: []pdpb.ServiceMode{pdpb.ServiceMode_PD_SVC_MODE},
-	}, nil
+	resp := &pdpb.GetClusterInfoResponse{Header: m.pd.header()}
+	if !m.pd.Services {
+		resp.ServiceModes = append(resp.ServiceModes, pdpb.ServiceMode_PD_SVC_MODE)
+		return resp, nil
+	}
+	resp.ServiceModes = append(resp.ServiceModes, pdpb.ServiceMode_API_SVC_MODE)
+	for _, o := range m.pd.Members() {
+		if o.server.Running() {
+			resp.TsoUrls = append(resp.TsoUrls, o.url())
+		}
+	}
+	return resp, nil
 }
 
 // IsBootstrapped is always true: a cluster is bootstrapped before it serves.

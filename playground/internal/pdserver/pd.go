@@ -13,6 +13,8 @@ import (
 	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
 	"github.com/pingcap/kvproto/pkg/resource_manager"
+	"github.com/pingcap/kvproto/pkg/routerpb"
+	"github.com/pingcap/kvproto/pkg/tsopb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -42,6 +44,9 @@ type Config struct {
 	UserKey func(regionKey []byte) []byte
 	// TLS: so are the members reached.
 	TLS bool
+	// Services: timestamps come from a service of its own, and lookups also do, which run
+	// in the members' processes.
+	Services bool
 }
 
 // PD is what all members share: there is one truth, of which the leader answers.
@@ -75,7 +80,7 @@ func New(cfg Config) (*PD, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pd, nil
+	return pd, pd.unregister()
 }
 
 // Member is one server of PD.
@@ -107,6 +112,10 @@ func (m *Member) register(s *grpc.Server) {
 	resource_manager.RegisterResourceManagerServer(s, &resourceManager{m: m})
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
 	etcd.Register(s, &etcdView{m: m})
+	if m.pd.Services {
+		tsopb.RegisterTSOServer(s, &tsoService{m: m})
+		routerpb.RegisterRouterServer(s, &router{m: m})
+	}
 }
 
 // Server is the member's.

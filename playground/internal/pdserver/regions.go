@@ -10,20 +10,24 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/playground/internal/topology"
 )
 
-// one answers with a region, or with none: without an error from a leader, with one
-// from a follower, which may only be behind.
-func (m *Member) one(r *topology.Region) *pdpb.GetRegionResponse {
+// one answers with a region, or with none.
+func (m *Member) one(r *topology.Region) *pdpb.GetRegionResponse { return m.found(r, m.leads()) }
+
+// found answers with a region, or with none: without an error from who knows all of them,
+// with one from a follower, which may only be behind.
+func (m *Member) found(r *topology.Region, all bool) *pdpb.GetRegionResponse {
 	switch {
 	case r != nil:
 		down, pending := m.unwell(r)
 		return &pdpb.GetRegionResponse{Header: m.pd.header(), Region: r.Meta, Leader: r.Leader, DownPeers: down, PendingPeers: pending}
-	case m.leads():
+	case all:
 		return &pdpb.GetRegionResponse{Header: m.pd.header()}
 	}
 	return &pdpb.GetRegionResponse{Header: m.unknownRegion()}
@@ -64,8 +68,19 @@ func (m *Member) GetRegionByID(_ context.Context, req *pdpb.GetRegionByIDRequest
 }
 
 // QueryRegion answers each message of the stream, in order, with the regions of keys,
-// of the regions before keys, and of ids. Followers answer too.
+// of the regions before keys, and of ids. Followers answer too, if they have regions.
 func (m *Member) QueryRegion(stream pdpb.PD_QueryRegionServer) error {
+	return m.queries(stream, m.synced)
+}
+
+// queryStream is a stream of such queries, of PD's service or of a router's.
+type queryStream interface {
+	grpc.ServerStream
+	Recv() (*pdpb.QueryRegionRequest, error)
+}
+
+// queries answers the messages of a stream; without any regions while known says so.
+func (m *Member) queries(stream queryStream, known func() bool) error {
 	for {
 		req, err := stream.Recv()
 		if err != nil {
@@ -75,7 +90,7 @@ func (m *Member) QueryRegion(stream pdpb.PD_QueryRegionServer) error {
 			if err := m.checkCluster(req.GetHeader()); err != nil {
 				return nil, err
 			}
-			if !m.synced() {
+			if !known() {
 				return &pdpb.QueryRegionResponse{Header: m.unknownRegion()}, nil
 			}
 			return m.query(req), nil
@@ -141,6 +156,14 @@ func (m *Member) ScanRegions(_ context.Context, req *pdpb.ScanRegionsRequest) (*
 // BatchScanRegions answers with the regions of several ranges, each region once, up to
 // limit over all of them.
 func (m *Member) BatchScanRegions(_ context.Context, req *pdpb.BatchScanRegionsRequest) (*pdpb.BatchScanRegionsResponse, error) {
+	resp := m.batchScan(req)
+	if len(resp.Regions) == 0 && resp.Header.Error == nil && !m.leads() {
+		resp.Header = m.unknownRegion()
+	}
+	return resp, nil
+}
+
+func (m *Member) batchScan(req *pdpb.BatchScanRegionsRequest) *pdpb.BatchScanRegionsResponse {
 	resp := &pdpb.BatchScanRegionsResponse{Header: m.pd.header()}
 	ranges := req.GetRanges()
 	for i, r := range ranges {
@@ -154,17 +177,15 @@ func (m *Member) BatchScanRegions(_ context.Context, req *pdpb.BatchScanRegionsR
 			continue
 		}
 		resp.Header = m.pd.refusal(pdpb.ErrorType_UNKNOWN, text)
-		return resp, nil
+		return resp
 	}
 	regions, hole := m.scan(ranges, int(req.GetLimit()))
 	if hole != "" && req.GetContainAllKeyRange() {
 		resp.Header = m.pd.refusal(pdpb.ErrorType_REGIONS_NOT_CONTAIN_ALL_KEY_RANGE, hole)
-		return resp, nil
+		return resp
 	}
-	if resp.Regions = regions; len(regions) == 0 && !m.leads() {
-		resp.Header = m.unknownRegion()
-	}
-	return resp, nil
+	resp.Regions = regions
+	return resp
 }
 
 // scan lists the regions of ranges in order, each once, and tells of a hole between

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tikv-go/tikv/playground/internal/serve"
+	"github.com/tikv-go/tikv/playground/internal/tso"
 )
 
 // Tso answers each message of the stream with a range of timestamps, in order. With a
@@ -21,6 +22,9 @@ func (m *Member) Tso(stream pdpb.PD_TsoServer) error {
 			return ended(err)
 		}
 		err = m.reply(stream, "Tso", req, func() (any, error) {
+			if m.pd.Services {
+				return m.fromService(stream.Context(), req)
+			}
 			if to == nil {
 				if to, err = m.target(stream.Context()); err != nil {
 					return nil, err
@@ -100,7 +104,47 @@ func (m *Member) proxyTimestamps(stream context.Context, to *Member, req *pdpb.T
 	}, nil
 }
 
-// GetMinTS is a plain timestamp where PD itself gives them out.
+// fromService lets the service for timestamps answer, whoever leads PD, and does not ask
+// where the client wants to be forwarded to (PD: server/forward.go, forwardToTSOService).
+func (m *Member) fromService(ctx context.Context, req *pdpb.TsoRequest) (any, error) {
+	if req.GetCount() == 0 {
+		return nil, generateFailed(tso.ErrCount.Error())
+	}
+	primary, err := m.primary(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case primary == m:
+		return m.timestamps(ctx, req)
+	}
+	return m.proxyTimestamps(ctx, primary, req)
+}
+
+// A member looks for a primary so often, and so long after each time (PD: server/server.go,
+// maxRetryTimesGetServicePrimary, retryIntervalGetServicePrimary).
+const (
+	primaryTries = 25
+	primaryPause = 100 * time.Millisecond
+)
+
+func (m *Member) primary(ctx context.Context) (*Member, error) {
+	again := time.NewTicker(primaryPause)
+	defer again.Stop()
+	for range primaryTries {
+		if l := m.leader(); l != nil {
+			return l, nil
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+	}
+	return nil, status.Error(codes.NotFound, "not found tso address")
+}
+
+// GetMinTS is a plain timestamp: where services give them out there is one group of
+// keyspaces, whose primary is here.
 func (m *Member) GetMinTS(ctx context.Context, _ *pdpb.GetMinTSRequest) (*pdpb.GetMinTSResponse, error) {
 	ts, err := m.generate(ctx, 1)
 	if err != nil {

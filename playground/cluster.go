@@ -124,7 +124,7 @@ func (c *Cluster) start(ctx context.Context, cfg *config) error {
 	var err error
 	c.pd, err = pdserver.New(pdserver.Config{
 		ClusterID: c.id, Meta: m, Topology: c.topo, TSO: alloc, Faults: c.faults, Counter: c.counter,
-		Now: c.Now, Store: c.storeMeta, UserKey: c.api.userOf, TLS: cfg.tls, Services: cfg.services,
+		Now: c.Now, Seed: cfg.seed, Store: c.storeMeta, UserKey: c.api.userOf, TLS: cfg.tls, Services: cfg.services,
 	})
 	if err != nil {
 		return err

@@ -501,20 +501,6 @@ func TestMetaStorageIsEmpty(t *testing.T) {
 	})
 }
 
-func TestScatter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := start(t)
-		r, err := c.pdc().ScatterRegion(t.Context(), &pdpb.ScatterRegionRequest{Header: c.header(), RegionsId: []uint64{1}})
-		if err != nil || r.FinishedPercentage != 100 {
-			t.Fatal(r, err)
-		}
-		o, err := c.pdc().GetOperator(t.Context(), &pdpb.GetOperatorRequest{Header: c.header(), RegionId: 1})
-		if err != nil || o.Header.GetError().GetType() != pdpb.ErrorType_REGION_NOT_FOUND || len(o.Desc) != 0 {
-			t.Fatal(o, err)
-		}
-	})
-}
-
 // Official clients ask PD's address for etcd's member list and for the saved safe point,
 // in messages that are read and written by hand.
 func TestEtcd(t *testing.T) {

@@ -56,13 +56,13 @@ var whyNot = map[string][]string{
 		"pdpb.PD/SyncRegions",
 	},
 	"reports of stores": {
+		"pdpb.PD/ReportMinResolvedTS",
+		"pdpb.PD/ReportBuckets",
 		"pdpb.PD/PutStore",
 		"pdpb.PD/StoreHeartbeat",
 		"pdpb.PD/RegionHeartbeat",
 		"pdpb.PD/AskBatchSplit",
 		"pdpb.PD/ReportBatchSplit",
-		"pdpb.PD/ReportMinResolvedTS",
-		"pdpb.PD/ReportBuckets",
 	},
 	"lock observers": {
 		"tikvpb.Tikv/RegisterLockObserver",
@@ -104,8 +104,6 @@ var whyNot = map[string][]string{
 		"tikvpb.Tikv/RawCoprocessor",
 		"tikvpb.Tikv/ReadIndex",
 		"tikvpb.Tikv/ReportMPPTaskStatus",
-		"pdpb.PD/SplitAndScatterRegions",
-		"pdpb.PD/SplitRegions",
 	},
 }
 

@@ -3,6 +3,7 @@ package playground
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/playground/internal/topology"
@@ -136,6 +137,22 @@ func (c *Cluster) RemoveStore(id uint64) (err error) {
 	delete(c.paused, Store(id))
 	c.store(id).Server().Stop()
 	return nil
+}
+
+// SetOperatorTime lets what clients ask PD to scatter and split from now on run for a time,
+// as clients see it: the regions change at once, but PD says that the operator runs. The
+// default is 0.
+func (c *Cluster) SetOperatorTime(d time.Duration) (err error) {
+	defer c.note("set-operator-time", takesArgs{duration(d)}, &err)()
+	if d < 0 {
+		return fmt.Errorf("playground: operators cannot take %v", d)
+	}
+	c.pd.SetOperatorTime(d)
+	return nil
+}
+
+type takesArgs struct {
+	Takes duration `json:"takes"`
 }
 
 // HideRegion makes PD forget a region, as after a bad restart, or know it again. The

@@ -22,7 +22,7 @@ type metaStorage struct {
 // serving refuses what only the leader serves (PD: errs.ErrNotLeader).
 func (m *Member) serving() error {
 	if !m.leads() {
-		return status.Error(codes.Unavailable, "not leader")
+		return errNotLeader()
 	}
 	return nil
 }

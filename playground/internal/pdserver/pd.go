@@ -38,6 +38,7 @@ type Config struct {
 	Faults    *fault.Set
 	Counter   *count.Counter
 	Now       func() time.Time
+	Seed      uint64 // of what is random
 	// Store returns a store as PD knows it, nil for an unknown one.
 	Store func(id uint64) *metapb.Store
 	// RegionKey tells the user key of a region key, for faults by key.
@@ -57,6 +58,8 @@ type PD struct {
 	gc        gcStates
 	groups    *resource.Groups
 	external  sync.Mutex // of changes of the external timestamp
+	operators operators
+	scatterer *scatterer
 
 	mu      sync.RWMutex
 	members []*Member
@@ -70,6 +73,8 @@ func New(cfg Config) (*PD, error) {
 		return nil, err
 	}
 	pd := &PD{Config: cfg, kv: kv, seats: seats{cut: make(map[[2]int]bool), changed: make(chan struct{})}}
+	pd.operators.now, pd.operators.known = cfg.Now, cfg.Topology.ByID
+	pd.scatterer = newScatterer(pd, cfg.Seed)
 	if err := pd.keyspaces.load(cfg.Meta); err != nil {
 		return nil, err
 	}

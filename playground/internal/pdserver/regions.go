@@ -233,15 +233,3 @@ func ended(err error) error {
 
 // removed reports whether PD knows a store as gone for good.
 func removed(s *metapb.Store) bool { return s.GetNodeState() == metapb.NodeState_Removed }
-
-// ScatterRegion answers that nothing needs to be moved: leaders and peers are spread
-// when regions are made.
-func (m *Member) ScatterRegion(_ context.Context, req *pdpb.ScatterRegionRequest) (*pdpb.ScatterRegionResponse, error) {
-	return &pdpb.ScatterRegionResponse{Header: m.pd.header(), FinishedPercentage: 100}, nil
-}
-
-// GetOperator answers that a region has none, which clients take for a scatter that is
-// finished.
-func (m *Member) GetOperator(context.Context, *pdpb.GetOperatorRequest) (*pdpb.GetOperatorResponse, error) {
-	return &pdpb.GetOperatorResponse{Header: m.pd.refusal(pdpb.ErrorType_REGION_NOT_FOUND, "operator not found")}, nil
-}

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"fmt"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"strconv"
 	"strings"
@@ -28,9 +29,28 @@ func (a *args) key() []byte { return []byte(a.next()) }
 // rest returns the remaining words as keys.
 func (a *args) rest() (ks [][]byte) {
 	for len(a.words) > 0 {
-		ks = append(ks, a.key())
+		for _, k := range expand(a.next()) {
+			ks = append(ks, []byte(k))
+		}
 	}
 	return ks
+}
+
+// expand returns a word, or, of one with "#3" in it, three with 0000, 0001 and 0002 there.
+func expand(word string) (all []string) {
+	before, rest, many := strings.Cut(word, "#")
+	if !many {
+		return []string{word}
+	}
+	digits := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
+	n, err := strconv.Atoi(rest[:digits])
+	if err != nil {
+		return []string{word}
+	}
+	for i := range n {
+		all = append(all, fmt.Sprintf("%s%04d%s", before, i, rest[digits:]))
+	}
+	return all
 }
 
 // has takes an option without a value.

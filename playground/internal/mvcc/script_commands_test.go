@@ -33,9 +33,16 @@ func (s *script) prewrite(a *args) string {
 	return text
 }
 
-// mutation is OP:KEY=VALUE, with suffixes: !exist and !absent assert, @check and
-// @constraint are pessimistic actions, @fut:TS what the key's lock must have.
+// mutation takes a word, see oneMutation; one of "k#3" is three, of k0000 to k0002.
 func (s *script) mutation(req *kvrpcpb.PrewriteRequest, word string) {
+	for _, w := range expand(word) {
+		s.oneMutation(req, w)
+	}
+}
+
+// oneMutation is OP:KEY=VALUE, with suffixes: !exist and !absent assert, @check and
+// @constraint are pessimistic actions, @fut:TS what the key's lock must have.
+func (s *script) oneMutation(req *kvrpcpb.PrewriteRequest, word string) {
 	m := &kvrpcpb.Mutation{}
 	action := kvrpcpb.PrewriteRequest_SKIP_PESSIMISTIC_CHECK
 	parts := strings.Split(word, "@")
@@ -323,6 +330,33 @@ func (s *script) apply(b *storage.Batch) string {
 	return "ok"
 }
 
+// memory KEY START PRIMARY puts a lock in memory only, as a command has it there that
+// writes it; memory KEY gone. Options: kind (a letter) min ttl.
+func (s *script) memory(a *args) string {
+	k, m := keyOf(a.key()), s.e.manager
+	if a.has("gone") {
+		m.release([]key{k})
+		return "ok"
+	}
+	l := &lock{kind: lockPut, ts: a.ts(), primary: a.key(), minCommitTS: a.num("min"), ttl: a.num("ttl")}
+	if kind := a.opt("kind"); kind != "" {
+		l.kind = lockKind(kind[0])
+	}
+	m.inMemory.Add(1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.locks[string(k.enc)] = memoryLock{k, *l}
+	return "ok"
+}
+
+// known START tells whether the store remembers that the transaction is committed.
+func (s *script) known(a *args) string {
+	if s.e.manager.committed.has(a.ts()) {
+		return "committed"
+	}
+	return "unknown"
+}
+
 // region START END: the bounds of the requests that follow.
 func (s *script) region(a *args) string {
 	s.bounds = keys.Range{Start: keys.Encode(a.key()), End: keys.Encode(a.key())}
@@ -455,9 +489,9 @@ func (s *script) pessimisticLock(a *args) string {
 	if a.has("force") {
 		req.WakeUpMode = kvrpcpb.PessimisticLockWakeUpMode_WakeUpModeForceLock
 	}
-	for len(a.words) > 0 {
+	for _, word := range a.rest() {
 		m := &kvrpcpb.Mutation{Op: kvrpcpb.Op_PessimisticLock}
-		key, absent := strings.CutSuffix(a.next(), "!absent")
+		key, absent := strings.CutSuffix(string(word), "!absent")
 		key, shared := strings.CutSuffix(key, "!shared")
 		m.Key = []byte(key)
 		if absent {

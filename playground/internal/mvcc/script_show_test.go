@@ -5,6 +5,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/lockwait"
 	"strconv"
 	"strings"
 )
@@ -57,6 +58,9 @@ func showLock(l *kvrpcpb.LockInfo) string {
 	if l.TxnSize != 0 {
 		text += ",size=" + showTS(l.TxnSize)
 	}
+	if l.DurationToLastUpdateMs != 0 {
+		text += fmt.Sprintf(",updated=%dms", l.DurationToLastUpdateMs)
+	}
 	if l.UseAsyncCommit {
 		text += fmt.Sprintf(",async%q", l.Secondaries)
 	}
@@ -95,6 +99,12 @@ func showError(e *kvrpcpb.KeyError) string {
 		text := fmt.Sprintf("deadlock(%s@%s", d.LockKey, showTS(d.LockTs))
 		for _, w := range d.WaitChain {
 			text += fmt.Sprintf(",%s-%s->%s", showTS(w.Txn), w.Key, showTS(w.WaitForTxn))
+			if w.KeyHash != lockwait.Hash(w.Key) {
+				text += " with another hash"
+			}
+			if w.KeyHash == d.DeadlockKeyHash {
+				text += "#"
+			}
 		}
 		return text + ")"
 	case e.PrimaryMismatch != nil:

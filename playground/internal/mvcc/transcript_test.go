@@ -92,8 +92,8 @@ func TestTranscripts(t *testing.T) {
 
 // How many scripts there are at least, and how many tests of TiKV they restate.
 const (
-	minTranscripts = 300
-	minTiKVTests   = 140
+	minTranscripts = 430
+	minTiKVTests   = 240
 )
 
 func TestTranscriptsAreDistinct(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 //
 //	GET  /v1/cluster                 its id, api, PD's addresses, number of regions
 //	GET  /v1/stores                  {"stores": [{"id", "address", "running", "paused", "leaders"}]}
+//	GET  /v1/members                 {"members": [{"index", "address", "running", "paused", "leader"}]}, of PD
 //	GET  /v1/regions?mode=txn|raw    {"regions": [{"id", "leader", "start", "end", "stores", "version", "conf_version"}]}
 //	GET  /v1/counts                  Counts
 //	GET  /v1/keyspaces               {"keyspaces": [{"id", "name", "state", "config"}]}
@@ -51,6 +52,7 @@ import (
 // Nodes; a node is {"store": id} or {"member": index}, for a cut also {"client": true}:
 //
 //	POST /v1/stop, /v1/pause, /v1/start    a node
+//	POST /v1/move                    a node, which restarts at another port
 //	POST /v1/cut                     {"from": node, "to": node}
 //	POST /v1/heal
 //	POST /v1/transfer-pd             {"member": index}
@@ -78,6 +80,7 @@ func (c *Cluster) ControlHandler() http.Handler {
 	get("/v1/cluster", func(*http.Request) (any, error) { return c.describe(), nil })
 	get("/v1/stores", func(*http.Request) (any, error) { return map[string]any{"stores": c.storeViews()}, nil })
 	get("/v1/keyspaces", func(*http.Request) (any, error) { return map[string]any{"keyspaces": c.keyspaceViews()}, nil })
+	get("/v1/members", func(*http.Request) (any, error) { return map[string]any{"members": c.memberViews()}, nil })
 	get("/v1/counts", func(*http.Request) (any, error) { return c.countsView(), nil })
 	get("/v1/regions", c.regionsView)
 	get("/v1/injections", func(*http.Request) (any, error) { return map[string]any{"injections": c.injectionViews()}, nil })
@@ -190,6 +193,25 @@ func (c *Cluster) storeViews() []storeView {
 	var all []storeView
 	for _, s := range c.stores {
 		all = append(all, storeView{s.ID, s.Server().Addr(), s.Server().Running(), c.paused[Store(s.ID)], leaders[s.ID]})
+	}
+	return all
+}
+
+type memberView struct {
+	Index   int    `json:"index"`
+	Address string `json:"address"`
+	Running bool   `json:"running"`
+	Paused  bool   `json:"paused"`
+	Leader  bool   `json:"leader"`
+}
+
+func (c *Cluster) memberViews() []memberView {
+	leader := c.pd.Leader()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []memberView
+	for i, m := range c.pd.Members() {
+		all = append(all, memberView{i, m.Server().Addr(), m.Server().Running(), c.paused[Member(i)], i == leader})
 	}
 	return all
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"strconv"
 
 	"github.com/tikv-go/tikv/playground/internal/fault"
 	"github.com/tikv-go/tikv/playground/internal/pdserver"
@@ -90,13 +92,15 @@ func (c *Cluster) member(n Node) *pdserver.Member {
 // another member, if a majority of them runs.
 func (c *Cluster) Stop(n Node) (err error) {
 	defer c.note("stop", argsOf(n), &err)()
-	return c.change(n, func(s *serve.Server, tell func(pdserver.Condition) error) error {
-		delete(c.paused, n)
-		err := tell(pdserver.Stopped)
-		s.Stop()
-		c.logger.Info("node stopped", slog.String("node", n.String()))
-		return err
-	})
+	return c.change(n, func(s *serve.Server, tell func(pdserver.Condition) error) error { return c.stop(n, s, tell) })
+}
+
+func (c *Cluster) stop(n Node, s *serve.Server, tell func(pdserver.Condition) error) error {
+	delete(c.paused, n)
+	err := tell(pdserver.Stopped)
+	s.Stop()
+	c.logger.Info("node stopped", slog.String("node", n.String()))
+	return err
 }
 
 // Pause keeps a node's connections, and makes new ones, but lets nothing through them,
@@ -124,16 +128,54 @@ func (c *Cluster) Start(n Node) (err error) {
 			s.Resume()
 			return tell(pdserver.Running)
 		}
-		if s.Running() {
-			return nil
-		}
-		if err := s.Start(c.root.Context()); err != nil {
+		return c.run(n, s, tell)
+	})
+}
+
+func (c *Cluster) run(n Node, s *serve.Server, tell func(pdserver.Condition) error) error {
+	if s.Running() {
+		return nil
+	}
+	if err := s.Start(c.root.Context()); err != nil {
+		return err
+	}
+	c.counter.Starts.Add(1)
+	c.logger.Info("node started", slog.String("node", n.String()))
+	return tell(pdserver.Running)
+}
+
+// Move restarts a node at another port of its host, where PD knows it from then on. Who
+// still has its old address finds nobody there.
+func (c *Cluster) Move(n Node) (err error) {
+	defer c.note("move", argsOf(n), &err)()
+	return c.change(n, func(s *serve.Server, tell func(pdserver.Condition) error) error {
+		next, err := c.elsewhere(s.Addr())
+		if err != nil {
 			return err
 		}
-		c.counter.Starts.Add(1)
-		c.logger.Info("node started", slog.String("node", n.String()))
-		return tell(pdserver.Running)
+		if err := c.stop(n, s, tell); err != nil {
+			return err
+		}
+		s.SetAddr(next)
+		return c.run(n, s, tell)
 	})
+}
+
+// elsewhere is another address of the same host: on TCP with any port, in memory with the
+// next.
+func (c *Cluster) elsewhere(addr string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", fmt.Errorf("playground: %w", err)
+	}
+	if c.network == nil {
+		return net.JoinHostPort(host, "0"), nil
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return "", fmt.Errorf("playground: %w", err)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(n+1)), nil
 }
 
 // TransferPD makes member i PD's leader.

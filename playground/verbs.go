@@ -178,7 +178,7 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 			return done(nil)
 		}),
 	}
-	for name, f := range map[string]func(Node) error{"stop": c.Stop, "pause": c.Pause, "start": c.Start} {
+	for name, f := range map[string]func(Node) error{"stop": c.Stop, "pause": c.Pause, "start": c.Start, "move": c.Move} {
 		all[name] = verbOf(func(q nodeArgs) (any, error) {
 			n, err := q.node()
 			if err != nil {

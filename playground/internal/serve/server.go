@@ -134,6 +134,13 @@ func (s *Server) Addr() string {
 	return s.addr
 }
 
+// SetAddr gives a server that is stopped another address.
+func (s *Server) SetAddr(addr string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addr = addr
+}
+
 // Running reports whether the server was started and not stopped.
 func (s *Server) Running() bool { return s.current() != nil }
 

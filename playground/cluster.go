@@ -259,6 +259,7 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 	}
 	var managers managers
 	grow := newGrowth(cfg.regionBytes, c.engine, c.topo, c.logger)
+	dataVersion := uint64(c.Now().UnixMicro()) // above those of the run before
 	c.newNode = func(id uint64) *store.Store {
 		n := len(c.stores) // the addresses of stores that were added follow the others
 		addr := c.address(cfg, cfg.members+n, fmt.Sprintf("198.18.%d.%d:20160", 1+(n+1)/250, 1+(n+1)%250))
@@ -266,7 +267,7 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Engine: c.engine, Raw: raw, Txn: c.txn,
 			Manager: managers.of, Timestamp: timestamp, WaitTimestamp: waitTimestamp,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey, DiskOf: c.diskOf,
-			Wrote: grow.wrote,
+			Wrote: grow.wrote, Coprocessors: cfg.coprocessors, Plugins: cfg.plugins, DataVersion: dataVersion,
 		}, serve.Config{Listen: c.listen, Addr: addr, Options: c.credentials("tikv", addr)})
 	}
 	for _, id := range c.topo.Stores() {

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"math"
 	"slices"
+
+	"github.com/tikv-go/tikv/playground/internal/copr"
 )
 
 // Option configures Start.
@@ -35,6 +37,8 @@ type config struct {
 	port            int
 	seed            uint64
 	logger          *slog.Logger
+	coprocessors    copr.Handlers
+	plugins         copr.Plugins
 	tls             bool
 	tlsFiles        string // empty: none
 	storesSet       bool

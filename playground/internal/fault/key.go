@@ -111,6 +111,10 @@ func SetKeyError(answer any, e *kvrpcpb.KeyError) bool {
 		f.Set(reflect.ValueOf([]*kvrpcpb.KeyError{e}))
 		set = true
 	}
+	if f := v.FieldByName("Locked"); f.IsValid() && f.Type() == reflect.TypeFor[*kvrpcpb.LockInfo]() && e.Locked != nil {
+		f.Set(reflect.ValueOf(e.Locked)) // a coprocessor's answer
+		set = true
+	}
 	if f := v.FieldByName("Pairs"); set && f.IsValid() && f.Type() == reflect.TypeFor[[]*kvrpcpb.KvPair]() {
 		f.Set(reflect.ValueOf([]*kvrpcpb.KvPair{{Error: e}}))
 	}

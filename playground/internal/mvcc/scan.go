@@ -213,6 +213,7 @@ type cursor struct {
 	reverse bool
 	page    []entry
 	size    int
+	passed  int // entries so far
 	done    bool
 }
 
@@ -235,7 +236,10 @@ func (c *cursor) peek() *entry {
 	return &c.page[0]
 }
 
-func (c *cursor) advance() { c.page = c.page[1:] }
+func (c *cursor) advance() {
+	c.page = c.page[1:]
+	c.passed++
+}
 
 func (c *cursor) fill() bool {
 	if c.done {

@@ -50,6 +50,10 @@ type command struct {
 	// begin, if set, is used instead of run. It returns an answer, or what waits for
 	// one, outside the region.
 	begin func(ctx context.Context, r *topology.Region, req any) (answer any, wait func(context.Context) any)
+	// around, if set, is run instead, and runs the command as often as it needs.
+	around func(ctx context.Context, req any) any
+	// flash: only a TiFlash store has it.
+	flash bool
 	// batched wraps an answer for BatchCommands; nil for what has no place there.
 	batched func(answer any) *tikvpb.BatchCommandsResponse_Response
 }
@@ -61,6 +65,8 @@ type inside struct {
 	seeks [][]byte
 	// ranges must lie in the region whole.
 	ranges []keys.Range
+	// named are keys that need not be inside.
+	named [][]byte
 }
 
 // commands finds a command by the type of its request.

@@ -33,7 +33,7 @@ func (s *Store) call(c *command, req any) *fault.Call {
 // userKeys are the keys that a request names, without what API V2 puts before them.
 func (s *Store) userKeys(in inside) [][]byte {
 	var all [][]byte
-	for _, list := range [][][]byte{in.keys, in.seeks} {
+	for _, list := range [][][]byte{in.keys, in.seeks, in.named} {
 		for _, k := range list {
 			all = append(all, s.UserKey(k))
 		}
@@ -53,6 +53,8 @@ func startTS(req any) uint64 {
 		return q.GetLockTs()
 	case interface{ GetVersion() uint64 }:
 		return q.GetVersion()
+	case interface{ GetStartTs() uint64 }:
+		return q.GetStartTs()
 	}
 	return 0
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"google.golang.org/grpc/codes"
@@ -59,8 +60,16 @@ func (s *Store) attempt(ctx context.Context, c *command, req any) (any, error) {
 	return s.Faults.Do(ctx, call, refuse, func() any { return s.handle(ctx, c, req) })
 }
 
-// handle checks a command against its region and runs it there.
+// handle runs a command.
 func (s *Store) handle(ctx context.Context, c *command, req any) any {
+	if c.around != nil {
+		return c.around(ctx, req)
+	}
+	return s.once(ctx, c, req)
+}
+
+// once checks a command against its region and runs it there.
+func (s *Store) once(ctx context.Context, c *command, req any) any {
 	q, ok := req.(request)
 	if !ok || c.kind == local {
 		return c.run(ctx, keys.Range{}, req)
@@ -85,6 +94,9 @@ func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topolo
 	var leader uint64 // the store that is to lead from now on
 	var wrote bool
 	defer func() {
+		if c.kind == write || c.kind == blind {
+			r.Wrote()
+		}
 		r.Leave()
 		if wrote && s.Wrote != nil {
 			s.Wrote(r.ID(), req.Size())
@@ -131,6 +143,9 @@ var errClosing = errors.New("TiKV is Closing")
 
 // unary answers a call of its own.
 func (s *Store) unary(ctx context.Context, c *command, req any) (any, error) {
+	if c.flash && !s.flash() {
+		return nil, status.Errorf(codes.Unimplemented, "unknown method %s for service tikvpb.Tikv", c.method)
+	}
 	if err := s.foreign(req); err != nil {
 		return nil, err
 	}
@@ -176,7 +191,7 @@ func (s *Store) invented(c *command, region, key uint8, req any) any {
 func (s *Store) subject(c *command, req any) fault.Subject {
 	of := fault.Subject{StartTS: startTS(req), Now: tso.Compose(s.Now().UnixMilli(), 0)}
 	in := c.inside(req)
-	if all := append(in.keys, in.seeks...); len(all) > 0 {
+	if all := slices.Concat(in.keys, in.seeks, in.named); len(all) > 0 {
 		of.Key = bytes.Clone(all[0])
 	}
 	if q, ok := req.(*kvrpcpb.CommitRequest); ok {
@@ -186,11 +201,20 @@ func (s *Store) subject(c *command, req any) fault.Subject {
 	return of
 }
 
+// failed is an answer that is the call's status.
+type failed struct{ error }
+
 // encoded is an answer as it is sent: one that a fault mangles is bytes.
 func encoded(answer any) (any, error) {
+	if err, ok := answer.(failed); ok {
+		return nil, err.error
+	}
 	m, ok := answer.(fault.Mangled)
 	if !ok {
 		return answer, nil
+	}
+	if err, ok := m.Answer.(failed); ok {
+		return nil, err.error
 	}
 	data, err := m.Answer.(interface{ Marshal() ([]byte, error) }).Marshal()
 	if err != nil {

@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/playground/internal/copr"
 )
 
 // drift is how far ahead of PD's timestamps a request's may be, in milliseconds (TiKV
@@ -43,6 +46,8 @@ func raised(req any) (ts uint64, exact bool) {
 		return readAt(q.Context, q.Version), false
 	case *kvrpcpb.BufferBatchGetRequest:
 		return readAt(q.Context, q.Version), false
+	case *coprocessor.Request:
+		return readAt(q.Context, copr.StartTS(q)), false
 	case *kvrpcpb.FlushRequest:
 		if reads(q.Mutations) {
 			return finite(q.StartTs), false

@@ -76,5 +76,8 @@ func (p place) Enter() (leave func(), refused *errorpb.Error) {
 	if e != nil {
 		return nil, e
 	}
-	return r.Leave, nil
+	return func() {
+		r.Wrote()
+		r.Leave()
+	}, nil
 }

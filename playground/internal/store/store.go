@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/tikv-go/tikv/playground/internal/cdc"
+	"github.com/tikv-go/tikv/playground/internal/copr"
 	"github.com/tikv-go/tikv/playground/internal/count"
 	"github.com/tikv-go/tikv/playground/internal/fault"
 	"github.com/tikv-go/tikv/playground/internal/mvcc"
@@ -49,6 +50,11 @@ type Config struct {
 	Wrote func(region uint64, size int)
 	// DiskOf tells how full the disk of any store is; nil: no other's is.
 	DiskOf func(store uint64) Disk
+	// Coprocessors and Plugins compute what requests to the coprocessor ask for.
+	Coprocessors copr.Handlers
+	Plugins      copr.Plugins
+	// DataVersion is where the versions of regions' data begin.
+	DataVersion uint64
 }
 
 // Store is a server.
@@ -60,6 +66,8 @@ type Store struct {
 	state    atomic.Pointer[State] // nil: well
 	synced   synced
 	feed     *cdc.Feed
+	streams  []*streamed
+	mpp      atomic.Pointer[copr.MPP] // of this run
 }
 
 // New returns a store that serves as cfg says, once its server is started.
@@ -74,6 +82,7 @@ func New(cfg Config, sc serve.Config) *Store {
 		return nil
 	})
 	s.commands = s.table()
+	s.streams = s.streamTable()
 	s.feedback.seq.Store(uint64(cfg.Now().UnixMilli()))
 	sc.Streams = maxStreams
 	sc.Register = s.register
@@ -97,6 +106,13 @@ func (s *Store) register(g *grpc.Server) {
 			StreamName: "BatchCommands", ServerStreams: true, ClientStreams: true,
 			Handler: func(_ any, stream grpc.ServerStream) error { return s.batchCommands(stream) },
 		}},
+	}
+	s.mpp.Store(copr.NewMPP())
+	for _, st := range s.streams {
+		desc.Streams = append(desc.Streams, grpc.StreamDesc{
+			StreamName: st.method, ServerStreams: true,
+			Handler: func(_ any, stream grpc.ServerStream) error { return s.serveStream(st, stream) },
+		})
 	}
 	for _, c := range s.commands {
 		if c.method == "" {

@@ -21,6 +21,8 @@ func (s *Store) table() commands {
 	s.addPessimistic(cs)
 	s.addResolving(cs)
 	s.addFlashback(cs)
+	s.addCoprocessor(cs)
+	s.addMPP(cs)
 	s.addOwn(cs)
 	return cs
 }

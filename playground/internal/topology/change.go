@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
@@ -86,7 +85,7 @@ func (t *Topology) parts(r *Region, keys [][]byte) ([]*Region, error) {
 		e := epoch
 		m := &metapb.Region{Id: next, StartKey: start, EndKey: slices.Clone(key), RegionEpoch: &e}
 		next++
-		part := &Region{Meta: m, Term: firstTerm, guard: new(sync.RWMutex)}
+		part := &Region{Meta: m, Term: firstTerm, guard: new(guard)}
 		for _, p := range r.Meta.Peers {
 			m.Peers = append(m.Peers, &metapb.Peer{Id: next, StoreId: p.StoreId, Role: p.Role, IsWitness: p.IsWitness})
 			next++

@@ -5,6 +5,7 @@ package topology
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 
@@ -17,7 +18,13 @@ type Region struct {
 	Meta   *metapb.Region
 	Leader *metapb.Peer // nil: none
 	Term   uint64
-	guard  *sync.RWMutex // the same for every state of the region
+	guard  *guard // the same for every state of the region
+}
+
+// guard is held by the commands that run in a region, alone by what changes its bounds.
+type guard struct {
+	sync.RWMutex
+	writes atomic.Uint64
 }
 
 // ID is the region's.
@@ -41,3 +48,12 @@ func (r *Region) LeaderStore() uint64 { return r.Leader.GetStoreId() }
 
 // Leave ends what Enter began.
 func (r *Region) Leave() { r.guard.RUnlock() }
+
+// Wrote tells that a command may have written in the region.
+func (r *Region) Wrote() { r.guard.writes.Add(1) }
+
+// Applied is another number after each Wrote, and for each leader and epoch: TiKV's index
+// of the entry that was applied last, as far as one run of the cluster goes.
+func (r *Region) Applied() uint64 {
+	return r.guard.writes.Load() + r.Term + r.Meta.GetRegionEpoch().GetVersion()
+}

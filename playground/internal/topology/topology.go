@@ -76,7 +76,7 @@ func (t *Topology) Load() (bool, error) {
 	}
 	regions := make([]*Region, len(metas))
 	for i, m := range metas {
-		regions[i] = &Region{Meta: m, Term: firstTerm, guard: new(sync.RWMutex)}
+		regions[i] = &Region{Meta: m, Term: firstTerm, guard: new(guard)}
 	}
 	slices.SortFunc(regions, func(a, b *Region) int { return bytes.Compare(a.Meta.StartKey, b.Meta.StartKey) })
 	for i, r := range regions {
@@ -127,7 +127,7 @@ func (t *Topology) Bootstrap(boundaries [][]byte, c *meta.Change) error {
 			m.Peers = append(m.Peers, &metapb.Peer{Id: first, StoreId: t.stores[(i+p)%len(t.stores)]})
 			first++
 		}
-		regions[i] = &Region{Meta: m, Term: firstTerm, guard: new(sync.RWMutex)}
+		regions[i] = &Region{Meta: m, Term: firstTerm, guard: new(guard)}
 		c.Region(m)
 	}
 	if err := t.meta.Apply(c); err != nil {

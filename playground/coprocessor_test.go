@@ -191,6 +191,31 @@ func TestCoprocessorRegions(t *testing.T) {
 	}
 }
 
+// In a region that a flashback has closed, checksums are made, and what is below its
+// start is read.
+func TestCoprocessorInFlashback(t *testing.T) {
+	c := start(t, WithCoprocessor(103, listing), WithCoprocessor(105, listing))
+	now := c.putTxn("a")
+	began := c.timestamp()
+	ctx, kv := c.at(KeyTxn, "a")
+	if p, err := kv.KvPrepareFlashbackToVersion(t.Context(), &kvrpcpb.PrepareFlashbackToVersionRequest{
+		Context: ctx, StartTs: began, Version: now, StartKey: []byte("a"), EndKey: []byte("z"),
+	}); err != nil || p.RegionError != nil || p.Error != "" {
+		t.Fatal(p, err)
+	}
+	late := c.timestamp()
+	for _, v := range []struct {
+		tp   int64
+		ts   uint64
+		open bool
+	}{{103, now, true}, {103, late, false}, {103, 0, false}, {105, now, true}, {105, late, true}} {
+		p := c.cop(&coprocessor.Request{Tp: v.tp, StartTs: v.ts, Ranges: ranges("b", "c")})
+		if (p.RegionError.GetFlashbackInProgress() == nil) != v.open {
+			t.Errorf("%+v: %v", v, p)
+		}
+	}
+}
+
 // While a plan is computed its region is free: it may even be split.
 func TestCoprocessorHoldsNothing(t *testing.T) {
 	var c *testCluster

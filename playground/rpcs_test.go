@@ -48,6 +48,8 @@ var whyNot = map[string][]string{
 	"unimplemented in TiKV": {
 		"tikvpb.Tikv/KvGC",
 		"tikvpb.Tikv/GetLockWaitHistory",
+		"tikvpb.Tikv/DelegateCoprocessor",
+		"tikvpb.Tikv/ReportMPPTaskStatus",
 	},
 	"unimplemented in PD": {
 		"keyspacepb.Keyspace/LookupKeyspace",
@@ -90,20 +92,10 @@ var whyNot = map[string][]string{
 		"pdpb.PD/GetAllGCSafePointV2",
 	},
 	"being written": {
-		"tikvpb.Tikv/BatchCoprocessor",
-		"tikvpb.Tikv/CancelMPPTask",
-		"tikvpb.Tikv/Coprocessor",
-		"tikvpb.Tikv/CoprocessorStream",
-		"tikvpb.Tikv/DelegateCoprocessor",
-		"tikvpb.Tikv/DispatchMPPTask",
-		"tikvpb.Tikv/EstablishMPPConnection",
 		"tikvpb.Tikv/GetEstimateTiCICount",
 		"tikvpb.Tikv/GetStoreSafeTS",
 		"tikvpb.Tikv/GetTiFlashSystemTable",
-		"tikvpb.Tikv/IsAlive",
-		"tikvpb.Tikv/RawCoprocessor",
 		"tikvpb.Tikv/ReadIndex",
-		"tikvpb.Tikv/ReportMPPTaskStatus",
 	},
 }
 
@@ -140,7 +132,7 @@ func TestEveryRPCIsListed(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := start(t, WithStores(4), WithPDServices())
+		c := start(t, WithStores(4), WithPDServices(), WithLabels(4, map[string]string{"engine": "tiflash"}))
 		for _, m := range methods() {
 			if answered := c.answers(t, m); answered != slices.Contains(served, m.name) {
 				t.Errorf("%s: listed as served: %t, served: %t", m.name, !answered, answered)

@@ -139,7 +139,7 @@ func TestBatchCommands(t *testing.T) {
 		}
 		// What the server does not know is answered without a command.
 		err = stream.Send(&tikvpb.BatchCommandsRequest{RequestIds: []uint64{5, 6}, Requests: []*tikvpb.BatchCommandsRequest_Request{
-			{}, {Cmd: &tikvpb.BatchCommandsRequest_Request_RawCoprocessor{RawCoprocessor: &kvrpcpb.RawCoprocessorRequest{}}},
+			{}, {Cmd: &tikvpb.BatchCommandsRequest_Request_Import{Import: &kvrpcpb.ImportRequest{}}},
 		}})
 		if err != nil {
 			t.Fatal(err)

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
 
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/copr"
 	"github.com/tikv-go/tikv/playground/internal/topology"
 )
 
@@ -54,6 +56,7 @@ func (s *Store) prepareFlashback(ctx context.Context, c *command, q *kvrpcpb.Pre
 		return c.refuse(e)
 	}
 	defer r.Leave()
+	defer r.Wrote()
 	return c.run(ctx, r.Range(), q)
 }
 
@@ -107,6 +110,9 @@ func (s *Store) checkFlashback(c *command, req any, r *topology.Region) *errorpb
 	if !is || c.flashback {
 		return nil
 	}
+	if q, ok := req.(*coprocessor.Request); ok && q.Tp == copr.Checksum {
+		return nil // for backups (src/coprocessor/endpoint.rs)
+	}
 	if ts := readTS(req); ts != 0 && ts < began {
 		return nil
 	}
@@ -137,6 +143,8 @@ func readTS(req any) uint64 {
 		return q.Version
 	case *kvrpcpb.BufferBatchGetRequest:
 		return q.Version
+	case *coprocessor.Request:
+		return copr.StartTS(q)
 	}
 	return 0
 }

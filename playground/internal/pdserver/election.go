@@ -90,8 +90,14 @@ func (pd *PD) elect() {
 // have given out. Callers hold the lock.
 func (pd *PD) seat(m *Member) {
 	pd.seats.leader, pd.seats.until = m, time.Time{}
-	if m != nil {
-		pd.TSO.Sync()
+	if m == nil {
+		return
+	}
+	pd.TSO.Sync()
+	for _, o := range pd.members {
+		if o.condition == Running && !pd.apart(o, m) {
+			o.knew = m
+		}
 	}
 }
 

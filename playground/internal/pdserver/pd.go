@@ -96,6 +96,7 @@ type Member struct {
 	index     int
 	server    *serve.Server
 	condition Condition // guarded by PD's lock
+	knew      *Member   // the last leader it heard of; guarded by PD's lock
 }
 
 // AddMember adds a member, which serves as cfg says once its server is started.

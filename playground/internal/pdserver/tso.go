@@ -110,7 +110,7 @@ func (m *Member) fromService(ctx context.Context, req *pdpb.TsoRequest) (any, er
 	if req.GetCount() == 0 {
 		return nil, generateFailed(tso.ErrCount.Error())
 	}
-	primary, err := m.primary(ctx)
+	primary, err := m.primary()
 	switch {
 	case err != nil:
 		return nil, err
@@ -120,27 +120,18 @@ func (m *Member) fromService(ctx context.Context, req *pdpb.TsoRequest) (any, er
 	return m.proxyTimestamps(ctx, primary, req)
 }
 
-// A member looks for a primary so often, and so long after each time (PD: server/server.go,
-// maxRetryTimesGetServicePrimary, retryIntervalGetServicePrimary).
-const (
-	primaryTries = 25
-	primaryPause = 100 * time.Millisecond
-)
-
-func (m *Member) primary(ctx context.Context) (*Member, error) {
-	again := time.NewTicker(primaryPause)
-	defer again.Stop()
-	for range primaryTries {
-		if l := m.leader(); l != nil {
-			return l, nil
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return nil, status.FromContextError(ctx.Err()).Err()
-		}
+// primary is the service's primary as the member knows it: who is cut off from etcd's
+// majority keeps the last one (PD: server/server.go, initTSOPrimaryWatcher).
+func (m *Member) primary() (*Member, error) {
+	if l := m.leader(); l != nil {
+		return l, nil
 	}
-	return nil, status.Error(codes.NotFound, "not found tso address")
+	m.pd.mu.RLock()
+	defer m.pd.mu.RUnlock()
+	if m.knew == nil {
+		return nil, status.Error(codes.NotFound, "not found tso address")
+	}
+	return m.knew, nil
 }
 
 // GetMinTS is a plain timestamp: where services give them out there is one group of

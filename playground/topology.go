@@ -155,6 +155,28 @@ type takesArgs struct {
 	Takes duration `json:"takes"`
 }
 
+// SetBuckets cuts a region into buckets that begin at keys, user keys of the mode that are
+// inside of the region and in order, besides the one that begins with it; without keys it
+// has none. PD tells of them who asks for them, and stores refuse coprocessor requests of
+// who knows older ones. A split or merge ends them for the stores.
+func (c *Cluster) SetBuckets(region uint64, mode KeyMode, keys ...[]byte) (err error) {
+	defer c.note("set-buckets", bucketArgs{region, mode.String(), keys}, &err)()
+	if err := c.checkMode(mode); err != nil {
+		return err
+	}
+	var at [][]byte
+	for _, key := range keys {
+		at = append(at, c.api.regionKey(mode, key))
+	}
+	return c.topo.SetBuckets(region, at)
+}
+
+type bucketArgs struct {
+	Region uint64   `json:"region"`
+	Mode   string   `json:"mode"`
+	Keys   [][]byte `json:"keys,omitempty"`
+}
+
 // HideRegion makes PD forget a region, as after a bad restart, or know it again. The
 // stores serve it all the same.
 func (c *Cluster) HideRegion(id uint64, hidden bool) (err error) {

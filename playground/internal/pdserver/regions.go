@@ -18,15 +18,30 @@ import (
 )
 
 // one answers with a region, or with none.
-func (m *Member) one(r *topology.Region) *pdpb.GetRegionResponse { return m.found(r, m.leads()) }
+func (m *Member) one(r *topology.Region, buckets bool) *pdpb.GetRegionResponse {
+	leads := m.leads()
+	return m.found(r, leads, buckets && leads)
+}
+
+// bucketsOf are a region's, if they are asked for, of whom has them: followers of PD's
+// leader do not (PD: server/grpc_service.go).
+func (m *Member) bucketsOf(r *topology.Region, wanted bool) *metapb.Buckets {
+	if !wanted {
+		return nil
+	}
+	return m.pd.Topology.Buckets(r.ID())
+}
 
 // found answers with a region, or with none: without an error from who knows all of them,
 // with one from a follower, which may only be behind.
-func (m *Member) found(r *topology.Region, all bool) *pdpb.GetRegionResponse {
+func (m *Member) found(r *topology.Region, all, buckets bool) *pdpb.GetRegionResponse {
 	switch {
 	case r != nil:
 		down, pending := m.unwell(r)
-		return &pdpb.GetRegionResponse{Header: m.pd.header(), Region: r.Meta, Leader: r.Leader, DownPeers: down, PendingPeers: pending}
+		return &pdpb.GetRegionResponse{
+			Header: m.pd.header(), Region: r.Meta, Leader: r.Leader, DownPeers: down, PendingPeers: pending,
+			Buckets: m.bucketsOf(r, buckets),
+		}
 	case all:
 		return &pdpb.GetRegionResponse{Header: m.pd.header()}
 	}
@@ -54,23 +69,23 @@ func (m *Member) unwell(r *topology.Region) (down []*pdpb.PeerStats, pending []*
 
 // GetRegion answers with the region that holds a key.
 func (m *Member) GetRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
-	return m.one(m.pd.Topology.PD().ByKey(req.GetRegionKey())), nil
+	return m.one(m.pd.Topology.PD().ByKey(req.GetRegionKey()), req.GetNeedBuckets()), nil
 }
 
 // GetPrevRegion answers with the region before the one that holds a key.
 func (m *Member) GetPrevRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
-	return m.one(m.pd.Topology.PD().Before(req.GetRegionKey())), nil
+	return m.one(m.pd.Topology.PD().Before(req.GetRegionKey()), req.GetNeedBuckets()), nil
 }
 
 // GetRegionByID answers with the region of an id.
 func (m *Member) GetRegionByID(_ context.Context, req *pdpb.GetRegionByIDRequest) (*pdpb.GetRegionResponse, error) {
-	return m.one(m.pd.Topology.PD().ByID(req.GetRegionId())), nil
+	return m.one(m.pd.Topology.PD().ByID(req.GetRegionId()), req.GetNeedBuckets()), nil
 }
 
 // QueryRegion answers each message of the stream, in order, with the regions of keys,
 // of the regions before keys, and of ids. Followers answer too, if they have regions.
 func (m *Member) QueryRegion(stream pdpb.PD_QueryRegionServer) error {
-	return m.queries(stream, m.synced)
+	return m.queries(stream, m.synced, m.leads)
 }
 
 // queryStream is a stream of such queries, of PD's service or of a router's.
@@ -79,8 +94,9 @@ type queryStream interface {
 	Recv() (*pdpb.QueryRegionRequest, error)
 }
 
-// queries answers the messages of a stream; without any regions while known says so.
-func (m *Member) queries(stream queryStream, known func() bool) error {
+// queries answers the messages of a stream; without any regions while known says
+// so, and with their buckets if they are asked for and buckets says so.
+func (m *Member) queries(stream queryStream, known, buckets func() bool) error {
 	for {
 		req, err := stream.Recv()
 		if err != nil {
@@ -93,7 +109,7 @@ func (m *Member) queries(stream queryStream, known func() bool) error {
 			if !known() {
 				return &pdpb.QueryRegionResponse{Header: m.unknownRegion()}, nil
 			}
-			return m.query(req), nil
+			return m.query(req, req.GetNeedBuckets() && buckets()), nil
 		})
 		if err != nil {
 			return err
@@ -101,7 +117,7 @@ func (m *Member) queries(stream queryStream, known func() bool) error {
 	}
 }
 
-func (m *Member) query(req *pdpb.QueryRegionRequest) *pdpb.QueryRegionResponse {
+func (m *Member) query(req *pdpb.QueryRegionRequest, buckets bool) *pdpb.QueryRegionResponse {
 	t := m.pd.Topology.PD()
 	resp := &pdpb.QueryRegionResponse{Header: m.pd.header(), RegionsById: make(map[uint64]*pdpb.RegionResponse)}
 	add := func(r *topology.Region) uint64 {
@@ -110,7 +126,9 @@ func (m *Member) query(req *pdpb.QueryRegionRequest) *pdpb.QueryRegionResponse {
 		}
 		if resp.RegionsById[r.ID()] == nil {
 			down, pending := m.unwell(r)
-			resp.RegionsById[r.ID()] = &pdpb.RegionResponse{Region: r.Meta, Leader: r.Leader, DownPeers: down, PendingPeers: pending}
+			resp.RegionsById[r.ID()] = &pdpb.RegionResponse{
+				Region: r.Meta, Leader: r.Leader, DownPeers: down, PendingPeers: pending, Buckets: m.bucketsOf(r, buckets),
+			}
 		}
 		return r.ID()
 	}
@@ -129,20 +147,20 @@ func (m *Member) query(req *pdpb.QueryRegionRequest) *pdpb.QueryRegionResponse {
 }
 
 // listed is a region in a list, where one without a leader has an empty one.
-func (m *Member) listed(r *topology.Region) *pdpb.Region {
+func (m *Member) listed(r *topology.Region, buckets bool) *pdpb.Region {
 	leader := r.Leader
 	if leader == nil {
 		leader = new(metapb.Peer)
 	}
 	down, pending := m.unwell(r)
-	return &pdpb.Region{Region: r.Meta, Leader: leader, DownPeers: down, PendingPeers: pending}
+	return &pdpb.Region{Region: r.Meta, Leader: leader, DownPeers: down, PendingPeers: pending, Buckets: m.bucketsOf(r, buckets)}
 }
 
 // ScanRegions answers with the regions of a range.
 func (m *Member) ScanRegions(_ context.Context, req *pdpb.ScanRegionsRequest) (*pdpb.ScanRegionsResponse, error) {
 	resp := &pdpb.ScanRegionsResponse{Header: m.pd.header()}
 	for _, r := range m.pd.Topology.PD().Scan(keys.Range{Start: req.GetStartKey(), End: req.GetEndKey()}, int(req.GetLimit())) {
-		l := m.listed(r)
+		l := m.listed(r, false)
 		resp.Regions = append(resp.Regions, l)
 		resp.RegionMetas = append(resp.RegionMetas, l.Region)
 		resp.Leaders = append(resp.Leaders, l.Leader)
@@ -156,14 +174,14 @@ func (m *Member) ScanRegions(_ context.Context, req *pdpb.ScanRegionsRequest) (*
 // BatchScanRegions answers with the regions of several ranges, each region once, up to
 // limit over all of them.
 func (m *Member) BatchScanRegions(_ context.Context, req *pdpb.BatchScanRegionsRequest) (*pdpb.BatchScanRegionsResponse, error) {
-	resp := m.batchScan(req)
+	resp := m.batchScan(req, m.leads())
 	if len(resp.Regions) == 0 && resp.Header.Error == nil && !m.leads() {
 		resp.Header = m.unknownRegion()
 	}
 	return resp, nil
 }
 
-func (m *Member) batchScan(req *pdpb.BatchScanRegionsRequest) *pdpb.BatchScanRegionsResponse {
+func (m *Member) batchScan(req *pdpb.BatchScanRegionsRequest, buckets bool) *pdpb.BatchScanRegionsResponse {
 	resp := &pdpb.BatchScanRegionsResponse{Header: m.pd.header()}
 	ranges := req.GetRanges()
 	for i, r := range ranges {
@@ -179,7 +197,7 @@ func (m *Member) batchScan(req *pdpb.BatchScanRegionsRequest) *pdpb.BatchScanReg
 		resp.Header = m.pd.refusal(pdpb.ErrorType_UNKNOWN, text)
 		return resp
 	}
-	regions, hole := m.scan(ranges, int(req.GetLimit()))
+	regions, hole := m.scan(ranges, int(req.GetLimit()), buckets && req.GetNeedBuckets())
 	if hole != "" && req.GetContainAllKeyRange() {
 		resp.Header = m.pd.refusal(pdpb.ErrorType_REGIONS_NOT_CONTAIN_ALL_KEY_RANGE, hole)
 		return resp
@@ -190,7 +208,7 @@ func (m *Member) batchScan(req *pdpb.BatchScanRegionsRequest) *pdpb.BatchScanReg
 
 // scan lists the regions of ranges in order, each once, and tells of a hole between
 // them; what comes after the limit is none.
-func (m *Member) scan(ranges []*pdpb.KeyRange, limit int) (all []*pdpb.Region, hole string) {
+func (m *Member) scan(ranges []*pdpb.KeyRange, limit int, buckets bool) (all []*pdpb.Region, hole string) {
 	for _, kr := range merged(ranges) {
 		found := m.pd.Topology.PD().Scan(kr, limit)
 		if at, ok := topology.Hole(kr, found, limit > 0 && len(found) >= limit); ok && hole == "" {
@@ -202,7 +220,7 @@ func (m *Member) scan(ranges []*pdpb.KeyRange, limit int) (all []*pdpb.Region, h
 			case limit > 0 && n == limit:
 				return all, hole
 			default:
-				all = append(all, m.listed(r))
+				all = append(all, m.listed(r, buckets))
 			}
 		}
 	}

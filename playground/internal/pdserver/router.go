@@ -16,19 +16,19 @@ type router struct {
 }
 
 func (s *router) GetRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
-	return s.m.found(s.m.pd.Topology.PD().ByKey(req.GetRegionKey()), true), nil
+	return s.m.found(s.m.pd.Topology.PD().ByKey(req.GetRegionKey()), true, req.GetNeedBuckets()), nil
 }
 
 func (s *router) GetPrevRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
-	return s.m.found(s.m.pd.Topology.PD().Before(req.GetRegionKey()), true), nil
+	return s.m.found(s.m.pd.Topology.PD().Before(req.GetRegionKey()), true, req.GetNeedBuckets()), nil
 }
 
 func (s *router) GetRegionByID(_ context.Context, req *pdpb.GetRegionByIDRequest) (*pdpb.GetRegionResponse, error) {
-	return s.m.found(s.m.pd.Topology.PD().ByID(req.GetRegionId()), true), nil
+	return s.m.found(s.m.pd.Topology.PD().ByID(req.GetRegionId()), true, req.GetNeedBuckets()), nil
 }
 
 func (s *router) BatchScanRegions(_ context.Context, req *pdpb.BatchScanRegionsRequest) (*pdpb.BatchScanRegionsResponse, error) {
-	return s.m.batchScan(req), nil
+	return s.m.batchScan(req, true), nil
 }
 
 func (s *router) GetStore(ctx context.Context, req *pdpb.GetStoreRequest) (*pdpb.GetStoreResponse, error) {
@@ -40,5 +40,6 @@ func (s *router) GetAllStores(ctx context.Context, req *pdpb.GetAllStoresRequest
 }
 
 func (s *router) QueryRegion(stream routerpb.Router_QueryRegionServer) error {
-	return s.m.queries(stream, func() bool { return true })
+	always := func() bool { return true }
+	return s.m.queries(stream, always, always)
 }

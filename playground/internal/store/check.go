@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/metapb"
@@ -190,4 +191,19 @@ func (s *Store) regionKey(dst []byte, raw bool, key []byte) []byte {
 		return append(dst, key...)
 	}
 	return keys.AppendEncoded(dst, key)
+}
+
+// checkBuckets tells one who asks for a plan to be computed of newer buckets than he
+// knows (TiKV src/coprocessor/endpoint.rs, handle_unary_request_impl); no other requests
+// are checked.
+func (s *Store) checkBuckets(req request, r *topology.Region) *errorpb.Error {
+	q, ok := req.(*coprocessor.Request)
+	if !ok {
+		return nil
+	}
+	known, b := q.GetContext().GetBucketsVersion(), s.Topology.StoreBuckets(r)
+	if b == nil || known == 0 || known >= b.Version {
+		return nil
+	}
+	return &errorpb.Error{BucketVersionNotMatch: &errorpb.BucketVersionNotMatch{Version: b.Version, Keys: b.Keys}}
 }

@@ -124,6 +124,9 @@ func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topolo
 	if e := s.checkMaxTS(req, r); e != nil {
 		return c.refuse(e), nil
 	}
+	if e := s.checkBuckets(req, r); e != nil {
+		return c.refuse(e), nil
+	}
 	answer = c.run(ctx, r.Range(), req)
 	wrote = c.kind == write || c.kind == blind
 	s.count(answer)

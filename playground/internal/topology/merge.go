@@ -64,6 +64,7 @@ func (t *Topology) Merge(source, target uint64) error {
 	t.sorted = slices.Replace(t.sorted, i, i+2, now)
 	delete(t.byID, source)
 	delete(t.hidden, source)
+	delete(t.buckets, source)
 	t.byID[target] = now
 	t.merges.Add(1)
 	t.announce()

@@ -31,6 +31,8 @@ type Topology struct {
 	down   map[uint64]time.Time // since when those that do not live do not
 	cut    map[[2]uint64]bool   // from a store to another
 	hidden map[uint64]bool      // regions that PD does not know
+	// buckets are those of regions that have some, or had.
+	buckets map[uint64]buckets
 	// records are of stores that differ from what the first ones are.
 	records map[uint64]storeRecord
 	lastID  uint64
@@ -54,6 +56,7 @@ const maxPeers = 3
 func New(m *meta.Store, n int) *Topology {
 	t := &Topology{meta: m, byID: make(map[uint64]*Region), live: make(map[uint64]bool), down: make(map[uint64]time.Time), changed: make(chan struct{})}
 	t.cut, t.hidden, t.records = make(map[[2]uint64]bool), make(map[uint64]bool), make(map[uint64]storeRecord)
+	t.buckets = make(map[uint64]buckets)
 	for id := range uint64(n) {
 		t.stores = append(t.stores, id+1)
 		t.live[id+1] = true

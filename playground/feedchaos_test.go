@@ -601,4 +601,3 @@ func (f *follower) compare(ks []string) {
 		f.t.Error("told of other keys:", len(f.history))
 	}
 }
-

@@ -49,6 +49,7 @@ func (s *Store) serveStream(st *streamed, stream grpc.ServerStream) error {
 		s.server.Disconnect(stream.Context())
 	case errors.Is(err, fault.ErrDropped):
 		<-ctx.Done()
+		err = status.FromContextError(ctx.Err()).Err()
 	}
 	if err == nil {
 		err = send(stream, answer)

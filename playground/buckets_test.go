@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
 	"google.golang.org/grpc/metadata"
@@ -129,4 +130,27 @@ func TestBuckets(t *testing.T) {
 			t.Error(b)
 		}
 	})
+}
+
+// A coprocessor request that names an older version of its region's buckets is told the
+// present ones (TiKV src/coprocessor/endpoint.rs).
+func TestBucketsOfACoprocessorRequest(t *testing.T) {
+	c := start(t, WithStores(1), WithCoprocessor(103, listing))
+	now := c.putTxn("a", "b")
+	region := c.Regions(KeyTxn)[0]
+	if err := c.SetBuckets(region.ID, KeyTxn, []byte("b")); err != nil {
+		t.Fatal(err)
+	}
+	for version, want := range map[uint64]bool{0: false, 1: true, 6 << 32: false} {
+		q := &coprocessor.Request{Tp: 103, Data: []byte("p"), StartTs: now, Ranges: ranges("a", "z")}
+		kv := c.copContext(q)
+		q.Context.BucketsVersion = version
+		r, err := kv.Coprocessor(t.Context(), q)
+		if err != nil || (r.RegionError != nil) != want {
+			t.Fatal(version, r, err)
+		}
+		if b := r.RegionError.GetBucketVersionNotMatch(); want && (b.GetVersion() != 6<<32 || len(b.Keys) != 3 || !bytes.Equal(b.Keys[1], c.api.regionKey(KeyTxn, []byte("b")))) {
+			t.Error(b)
+		}
+	}
 }

@@ -343,17 +343,18 @@ func (c *Cluster) storeMeta(id uint64) *metapb.Store {
 	if other := s.State().Advertise; other != "" {
 		addr = other
 	}
-	if c.topo.Removed(id) { // PD: core.SetStoreState sets both states
-		return &metapb.Store{
-			Id: id, Address: addr, PeerAddress: addr, StatusAddress: addr, Labels: c.topo.Labels(id),
-			State: metapb.StoreState_Tombstone, NodeState: metapb.NodeState_Removed, Version: "9.0.0",
-		}
+	m := &metapb.Store{
+		Id: id, Address: addr, PeerAddress: addr, StatusAddress: addr, Labels: c.topo.Labels(id), Version: "9.0.0",
 	}
-	return &metapb.Store{
-		Labels: c.topo.Labels(id),
-		Id:     id, Address: addr, PeerAddress: addr, StatusAddress: addr,
-		State: metapb.StoreState_Up, NodeState: metapb.NodeState_Serving, Version: "9.0.0",
+	switch { // PD: pkg/core/store_option.go, SetStoreState sets both states
+	case c.topo.Removed(id):
+		m.State, m.NodeState = metapb.StoreState_Tombstone, metapb.NodeState_Removed
+	case c.topo.Leaving(id):
+		m.State, m.NodeState = metapb.StoreState_Offline, metapb.NodeState_Removing
+	default:
+		m.State, m.NodeState = metapb.StoreState_Up, metapb.NodeState_Serving
 	}
+	return m
 }
 
 func (c *Cluster) store(id uint64) *store.Store {

@@ -38,6 +38,7 @@ import (
 //	POST /v1/add-peer                {"region": id, "store": id, "role": "voter"|"learner"|"witness"}
 //	POST /v1/remove-peer             {"region": id, "store": id}
 //	POST /v1/hide-region             {"region": id, "hidden": bool}
+//	POST /v1/set-leaving             {"store": id, "leaving": bool}
 //	POST /v1/set-buckets             {"region": id, "mode": "txn"|"raw", "keys": [bytes]}
 //	POST /v1/set-operator-time       {"takes": duration}
 //	POST /v1/add-store               {"labels": {key: value}} -> {"store": id}

@@ -282,3 +282,67 @@ func (c *testCluster) storesOf(region uint64) []uint64 {
 	}
 	return nil
 }
+
+// A store that leaves is Offline, serves, and gets no more peers; a removed one is a
+// tombstone (PD: pkg/core/store_option.go, SetStoreState).
+func TestLeavingStore(t *testing.T) {
+	dir := t.TempDir()
+	c := start(t, WithDir(dir, false), WithStores(5), WithLabels(4, map[string]string{"zone": "z"}), WithSplitKeys(KeyRaw, []byte("b"), []byte("c")))
+	state := func(id uint64) string {
+		t.Helper()
+		one, err := c.pdc().GetStore(t.Context(), &pdpb.GetStoreRequest{Header: c.header(), StoreId: id})
+		if err != nil || one.Header.Error != nil {
+			t.Fatal(one, err)
+		}
+		return fmt.Sprint(one.Store.State, " ", one.Store.NodeState, " ", len(one.Store.Labels))
+	}
+	if err := c.SetLeaving(4, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.RemoveStore(5); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{c.SetLeaving(1, true), c.SetLeaving(5, true), c.SetLeaving(9, true), c.RemoveStore(1)} {
+		if err == nil {
+			t.Error("taken")
+		}
+	}
+	all, err := c.pdc().GetAllStores(t.Context(), &pdpb.GetAllStoresRequest{Header: c.header(), ExcludeTombstoneStores: true})
+	if err != nil || len(all.Stores) != 4 {
+		t.Error(all, err)
+	}
+	if a, b, d := state(1), state(4), state(5); a != "Up Serving 0" || b != "Offline Removing 1" || d != "Tombstone Removed 0" {
+		t.Errorf("%q %q %q", a, b, d)
+	}
+	peers := func() (n int) {
+		for _, r := range c.Regions(KeyRaw) {
+			if slices.Contains(r.Stores, 4) {
+				n++
+			}
+		}
+		return n
+	}
+	before := peers()
+	for i := range 5 {
+		var ids []uint64
+		for _, r := range c.Regions(KeyRaw) {
+			ids = append(ids, r.ID)
+		}
+		if r := c.scatter(fmt.Sprint(i), ids...); r.FinishedPercentage != 100 {
+			t.Error(r)
+		}
+	}
+	if after := peers(); after > before {
+		t.Errorf("it has %d peers, it had %d", after, before)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = start(t, WithDir(dir, false))
+	if s := state(4); s != "Offline Removing 1" {
+		t.Error(s)
+	}
+	if err := c.SetLeaving(4, false); err != nil || state(4) != "Up Serving 1" {
+		t.Error(err, state(4))
+	}
+}

@@ -155,6 +155,19 @@ type takesArgs struct {
 	Takes duration `json:"takes"`
 }
 
+// SetLeaving lets PD say of a store that it is being removed (Offline, as old clients have
+// it), or no longer; it serves all the same, until RemoveStore. PD gives it no more peers.
+// It takes more stores than regions have replicas, which are three.
+func (c *Cluster) SetLeaving(store uint64, leaving bool) (err error) {
+	defer c.note("set-leaving", leavingArgs{store, leaving}, &err)()
+	return c.topo.SetLeaving(store, leaving)
+}
+
+type leavingArgs struct {
+	Store   uint64 `json:"store"`
+	Leaving bool   `json:"leaving"`
+}
+
 // SetBuckets cuts a region into buckets that begin at keys, user keys of the mode that are
 // inside of the region and in order, besides the one that begins with it; without keys it
 // has none. PD tells of them who asks for them, and stores refuse coprocessor requests of

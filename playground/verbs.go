@@ -145,8 +145,8 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 			}
 			return done(c.AddPeer(q.Region, q.Store, PeerRole(role)))
 		}),
-		"remove-peer":       verbOf(func(q regionArgs) (any, error) { return done(c.RemovePeer(q.Region, q.Store)) }),
-		"hide-region":       verbOf(func(q hideArgs) (any, error) { return done(c.HideRegion(q.Region, q.Hidden)) }),
+		"remove-peer": verbOf(func(q regionArgs) (any, error) { return done(c.RemovePeer(q.Region, q.Store)) }),
+		"hide-region": verbOf(func(q hideArgs) (any, error) { return done(c.HideRegion(q.Region, q.Hidden)) }),
 		"set-buckets": verbOf(func(q bucketArgs) (any, error) {
 			mode, err := modeOf(q.Mode)
 			if err != nil {
@@ -154,6 +154,7 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 			}
 			return done(c.SetBuckets(q.Region, mode, q.Keys...))
 		}),
+		"set-leaving":       verbOf(func(q leavingArgs) (any, error) { return done(c.SetLeaving(q.Store, q.Leaving)) }),
 		"set-operator-time": verbOf(func(q takesArgs) (any, error) { return done(c.SetOperatorTime(time.Duration(q.Takes))) }),
 		"add-store": verbOf(func(q labelArgs) (any, error) {
 			id, err := c.AddStore(q.Labels)

@@ -157,7 +157,7 @@ func (s *scatterer) chooseStore(all []uint64, from uint64, taken map[uint64]bool
 	for _, id := range all {
 		n := c.peers[id]
 		switch {
-		case n == most && most != least, taken[id], s.pd.special(id), !s.pd.Topology.Live(id):
+		case n == most && most != least, taken[id], s.pd.special(id), !s.pd.Topology.Live(id), s.pd.Topology.Leaving(id):
 		case n < count:
 			best, count = id, n
 		}

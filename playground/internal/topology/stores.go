@@ -17,6 +17,7 @@ import (
 type storeRecord struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 	Removed bool              `json:"removed,omitempty"`
+	Leaving bool              `json:"leaving,omitempty"`
 }
 
 const storePrefix = "store/"
@@ -125,6 +126,52 @@ func (t *Topology) AddLabels(id uint64, labels map[string]string) error {
 	return nil
 }
 
+// spare refuses to do without a store if fewer would be left than regions have replicas
+// (PD: server/cluster/cluster.go, checkTikvReplicaBeforeOfflineStore).
+func (t *Topology) spare(id uint64) error {
+	left := 0
+	for _, s := range t.Stores() {
+		if s != id && t.known(s) && !t.Leaving(s) {
+			left++
+		}
+	}
+	if left < maxPeers {
+		return fmt.Errorf("playground: can not remove store %d since the number of up stores would be %d while need %d", id, left, maxPeers)
+	}
+	return nil
+}
+
+// SetLeaving lets PD say of a store that it is being removed, or no longer, and give it
+// no more peers; those that it has stay.
+func (t *Topology) SetLeaving(id uint64, leaving bool) error {
+	t.change.Lock()
+	defer t.change.Unlock()
+	if !t.known(id) {
+		return fmt.Errorf("playground: no store %d", id)
+	}
+	if leaving {
+		if err := t.spare(id); err != nil {
+			return err
+		}
+	}
+	record := t.records[id]
+	record.Leaving = leaving
+	if err := t.saveStore(id, record); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.records[id] = record
+	return nil
+}
+
+// Leaving reports whether PD says that a store is being removed.
+func (t *Topology) Leaving(store uint64) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.records[store].Leaving
+}
+
 // RemoveStore moves a store's peers to others and makes it a tombstone. As PD, it
 // refuses when fewer stores would be left than regions have replicas (server/cluster/
 // cluster.go, checkTikvReplicaBeforeOfflineStore).
@@ -134,14 +181,8 @@ func (t *Topology) RemoveStore(id uint64) error {
 	if !t.known(id) {
 		return fmt.Errorf("playground: no store %d", id)
 	}
-	up := 0
-	for _, s := range t.Stores() {
-		if t.known(s) {
-			up++
-		}
-	}
-	if up-1 < maxPeers {
-		return fmt.Errorf("playground: can not remove store %d since the number of up stores would be %d while need %d", id, up-1, maxPeers)
+	if err := t.spare(id); err != nil {
+		return err
 	}
 	t.mu.RLock()
 	regions := slices.Clone(t.sorted)
@@ -211,7 +252,7 @@ func (t *Topology) roomFor(r *Region) (uint64, error) {
 	}
 	var best uint64
 	for _, s := range t.stores {
-		if t.live[s] && !t.records[s].Removed && r.Peer(s) == nil && (best == 0 || peers[s] < peers[best]) {
+		if t.live[s] && !t.records[s].Removed && !t.records[s].Leaving && r.Peer(s) == nil && (best == 0 || peers[s] < peers[best]) {
 			best = s
 		}
 	}

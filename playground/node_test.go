@@ -153,6 +153,31 @@ func TestPause(t *testing.T) {
 	})
 }
 
+// A paused node can be stopped, whoever connects to it meanwhile.
+func TestStopWhilePaused(t *testing.T) {
+	everywhere(t, func(t *testing.T, opts ...Option) {
+		c := start(t, opts...)
+		if err := c.Pause(Store(1)); err != nil {
+			t.Fatal(err)
+		}
+		silent, err := c.DialContext(t.Context(), c.store(1).Server().Addr()) // and says nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err = c.tikv(1).RawGet(ctx, &kvrpcpb.RawGetRequest{Key: []byte("k")})
+		refused(t, err, codes.DeadlineExceeded, "")
+		if err := c.Stop(Store(1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Cluster.Start(Store(1)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // A client's keepalive notices a paused store.
 func TestPauseIsNoticedByKeepalive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

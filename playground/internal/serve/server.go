@@ -111,6 +111,7 @@ func (s *Server) Stop() {
 	}
 	r.tasks.Refuse()
 	r.tasks.Cancel(ErrStopped)
+	r.gate.Quit()
 	r.grpc.Stop()
 	r.tasks.Close(ErrStopped)
 	r.gate.Resume() // what was closed while paused is closed for the other side too

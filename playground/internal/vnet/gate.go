@@ -1,7 +1,9 @@
 package vnet
 
 import (
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,6 +21,7 @@ type Gate struct {
 	cut    Directions
 	change chan struct{} // closed at the next change of the two
 	ended  []net.Conn    // closed by the server while nothing got out; the other side sees it later
+	quit   bool
 }
 
 // Directions are those of a connection, as the server has them.
@@ -38,8 +41,24 @@ func (g *Gate) Accept() (net.Conn, error) {
 	gc := &gated{Conn: c, gate: g, closed: make(chan struct{})}
 	g.mu.Lock()
 	g.conns[c.RemoteAddr().String()] = gc
+	quit := g.quit
 	g.mu.Unlock()
+	if quit {
+		_ = gc.Close()
+	}
 	return gc, nil
+}
+
+// Quit closes all connections, and those that come, for the server: also those that it is
+// still making, which wait for the gate or for the other side.
+func (g *Gate) Quit() {
+	g.mu.Lock()
+	g.quit = true
+	conns := slices.Collect(maps.Values(g.conns))
+	g.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
 }
 
 // Close closes the listener; connections stay.

@@ -29,6 +29,7 @@ import (
 	"github.com/tikv-go/tikv/playground/internal/certs"
 	"github.com/tikv-go/tikv/playground/internal/count"
 	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/lag"
 	"github.com/tikv-go/tikv/playground/internal/lockwait"
 	"github.com/tikv-go/tikv/playground/internal/meta"
 	"github.com/tikv-go/tikv/playground/internal/mvcc"
@@ -51,6 +52,7 @@ type Cluster struct {
 	network *vnet.Network    // nil: TCP
 	certs   *certs.Authority // nil: plain text
 	engine  storage.Engine
+	lag     *lag.Log // the same, with what stores that are behind have
 	topo    *topology.Topology
 	txn     *mvcc.Engine
 	waits   *lockwait.Table
@@ -235,17 +237,8 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		addr := c.address(cfg, i, fmt.Sprintf("198.18.0.%d:2379", i+1))
 		c.pd.AddMember(serve.Config{Listen: c.listen, Addr: addr, Options: c.credentials("pd", addr)})
 	}
-	raw := rawkv.New(c.engine, rawkv.Config{APIVersion: c.api.proto(), Now: c.Now, Timestamp: func() (uint64, error) {
-		physical, logical, err := alloc.Next(1)
-		return tso.Compose(physical, logical), err
-	}})
-	c.waits = lockwait.New(lockwait.Config{
-		Leader:   func(encoded []byte) uint64 { return c.topo.ByKey(encoded).LeaderStore() },
-		Detector: lockwait.NewDetector(c.detectorSeat), Tasks: c.root,
-	})
-	c.txn = mvcc.New(c.engine, mvcc.Config{APIVersion: c.api.proto(), Waits: c.waits, Ended: c.counter.Ended})
 	timestamp := func() (uint64, bool) {
-		if c.pd.Leader() < 0 {
+		if c.pd.Leader() < 0 || alloc.Stalled() {
 			return 0, false
 		}
 		physical, logical, err := alloc.Next(1)
@@ -258,13 +251,26 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		return timestamp()
 	}
 	var managers managers
+	c.lag = lag.New(c.engine, lag.Config{Now: c.Now, Resolve: func() (uint64, bool) {
+		now, ok := timestamp()
+		return managers.bound(now), ok
+	}})
+	raw := rawkv.New(c.lag, rawkv.Config{APIVersion: c.api.proto(), Now: c.Now, Timestamp: func() (uint64, error) {
+		physical, logical, err := alloc.Next(1)
+		return tso.Compose(physical, logical), err
+	}})
+	c.waits = lockwait.New(lockwait.Config{
+		Leader:   func(encoded []byte) uint64 { return c.topo.ByKey(encoded).LeaderStore() },
+		Detector: lockwait.NewDetector(c.detectorSeat), Tasks: c.root,
+	})
+	c.txn = mvcc.New(c.lag, mvcc.Config{APIVersion: c.api.proto(), Waits: c.waits, Ended: c.counter.Ended})
 	grow := newGrowth(cfg.regionBytes, c.engine, c.topo, c.logger)
 	dataVersion := uint64(c.Now().UnixMicro()) // above those of the run before
 	c.newNode = func(id uint64) *store.Store {
 		n := len(c.stores) // the addresses of stores that were added follow the others
 		addr := c.address(cfg, cfg.members+n, fmt.Sprintf("198.18.%d.%d:20160", 1+(n+1)/250, 1+(n+1)%250))
 		return store.New(store.Config{
-			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Engine: c.engine, Raw: raw, Txn: c.txn,
+			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Engine: c.engine, Raw: raw, Txn: c.txn, Lag: c.lag,
 			Manager: managers.of, Timestamp: timestamp, WaitTimestamp: waitTimestamp,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey, DiskOf: c.diskOf,
 			Wrote: grow.wrote, Coprocessors: cfg.coprocessors, Plugins: cfg.plugins, DataVersion: dataVersion,
@@ -291,6 +297,17 @@ func (m *managers) of(store uint64) *mvcc.Manager {
 		m.byID[store] = mvcc.NewManager()
 	}
 	return m.byID[store]
+}
+
+// bound is the least that the stores' managers have of a timestamp.
+func (m *managers) bound(now uint64) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	bound := now
+	for _, one := range m.byID {
+		bound = min(bound, one.Bound(now))
+	}
+	return bound
 }
 
 // detectorSeat is where deadlocks are detected now.
@@ -379,7 +396,7 @@ func (c *Cluster) Close() error {
 		return c.err
 	}
 	defer close(c.done)
-	if c.topo != nil && c.pd != nil {
+	if c.topo != nil && c.pd != nil && c.lag != nil {
 		c.mu.Lock()
 		c.heal() // what was lost stays so for no one
 		c.mu.Unlock()
@@ -393,6 +410,9 @@ func (c *Cluster) Close() error {
 		}
 	}
 	c.root.Close(errClosed)
+	if c.lag != nil {
+		c.lag.Forget()
+	}
 	c.err = c.engine.Close()
 	return c.err
 }
@@ -419,6 +439,7 @@ func (c *Cluster) Now() time.Time { return time.Now().Add(time.Duration(c.shift.
 func (c *Cluster) Advance(d time.Duration) {
 	defer c.noted("advance", byArgs{duration(d)})()
 	c.shift.Add(int64(d))
+	c.lag.Moved()
 }
 
 // StallTSO keeps timestamps from being answered, until it is called with false.

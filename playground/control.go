@@ -44,7 +44,8 @@ import (
 //	POST /v1/add-store               {"labels": {key: value}} -> {"store": id}
 //	POST /v1/remove-store            {"store": id}
 //	POST /v1/set-store               {"store": id, "disk": "ok"|"almost full"|"already full",
-//	                                  "disk_delay": duration, "slow_score": n, "advertise": address}
+//	                                  "disk_delay": duration, "apply_lag": duration, "resolved_lag": duration,
+//	                                  "read_wait": duration, "slow_score": n, "advertise": address}
 //
 // Keyspaces:
 //

@@ -44,6 +44,7 @@ func (c *Cluster) Cut(from, to Node) (err error) {
 		c.cuts[n] = d
 		c.server(n).Cut(d)
 	case from.node.Kind == fault.Store:
+		c.lag.Cut(from.node.ID, to.node.ID) // before a change of leaders
 		c.topo.Cut(from.node.ID, to.node.ID)
 	default:
 		c.pd.Cut(int(from.node.ID), int(to.node.ID))
@@ -85,6 +86,7 @@ func (c *Cluster) heal() {
 	close(c.healed)
 	c.healed = make(chan struct{})
 	c.topo.Heal()
+	c.lag.Heal()
 	c.pd.Heal()
 }
 

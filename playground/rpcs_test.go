@@ -93,7 +93,6 @@ var whyNot = map[string][]string{
 	},
 	"being written": {
 		"tikvpb.Tikv/GetEstimateTiCICount",
-		"tikvpb.Tikv/GetStoreSafeTS",
 		"tikvpb.Tikv/GetTiFlashSystemTable",
 		"tikvpb.Tikv/ReadIndex",
 	},

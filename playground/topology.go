@@ -136,6 +136,7 @@ func (c *Cluster) RemoveStore(id uint64) (err error) {
 	}
 	delete(c.paused, Store(id))
 	c.store(id).Server().Stop()
+	c.lag.SetLag(id, 0)
 	return nil
 }
 

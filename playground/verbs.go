@@ -60,11 +60,14 @@ type (
 		To   nodeArgs `json:"to"`
 	}
 	stateArgs struct {
-		Store     uint64   `json:"store"`
-		Disk      string   `json:"disk,omitempty"`
-		DiskDelay duration `json:"disk_delay,omitempty"`
-		SlowScore float64  `json:"slow_score,omitempty"`
-		Advertise string   `json:"advertise,omitempty"`
+		Store       uint64   `json:"store"`
+		Disk        string   `json:"disk,omitempty"`
+		DiskDelay   duration `json:"disk_delay,omitempty"`
+		ApplyLag    duration `json:"apply_lag,omitempty"`
+		ResolvedLag duration `json:"resolved_lag,omitempty"`
+		ReadWait    duration `json:"read_wait,omitempty"`
+		SlowScore   float64  `json:"slow_score,omitempty"`
+		Advertise   string   `json:"advertise,omitempty"`
 	}
 	byArgs struct {
 		By duration `json:"by"`
@@ -207,6 +210,7 @@ func (c *Cluster) setStoreVerb(q stateArgs) (any, error) {
 	}
 	return done(c.SetStore(q.Store, StoreState{
 		Disk: Disk(disk), DiskDelay: time.Duration(q.DiskDelay), SlowScore: q.SlowScore, Advertise: q.Advertise,
+		ApplyLag: time.Duration(q.ApplyLag), ResolvedLag: time.Duration(q.ResolvedLag), ReadWait: time.Duration(q.ReadWait),
 	}))
 }
 

@@ -23,6 +23,17 @@ func (r Range) Covers(o Range) bool {
 // Empty reports whether r has no key at all.
 func (r Range) Empty() bool { return len(r.End) > 0 && bytes.Compare(r.Start, r.End) >= 0 }
 
+// Hull returns the least range that covers both.
+func (r Range) Hull(o Range) Range {
+	if bytes.Compare(o.Start, r.Start) < 0 {
+		r.Start = o.Start
+	}
+	if CompareEnds(o.End, r.End) > 0 {
+		r.End = o.End
+	}
+	return r
+}
+
 // Intersect returns the keys that are in both; the result may be Empty.
 func (r Range) Intersect(o Range) Range {
 	if bytes.Compare(o.Start, r.Start) > 0 {

@@ -51,7 +51,7 @@ func (e *Engine) Flush(ctx context.Context, _ keys.Range, req *kvrpcpb.FlushRequ
 // BufferBatchGet answers KvBufferBatchGet: what a pipelined transaction has flushed to
 // keys, in their order, a deleted one with an empty value, and nothing for the others
 // (TiKV src/storage/mod.rs, buffer_batch_get).
-func (e *Engine) BufferBatchGet(_ context.Context, _ keys.Range, req *kvrpcpb.BufferBatchGetRequest) *kvrpcpb.BufferBatchGetResponse {
+func (e *Engine) BufferBatchGet(ctx context.Context, _ keys.Range, req *kvrpcpb.BufferBatchGetRequest) *kvrpcpb.BufferBatchGetResponse {
 	ks := keysOf(req.Keys)
 	slices.SortFunc(ks, func(a, b key) int { return bytes.Compare(a.enc, b.enc) })
 	ks = slices.CompactFunc(ks, func(a, b key) bool { return bytes.Equal(a.enc, b.enc) })
@@ -60,7 +60,7 @@ func (e *Engine) BufferBatchGet(_ context.Context, _ keys.Range, req *kvrpcpb.Bu
 			return &kvrpcpb.BufferBatchGetResponse{Error: err.KeyError()}
 		}
 	}
-	v, err := e.open(req.Context, req.Version, blockedKeys(ks...))
+	v, err := e.open(ctx, req.Context, req.Version, blockedKeys(ks...))
 	if err != nil {
 		return &kvrpcpb.BufferBatchGetResponse{Error: keyError(err)}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/storage"
 	"github.com/tikv-go/tikv/playground/internal/storage/check"
 )
 
@@ -46,21 +47,21 @@ func blockedRange(in keys.Range) blocked {
 // below all such timestamps, raises nothing (TiKV src/storage/mod.rs, prepare_snap_ctx).
 // A replica read has the region's leader do the first two, with its read index (src/
 // server/raftkv/mod.rs, ReplicaReadLockChecker). The caller closes the view's snapshot.
-func (e *Engine) open(ctx *kvrpcpb.Context, ts uint64, in blocked) (view, error) {
+func (e *Engine) open(ctx context.Context, q *kvrpcpb.Context, ts uint64, in blocked) (view, error) {
 	v := view{
 		ts:          ts,
-		isolation:   ctx.GetIsolationLevel(),
-		bypass:      ctx.GetResolvedLocks(),
-		access:      ctx.GetCommittedLocks(),
-		replicaRead: ctx.GetReplicaRead(),
+		isolation:   q.GetIsolationLevel(),
+		bypass:      q.GetResolvedLocks(),
+		access:      q.GetCommittedLocks(),
+		replicaRead: q.GetReplicaRead(),
 	}
 	m := e.manager
-	if v.replicaRead && !ctx.GetStaleRead() && e.leader != nil {
-		if l := e.leader(ctx.GetRegionId()); l != nil {
+	if v.replicaRead && !q.GetStaleRead() && e.leader != nil {
+		if l := e.leader(q.GetRegionId()); l != nil {
 			m = l
 		}
 	}
-	if !ctx.GetStaleRead() {
+	if !q.GetStaleRead() {
 		e.observe(ts)
 		m.Observe(ts)
 	}
@@ -69,7 +70,7 @@ func (e *Engine) open(ctx *kvrpcpb.Context, ts uint64, in blocked) (view, error)
 			return view{}, err
 		}
 	}
-	v.reader = reader{e.store.Snapshot()}
+	v.reader = reader{storage.Look(ctx, e.store)}
 	return v, nil
 }
 
@@ -195,12 +196,12 @@ func (v *view) checkNewer(enc []byte) error {
 }
 
 // Get answers KvGet.
-func (e *Engine) Get(_ context.Context, _ keys.Range, req *kvrpcpb.GetRequest) *kvrpcpb.GetResponse {
+func (e *Engine) Get(ctx context.Context, _ keys.Range, req *kvrpcpb.GetRequest) *kvrpcpb.GetResponse {
 	k := keyOf(req.Key)
 	if err := check.Keys(e.cfg.APIVersion, req.Context, "get", k.enc); err != nil {
 		return &kvrpcpb.GetResponse{Error: err.KeyError()}
 	}
-	v, err := e.open(req.Context, req.Version, blockedKeys(k))
+	v, err := e.open(ctx, req.Context, req.Version, blockedKeys(k))
 	if err != nil {
 		return &kvrpcpb.GetResponse{Error: keyError(err)}
 	}
@@ -220,14 +221,14 @@ func (e *Engine) Get(_ context.Context, _ keys.Range, req *kvrpcpb.GetRequest) *
 // key is a pair with only an error. A lock in memory fails the whole request, and the
 // pair that it then has is for old clients (TiKV src/server/service/kv.rs,
 // future_batch_get).
-func (e *Engine) BatchGet(_ context.Context, _ keys.Range, req *kvrpcpb.BatchGetRequest) *kvrpcpb.BatchGetResponse {
+func (e *Engine) BatchGet(ctx context.Context, _ keys.Range, req *kvrpcpb.BatchGetRequest) *kvrpcpb.BatchGetResponse {
 	ks := keysOf(req.Keys)
 	for _, k := range ks {
 		if err := check.Keys(e.cfg.APIVersion, req.Context, "batch_get", k.enc); err != nil {
 			return &kvrpcpb.BatchGetResponse{Error: err.KeyError(), Pairs: []*kvrpcpb.KvPair{{Error: err.KeyError()}}}
 		}
 	}
-	v, err := e.open(req.Context, req.Version, blockedKeys(ks...))
+	v, err := e.open(ctx, req.Context, req.Version, blockedKeys(ks...))
 	if err != nil {
 		ke := keyError(err)
 		return &kvrpcpb.BatchGetResponse{Error: ke, Pairs: []*kvrpcpb.KvPair{{Error: ke}}}

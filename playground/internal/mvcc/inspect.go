@@ -10,15 +10,17 @@ import (
 )
 
 // MvccGetByKey answers the request of that name: every record of a key.
-func (e *Engine) MvccGetByKey(_ context.Context, _ keys.Range, req *kvrpcpb.MvccGetByKeyRequest) *kvrpcpb.MvccGetByKeyResponse {
-	info, err := e.Versions(req.Key)
+func (e *Engine) MvccGetByKey(ctx context.Context, _ keys.Range, req *kvrpcpb.MvccGetByKeyRequest) *kvrpcpb.MvccGetByKeyResponse {
+	r := reader{storage.Look(ctx, e.store)}
+	defer r.snap.Close()
+	info, err := r.info(keyOf(req.Key))
 	return &kvrpcpb.MvccGetByKeyResponse{Info: info, Error: errorText(err)}
 }
 
 // MvccGetByStartTs answers the request of that name: every record of the first key of
 // the region that has a write record of the transaction.
-func (e *Engine) MvccGetByStartTs(_ context.Context, bounds keys.Range, req *kvrpcpb.MvccGetByStartTsRequest) *kvrpcpb.MvccGetByStartTsResponse {
-	r := reader{e.store.Snapshot()}
+func (e *Engine) MvccGetByStartTs(ctx context.Context, bounds keys.Range, req *kvrpcpb.MvccGetByStartTsRequest) *kvrpcpb.MvccGetByStartTsResponse {
+	r := reader{storage.Look(ctx, e.store)}
 	defer r.snap.Close()
 	for stored, b := range r.snap.Scan(storage.Write, bounds, false) {
 		w, err := parseWrite(b)

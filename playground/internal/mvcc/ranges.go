@@ -28,8 +28,8 @@ type Ranges struct {
 // OpenRanges opens ranges of wire keys in a region's bounds. Locks in memory are looked
 // for in each (TiKV src/coprocessor/endpoint.rs, check_memory_locks_for_ranges: an empty
 // bound is none there, while a scan takes it for the smallest key). The caller closes it.
-func (e *Engine) OpenRanges(_ context.Context, q *kvrpcpb.Context, ts uint64, in []keys.Range, bounds keys.Range) (*Ranges, error) {
-	v, err := e.open(q, ts, func(m *Manager, check func(key, *lock) error) error {
+func (e *Engine) OpenRanges(ctx context.Context, q *kvrpcpb.Context, ts uint64, in []keys.Range, bounds keys.Range) (*Ranges, error) {
+	v, err := e.open(ctx, q, ts, func(m *Manager, check func(key, *lock) error) error {
 		for _, r := range in {
 			encoded := keys.Range{Start: keys.Encode(r.Start)}
 			if len(r.End) > 0 {

@@ -6,6 +6,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/playground/internal/storage"
 )
 
 // Resolved returns the resolved timestamp of a range: nothing commits at or below it any
@@ -26,29 +27,36 @@ import (
 // yet, and a record of the lock kind is none that is passed on (components/resolved_ts/
 // src/scanner.rs, scan_locks; components/cdc/src/delegate.rs likewise).
 func (e *Engine) Resolved(in keys.Range, now uint64) uint64 {
-	return e.resolved(in, now, func(l *lock) uint64 { return l.ts })
+	bound := e.manager.Bound(now)
+	snap := e.store.Snapshot()
+	defer snap.Close()
+	return unlocked(snap, in, bound, func(l *lock) uint64 { return l.ts })
 }
 
 // Safe is Resolved for stale reads, which look at locks themselves: pipelined transactions
-// do not hold it back further than what they said of themselves (resolver.rs,
-// oldest_transaction).
-func (e *Engine) Safe(in keys.Range, now uint64) uint64 {
-	return e.resolved(in, now, e.manager.before)
+// hold it back no further than what they said of themselves, to the store that m is of
+// (resolver.rs, oldest_transaction). It is that of a snapshot, where bound is what Manager.
+// Bound returned before the snapshot was taken.
+func Safe(m *Manager, snap storage.Snapshot, in keys.Range, bound uint64) uint64 {
+	return unlocked(snap, in, bound, m.before)
 }
 
-// resolved is Resolved, where before says below which timestamp a lock's transaction does
-// not commit.
-func (e *Engine) resolved(in keys.Range, now uint64, before func(*lock) uint64) uint64 {
-	e.observe(now)
-	ts := min(now, e.manager.minLock())
-	r := reader{e.store.Snapshot()}
-	defer r.snap.Close()
-	for _, l := range r.locks(in, false) {
+// unlocked is bound, or what before says of a lock in the range, if that is less.
+func unlocked(snap storage.Snapshot, in keys.Range, bound uint64, before func(*lock) uint64) uint64 {
+	for _, l := range (reader{snap}).locks(in, false) {
 		if l.kind == lockPut || l.kind == lockDelete {
-			ts = min(ts, before(l))
+			bound = min(bound, before(l))
 		}
 	}
-	return ts
+	return bound
+}
+
+// Bound raises MaxTS to a timestamp that PD gave, and returns it, or what is less, the
+// least start timestamp of a lock in memory: at or below that the store lets nothing more
+// commit but what is locked in the storage.
+func (m *Manager) Bound(now uint64) uint64 {
+	m.Observe(now)
+	return min(now, m.minLock())
 }
 
 // minLock is the least start timestamp of the locks in memory, the largest number if

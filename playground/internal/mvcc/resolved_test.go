@@ -149,7 +149,9 @@ func TestResolved(t *testing.T) {
 			if got := e.Resolved(in, 20); got != c.resolved {
 				t.Errorf("resolved %d, not %d", got, c.resolved)
 			}
-			if got := e.Safe(in, 20); got != c.safe {
+			bound, snap := e.manager.Bound(20), e.store.Snapshot()
+			defer snap.Close()
+			if got := Safe(e.manager, snap, in, bound); got != c.safe {
 				t.Errorf("safe %d, not %d", got, c.safe)
 			}
 			if got := e.MaxTS(); got != 20 {

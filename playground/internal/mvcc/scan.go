@@ -18,8 +18,8 @@ import (
 // Scan answers KvScan: the pairs in [start_key, end_key), or, in reverse, those in
 // [end_key, start_key) from above; a locked key is a pair with only an error. A range
 // that goes beyond the region is refused (TiKV src/storage/txn/store.rs, verify_range).
-func (e *Engine) Scan(_ context.Context, bounds keys.Range, req *kvrpcpb.ScanRequest) *kvrpcpb.ScanResponse {
-	pairs, err := e.scan(bounds, req)
+func (e *Engine) Scan(ctx context.Context, bounds keys.Range, req *kvrpcpb.ScanRequest) *kvrpcpb.ScanResponse {
+	pairs, err := e.scan(ctx, bounds, req)
 	if err != nil {
 		// The pair is for old clients (TiKV src/server/service/kv.rs, future_scan).
 		ke := keyError(err)
@@ -28,7 +28,7 @@ func (e *Engine) Scan(_ context.Context, bounds keys.Range, req *kvrpcpb.ScanReq
 	return &kvrpcpb.ScanResponse{Pairs: pairs}
 }
 
-func (e *Engine) scan(bounds keys.Range, req *kvrpcpb.ScanRequest) ([]*kvrpcpb.KvPair, error) {
+func (e *Engine) scan(ctx context.Context, bounds keys.Range, req *kvrpcpb.ScanRequest) ([]*kvrpcpb.KvPair, error) {
 	start, end := keys.Encode(req.StartKey), []byte(nil)
 	if len(req.EndKey) > 0 {
 		end = keys.Encode(req.EndKey)
@@ -40,7 +40,7 @@ func (e *Engine) scan(bounds keys.Range, req *kvrpcpb.ScanRequest) ([]*kvrpcpb.K
 	if req.Reverse {
 		in.Start, in.End = in.End, in.Start
 	}
-	v, err := e.open(req.Context, req.Version, blockedRange(in))
+	v, err := e.open(ctx, req.Context, req.Version, blockedRange(in))
 	if err != nil {
 		return nil, err
 	}

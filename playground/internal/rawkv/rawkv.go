@@ -101,12 +101,12 @@ type reader struct {
 }
 
 // open checks the family and takes the snapshot. The caller closes the reader.
-func (e *Engine) open(cfName string) (reader, *check.Error) {
+func (e *Engine) open(ctx context.Context, cfName string) (reader, *check.Error) {
 	cf, err := e.family(cfName)
 	if err != nil {
 		return reader{}, err
 	}
-	r := reader{Snapshot: e.store.Snapshot(), format: e.format, cf: cf}
+	r := reader{Snapshot: storage.Look(ctx, e.store), format: e.format, cf: cf}
 	if e.format != formatV1 {
 		r.now = e.seconds()
 	}
@@ -153,11 +153,11 @@ func (r reader) newestVersion(key []byte) (engineKey, stored []byte) {
 }
 
 // Get answers RawGet.
-func (e *Engine) Get(_ context.Context, _ keys.Range, req *kvrpcpb.RawGetRequest) *kvrpcpb.RawGetResponse {
+func (e *Engine) Get(ctx context.Context, _ keys.Range, req *kvrpcpb.RawGetRequest) *kvrpcpb.RawGetResponse {
 	if err := check.Keys(e.cfg.APIVersion, req.Context, "raw_get", req.Key); err != nil {
 		return &kvrpcpb.RawGetResponse{Error: err.Message}
 	}
-	r, err := e.open(req.Cf)
+	r, err := e.open(ctx, req.Cf)
 	if err != nil {
 		return &kvrpcpb.RawGetResponse{Error: err.Message}
 	}
@@ -171,11 +171,11 @@ func (e *Engine) Get(_ context.Context, _ keys.Range, req *kvrpcpb.RawGetRequest
 
 // BatchGet answers RawBatchGet: the pairs that exist, in the order of the keys. An
 // error is one pair without a key.
-func (e *Engine) BatchGet(_ context.Context, _ keys.Range, req *kvrpcpb.RawBatchGetRequest) *kvrpcpb.RawBatchGetResponse {
+func (e *Engine) BatchGet(ctx context.Context, _ keys.Range, req *kvrpcpb.RawBatchGetRequest) *kvrpcpb.RawBatchGetResponse {
 	if err := check.Keys(e.cfg.APIVersion, req.Context, "raw_batch_get", req.Keys...); err != nil {
 		return &kvrpcpb.RawBatchGetResponse{Pairs: errorPair(err)}
 	}
-	r, err := e.open(req.Cf)
+	r, err := e.open(ctx, req.Cf)
 	if err != nil {
 		return &kvrpcpb.RawBatchGetResponse{Pairs: errorPair(err)}
 	}
@@ -196,7 +196,7 @@ func (e *Engine) BatchGet(_ context.Context, _ keys.Range, req *kvrpcpb.RawBatch
 // GetKeyTTL answers RawGetKeyTTL: the seconds left, 0 if there is no TTL. A V1 store
 // has none and refuses (where TiKV src/storage/raw/store.rs, raw_get_key_ttl, panics).
 // A key deleted in V2 is absent, as it is in TiKV once the tombstone is collected.
-func (e *Engine) GetKeyTTL(_ context.Context, _ keys.Range, req *kvrpcpb.RawGetKeyTTLRequest) *kvrpcpb.RawGetKeyTTLResponse {
+func (e *Engine) GetKeyTTL(ctx context.Context, _ keys.Range, req *kvrpcpb.RawGetKeyTTLRequest) *kvrpcpb.RawGetKeyTTLResponse {
 	err := check.Keys(e.cfg.APIVersion, req.Context, "raw_get_key_ttl", req.Key)
 	if err == nil && e.format == formatV1 {
 		err = errTTLNotEnabled()
@@ -204,7 +204,7 @@ func (e *Engine) GetKeyTTL(_ context.Context, _ keys.Range, req *kvrpcpb.RawGetK
 	if err != nil {
 		return &kvrpcpb.RawGetKeyTTLResponse{Error: err.Message}
 	}
-	r, err := e.open(req.Cf)
+	r, err := e.open(ctx, req.Cf)
 	if err != nil {
 		return &kvrpcpb.RawGetKeyTTLResponse{Error: err.Message}
 	}

@@ -15,11 +15,11 @@ import (
 // Scan answers RawScan: the pairs in [start_key, end_key), or, in reverse, those in
 // [end_key, start_key) from above. In reverse an empty start_key is below every key,
 // so that nothing is found (TiKV src/storage/raw/store.rs, reverse_raw_scan).
-func (e *Engine) Scan(_ context.Context, bounds keys.Range, req *kvrpcpb.RawScanRequest) *kvrpcpb.RawScanResponse {
+func (e *Engine) Scan(ctx context.Context, bounds keys.Range, req *kvrpcpb.RawScanRequest) *kvrpcpb.RawScanResponse {
 	if err := check.Range(e.cfg.APIVersion, req.Context, "raw_scan", req.StartKey, req.EndKey); err != nil {
 		return &kvrpcpb.RawScanResponse{Kvs: errorPair(err)}
 	}
-	r, err := e.open(req.Cf)
+	r, err := e.open(ctx, req.Cf)
 	if err != nil {
 		return &kvrpcpb.RawScanResponse{Kvs: errorPair(err)}
 	}
@@ -33,13 +33,13 @@ func (e *Engine) Scan(_ context.Context, bounds keys.Range, req *kvrpcpb.RawScan
 }
 
 // BatchScan answers RawBatchScan. A range without an end ends where the next begins.
-func (e *Engine) BatchScan(_ context.Context, bounds keys.Range, req *kvrpcpb.RawBatchScanRequest) *kvrpcpb.RawBatchScanResponse {
+func (e *Engine) BatchScan(ctx context.Context, bounds keys.Range, req *kvrpcpb.RawBatchScanRequest) *kvrpcpb.RawBatchScanResponse {
 	for _, kr := range req.Ranges {
 		if err := check.Range(e.cfg.APIVersion, req.Context, "raw_batch_scan", kr.StartKey, kr.EndKey); err != nil {
 			return &kvrpcpb.RawBatchScanResponse{Kvs: errorPair(err)}
 		}
 	}
-	r, err := e.open(req.Cf)
+	r, err := e.open(ctx, req.Cf)
 	if err != nil {
 		return &kvrpcpb.RawBatchScanResponse{Kvs: errorPair(err)}
 	}
@@ -171,7 +171,7 @@ func newest(entries iter.Seq2[[]byte, []byte], reverse bool) iter.Seq2[[]byte, [
 // CRC-64 of each key and value, their number, and their bytes; in V2 the key with its
 // keyspace prefix and without its timestamp (TiKV src/storage/raw/store.rs,
 // raw_checksum_ranges).
-func (e *Engine) Checksum(_ context.Context, bounds keys.Range, req *kvrpcpb.RawChecksumRequest) *kvrpcpb.RawChecksumResponse {
+func (e *Engine) Checksum(ctx context.Context, bounds keys.Range, req *kvrpcpb.RawChecksumRequest) *kvrpcpb.RawChecksumResponse {
 	if req.Algorithm != kvrpcpb.ChecksumAlgorithm_Crc64_Xor {
 		return &kvrpcpb.RawChecksumResponse{Error: "unknown checksum algorithm " + req.Algorithm.String()}
 	}
@@ -180,7 +180,7 @@ func (e *Engine) Checksum(_ context.Context, bounds keys.Range, req *kvrpcpb.Raw
 			return &kvrpcpb.RawChecksumResponse{Error: err.Message}
 		}
 	}
-	r, err := e.open("")
+	r, err := e.open(ctx, "")
 	if err != nil {
 		return &kvrpcpb.RawChecksumResponse{Error: err.Message}
 	}

@@ -233,7 +233,7 @@ func (e *Engine) compareAndSwap(ctx context.Context, req *kvrpcpb.RawCASRequest)
 		return nil, false, false, check.Other(ended.Error())
 	}
 	defer release()
-	r, err := e.open(req.Cf)
+	r, err := e.open(ctx, req.Cf)
 	if err != nil {
 		return
 	}

@@ -80,3 +80,34 @@ func (b *Batch) Len() int { return len(b.ops) }
 
 // Size is the number of bytes in keys, values and bounds.
 func (b *Batch) Size() int { return b.size }
+
+// Meta reports whether the batch writes nothing but the cluster's own records.
+func (b *Batch) Meta() bool {
+	for i := range b.ops {
+		if b.ops[i].cf != Meta {
+			return false
+		}
+	}
+	return true
+}
+
+// Span is the range from the first to the last of the batch's keys, of all families but
+// Meta; the batch has such keys.
+func (b *Batch) Span() keys.Range {
+	var span keys.Range
+	first := true
+	for _, o := range b.ops {
+		if o.cf == Meta {
+			continue
+		}
+		r := keys.Range{Start: o.key, End: o.value}
+		if o.kind != opDeleteRange {
+			r.End = keys.Next(o.key)
+		}
+		if !first {
+			r = span.Hull(r)
+		}
+		span, first = r, false
+	}
+	return span
+}

@@ -43,6 +43,7 @@ func (l *Latches) Acquire(ctx context.Context, keys ...[]byte) (release func(), 
 			case l.slots[slot] <- struct{}{}:
 			case <-ctx.Done():
 				l.release(need[:i])
+				Miss(ctx)
 				return nil, context.Cause(ctx)
 			}
 		}

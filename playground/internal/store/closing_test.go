@@ -11,6 +11,7 @@ import (
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/playground/internal/count"
 	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/lag"
 	"github.com/tikv-go/tikv/playground/internal/meta"
 	"github.com/tikv-go/tikv/playground/internal/mvcc"
 	"github.com/tikv-go/tikv/playground/internal/rawkv"
@@ -44,6 +45,7 @@ func bare(t *testing.T, e storage.Engine) (*Store, *kvrpcpb.Context, *task.Group
 	s := New(Config{
 		ID: 1, ClusterID: 7, APIVersion: kvrpcpb.APIVersion_V1, Topology: topo, Now: time.Now, Limit: func() uint64 { return 1 << 62 },
 		Raw: rawkv.New(e, rawkv.Config{APIVersion: kvrpcpb.APIVersion_V1, Now: time.Now}),
+		Lag: lag.New(e, lag.Config{Now: time.Now}),
 		Txn: mvcc.New(e, mvcc.Config{APIVersion: kvrpcpb.APIVersion_V1}), Manager: func(uint64) *mvcc.Manager { return manager },
 		Faults: fault.NewSet(1, tasks), Counter: new(count.Counter),
 		UserKey: func(k []byte) []byte { return k },

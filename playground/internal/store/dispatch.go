@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"google.golang.org/grpc/codes"
@@ -15,6 +16,7 @@ import (
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/playground/internal/fault"
 	"github.com/tikv-go/tikv/playground/internal/serve"
+	"github.com/tikv-go/tikv/playground/internal/storage"
 	"github.com/tikv-go/tikv/playground/internal/topology"
 	"github.com/tikv-go/tikv/playground/internal/tso"
 )
@@ -74,23 +76,35 @@ func (s *Store) once(ctx context.Context, c *command, req any) any {
 	if !ok || c.kind == local {
 		return c.run(ctx, keys.Range{}, req)
 	}
+	if e := s.checkBusy(c, q); e != nil {
+		return c.refuse(e)
+	}
 	if !s.slowDisk(ctx, c) {
 		return c.answer() // which nobody hears
 	}
+	if ms := q.GetContext().GetMaxExecutionDurationMs(); ms > 0 && limited(c, req) {
+		return s.inTime(ctx, c, q, time.Duration(min(ms, maxLimit))*time.Millisecond)
+	}
+	return s.within(ctx, c, q, 0)
+}
+
+// within is handle for a command of a region; a replica read sees no less than the state
+// least of the data.
+func (s *Store) within(ctx context.Context, c *command, q request, least uint64) any {
 	r, e := s.enter(c, q.GetContext())
 	if e != nil {
 		return c.refuse(e)
 	}
-	answer, wait := s.inRegion(ctx, c, q, r)
+	answer, wait := s.inRegion(ctx, c, q, r, least)
 	if wait != nil {
-		return wait(ctx)
+		return wait(storage.Without(ctx)) // TiKV's limits do not count while a lock is waited for
 	}
 	return answer
 }
 
 // inRegion runs a command in its region, which it leaves. What may wait for others is
 // returned, for outside.
-func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topology.Region) (answer any, wait func(context.Context) any) {
+func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topology.Region, least uint64) (answer any, wait func(context.Context) any) {
 	var leader uint64 // the store that is to lead from now on
 	var wrote bool
 	defer func() {
@@ -127,10 +141,42 @@ func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topolo
 	if e := s.checkBuckets(req, r); e != nil {
 		return c.refuse(e), nil
 	}
+	at, e := s.replica(c, req, r)
+	if e != nil {
+		return c.refuse(e), nil
+	}
+	if at.view != nil {
+		return s.behind(ctx, c, req, r, at, least)
+	}
 	answer = c.run(ctx, r.Range(), req)
 	wrote = c.kind == write || c.kind == blind
 	s.count(answer)
 	return answer, nil
+}
+
+// behind runs a read on a replica that may not have everything. If it has to have more, or
+// no less than the state least, that is waited for.
+func (s *Store) behind(ctx context.Context, c *command, req request, r *topology.Region, at reading, least uint64) (answer any, wait func(context.Context) any) {
+	defer at.view.Close()
+	lacks := uint64(0)
+	if at.ask && least != 0 {
+		at.ask = false // the leader was asked
+		if at.view.Seq < least {
+			lacks = least
+		}
+	}
+	if lacks == 0 {
+		if answer, lacks = s.see(ctx, c, req, r, at); lacks == 0 {
+			return answer, nil
+		}
+	}
+	return nil, func(context.Context) any {
+		if !s.caughtUp(ctx, r.ID(), lacks) {
+			storage.Miss(ctx)
+			return c.answer() // which nobody hears
+		}
+		return s.within(ctx, c, req, lacks)
+	}
 }
 
 // name is the command's, also for the one that is in batches only.

@@ -10,6 +10,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/metapb"
 
 	"github.com/tikv-go/tikv/playground/internal/topology"
+	"github.com/tikv-go/tikv/playground/internal/tso"
 )
 
 // Disk is how full a store's disk is (TiKV: tikv_util::sys::disk, DiskUsage).
@@ -28,10 +29,34 @@ type State struct {
 	DiskDelay time.Duration
 	SlowScore float64
 	Advertise string
+	// ApplyLag is how much later than their leaders its peers have what is written.
+	ApplyLag time.Duration
+	// ResolvedLag is how far behind the time its peers' safe timestamps are.
+	ResolvedLag time.Duration
+	// ReadWait is how long the store says that a read waits for its turn.
+	ReadWait time.Duration
+	// resolvedFrom is where they stood when that began: they do not go back.
+	resolvedFrom uint64
 }
 
-// SetState changes how the store is.
-func (s *Store) SetState(st State) { s.state.Store(&st) }
+// SetState changes how the store is. Changes come one after another.
+func (s *Store) SetState(st State) {
+	if st.ResolvedLag > 0 {
+		now, _ := s.Timestamp() // without one nothing is held back to
+		st.resolvedFrom = s.state.Load().resolvedTo(now)
+	}
+	s.state.Store(&st)
+	s.Lag.SetLag(s.ID, st.ApplyLag)
+}
+
+// resolvedTo is the timestamp that safe ones go up to when PD's is now.
+func (st *State) resolvedTo(now uint64) uint64 {
+	if st == nil || st.ResolvedLag <= 0 {
+		return now
+	}
+	late := tso.Compose(max(0, int64(now>>18)-st.ResolvedLag.Milliseconds()), 0)
+	return min(now, max(late, st.resolvedFrom))
+}
 
 // State is how the store is.
 func (s *Store) State() State {

@@ -17,6 +17,7 @@ import (
 	"github.com/tikv-go/tikv/playground/internal/copr"
 	"github.com/tikv-go/tikv/playground/internal/count"
 	"github.com/tikv-go/tikv/playground/internal/fault"
+	"github.com/tikv-go/tikv/playground/internal/lag"
 	"github.com/tikv-go/tikv/playground/internal/mvcc"
 	"github.com/tikv-go/tikv/playground/internal/rawkv"
 	"github.com/tikv-go/tikv/playground/internal/serve"
@@ -33,6 +34,8 @@ type Config struct {
 	Engine     storage.Engine
 	Raw        *rawkv.Engine
 	Txn        *mvcc.Engine
+	// Lag is the storage, and which of its states the store's replicas have.
+	Lag *lag.Log
 	// Manager is that of any store.
 	Manager func(store uint64) *mvcc.Manager
 	// Timestamp asks PD for one; false: PD has no leader that could answer.
@@ -68,6 +71,7 @@ type Store struct {
 	feed     *cdc.Feed
 	streams  []*streamed
 	mpp      atomic.Pointer[copr.MPP] // of this run
+	peers    peers
 }
 
 // New returns a store that serves as cfg says, once its server is started.

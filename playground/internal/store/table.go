@@ -127,6 +127,7 @@ func (s *Store) addOwn(cs commands) {
 		func(p *kvrpcpb.GetHealthFeedbackResponse) *batchResponse {
 			return &batchResponse{Cmd: &tikvpb.BatchCommandsResponse_Response_GetHealthFeedback{GetHealthFeedback: p}}
 		})
+	add(cs, command{method: "GetStoreSafeTS", kind: local}, nothing, s.storeSafeTS, nil)
 	// It enters its region by itself: a split waits for the commands that run there.
 	add(cs, command{method: "SplitRegion", kind: local}, nothing, s.splitRegion, nil)
 }

@@ -123,6 +123,13 @@ func (a *Allocator) Stall(stalled bool) {
 	}
 }
 
+// Stalled reports whether Wait would wait.
+func (a *Allocator) Stalled() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stalled != nil
+}
+
 // Wait returns when there is no stall, or with the cause of the end of one of the
 // contexts.
 func (a *Allocator) Wait(ctx, other context.Context) error {

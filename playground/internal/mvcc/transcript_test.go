@@ -92,7 +92,7 @@ func TestTranscripts(t *testing.T) {
 
 // How many scripts there are at least, and how many tests of TiKV they restate.
 const (
-	minTranscripts = 430
+	minTranscripts = 450
 	minTiKVTests   = 240
 )
 

@@ -60,7 +60,8 @@ func (i *Injection) Remove() {
 // A request that is held or delayed is handled afterwards even if its caller has left,
 // like one that was long on its way; only the end of its node forgets it. Each entry of
 // a BatchCommands message is a request, and so is each message on a stream of PD; when
-// a message of such a stream is dropped the stream stays silent from there on.
+// a message of such a stream is dropped the stream stays silent from there on. Each
+// message of a change feed is one, too: all that a subscription is sent is its answer.
 type Fault struct {
 	// Match. Method as in TiKV's or PD's service: "KvPrewrite", "Tso", "QueryRegion".
 	Method      string

@@ -95,7 +95,7 @@ func (s *script) do(words []string) string {
 		"pessimistic": s.pessimisticLock, "unlock": s.pessimisticRollback, "flush": s.flush, "buffer": s.buffer,
 		"broadcast": s.broadcast, "ended": s.endings, "held": s.held, "bystart": s.byStart, "region": s.region,
 		"start": s.start, "end": s.end, "pass": s.pass, "writes": s.stopWrites, "waiting": s.waiting,
-		"memory": s.memory, "known": s.known, "cleanup": s.cleanup,
+		"memory": s.memory, "known": s.known, "cleanup": s.cleanup, "delta": s.delta,
 		"prepareflashback": s.prepareFlashback, "flashback": s.flashback,
 	}
 	command := commands[words[0]]

@@ -6,9 +6,9 @@ import (
 	"github.com/tikv-go/tikv/playground/internal/copr"
 )
 
-// Coprocessor computes an answer from the request's plan and the pairs it asked for, keys
-// and values as they were written: of the ranges in the request's order, in each by the
-// key. It is called once for each page of an answer, concurrently for different requests,
+// Coprocessor computes an answer from the request's plan and the pairs it asked for: of
+// the ranges in the request's order, in each by the key; keys are as the ranges name them,
+// on APIV2 with their keyspace before them. It is called once for each page of an answer, concurrently for different requests,
 // outside of any lock of the cluster, and must return when ctx ends, which is when the
 // request's time is over or its store stops.
 //

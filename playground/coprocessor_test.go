@@ -235,7 +235,7 @@ func TestCoprocessorHoldsNothing(t *testing.T) {
 // A page ends where a batch ends: after 32, 96, 224 pairs. Its range tells where the next
 // one begins; the last has none.
 func TestCoprocessorPages(t *testing.T) {
-	c := start(t, WithStores(1), WithCoprocessor(103, listing))
+	c := start(t, WithStores(1), WithCoprocessor(103, listing), WithCoprocessor(105, listing))
 	all := c.many(128)
 	now := c.timestamp()
 	read := func(q coprocessor.Request) (sizes []int) {
@@ -277,6 +277,9 @@ func TestCoprocessorPages(t *testing.T) {
 		if got := fmt.Sprint(read(v.q)); got != v.want {
 			t.Errorf("%s: %v, want %v", name, got, v.want)
 		}
+	}
+	if p := c.cop(&coprocessor.Request{Tp: 105, StartTs: now, PagingSize: 1, Ranges: ranges("k", "l")}); len(strings.Fields(string(p.Data))) != 129 || p.Range != nil {
+		t.Error("a checksum in pages:", p)
 	}
 	p := c.cop(&coprocessor.Request{Tp: 103, StartTs: now, PagingSize: 1, Ranges: ranges("k", "l")})
 	if d := p.ExecDetailsV2.GetScanDetailV2(); d.GetProcessedVersions() != 32 || d.GetProcessedVersionsSize() != 32*10 || d.GetTotalVersions() != 32 {

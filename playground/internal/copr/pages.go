@@ -45,7 +45,11 @@ func newReading(r *mvcc.Ranges, in []*coprocessor.KeyRange) *reading {
 // budget is how much a page may have; zero fields count for nothing.
 type budget struct{ pairs, keys, bytes uint64 }
 
+// budgetOf is the request's: only plans of DAG are computed in pages.
 func budgetOf(q *coprocessor.Request) budget {
+	if q.Tp == Analyze || q.Tp == Checksum {
+		return budget{}
+	}
 	return budget{q.PagingSize, q.MaxKeysRead, q.PagingSizeBytes}
 }
 

@@ -34,6 +34,8 @@ import (
 //
 //	POST /v1/split                   {"mode": "txn"|"raw", "key": bytes} -> {"region": id}
 //	POST /v1/merge                   {"region": id, "into": id}
+//	POST /v1/prepare-merge           {"region": id, "into": id}
+//	POST /v1/rollback-merge          {"region": id}
 //	POST /v1/transfer-leader         {"region": id, "store": id}
 //	POST /v1/add-peer                {"region": id, "store": id, "role": "voter"|"learner"|"witness"}
 //	POST /v1/remove-peer             {"region": id, "store": id}
@@ -244,6 +246,7 @@ type regionView struct {
 	Version     uint64   `json:"version"`
 	ConfVersion uint64   `json:"conf_version"`
 	Flashback   uint64   `json:"flashback,omitempty"`
+	MergingInto uint64   `json:"merging_into,omitempty"`
 }
 
 func modeOf(name string) (KeyMode, error) {

@@ -18,6 +18,7 @@ type Region struct {
 	Stores               []uint64
 	Version, ConfVersion uint64
 	Flashback            uint64 // when a flashback that it is closed for began, 0 for none
+	MergingInto          uint64 // a region, after PrepareMerge; 0 for none
 }
 
 // Split lets a region begin at key, a user key of the mode (of the keyspace DEFAULT in
@@ -59,7 +60,22 @@ func (c *Cluster) TransferLeader(region, store uint64) (err error) {
 	return c.topo.TransferLeader(region, store)
 }
 
-// Merge lets the region into take over the keys of its neighbour region, which ends.
+// PrepareMerge begins to merge region into its neighbour into: until Merge of the two, or
+// RollbackMerge, region refuses writes with ProposalInMergingMode, and does not split or
+// change its peers. If into changes meanwhile, the merge can only be rolled back.
+func (c *Cluster) PrepareMerge(region, into uint64) (err error) {
+	defer c.note("prepare-merge", mergeArgs{region, into}, &err)()
+	return c.topo.PrepareMerge(region, into)
+}
+
+// RollbackMerge ends what PrepareMerge began: region goes on by itself.
+func (c *Cluster) RollbackMerge(region uint64) (err error) {
+	defer c.note("rollback-merge", regionArgs{Region: region}, &err)()
+	return c.topo.RollbackMerge(region)
+}
+
+// Merge lets the region into take over the keys of its neighbour region, which ends,
+// whether PrepareMerge has begun that or not.
 func (c *Cluster) Merge(region, into uint64) (err error) {
 	defer c.note("merge", mergeArgs{region, into}, &err)()
 	return c.topo.Merge(region, into)
@@ -222,6 +238,7 @@ func (c *Cluster) region(mode KeyMode, r *topology.Region, space keys.Range) Reg
 		Version: r.Meta.RegionEpoch.GetVersion(), ConfVersion: r.Meta.RegionEpoch.GetConfVer(),
 	}
 	out.Flashback, _ = r.FlashbackTS()
+	out.MergingInto = r.Into.GetId()
 	if string(in.Start) != string(space.Start) {
 		out.Start = c.boundOf(mode, in.Start)
 	}

@@ -141,6 +141,8 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 		}),
 		"transfer-leader": verbOf(func(q regionArgs) (any, error) { return done(c.TransferLeader(q.Region, q.Store)) }),
 		"merge":           verbOf(func(q mergeArgs) (any, error) { return done(c.Merge(q.Region, q.Into)) }),
+		"prepare-merge":   verbOf(func(q mergeArgs) (any, error) { return done(c.PrepareMerge(q.Region, q.Into)) }),
+		"rollback-merge":  verbOf(func(q regionArgs) (any, error) { return done(c.RollbackMerge(q.Region)) }),
 		"add-peer": verbOf(func(q regionArgs) (any, error) {
 			role := slices.Index([]string{"voter", "learner", "witness"}, q.Role)
 			if role < 0 {

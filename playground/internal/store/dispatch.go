@@ -122,6 +122,9 @@ func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topolo
 	if e := s.checkFlashback(c, req, r); e != nil {
 		return c.refuse(e), nil
 	}
+	if e := s.checkMerging(c, req.GetContext(), r); e != nil {
+		return c.refuse(e), nil
+	}
 	if e := s.checkKeys(c, req, r); e != nil {
 		return c.refuse(e), nil
 	}

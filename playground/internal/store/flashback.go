@@ -131,6 +131,44 @@ func flashingBack(r *topology.Region) *errorpb.Error {
 	}
 }
 
+// checkMerging keeps writes out of a region that is being merged into another, and reads
+// that ask its leader for an index. The leader reads on, under a lease which is not renewed
+// but lasts longer than merges do (components/raftstore/src/store/peer.rs, propose_normal,
+// pre_read_index, maybe_renew_leader_lease).
+func (s *Store) checkMerging(c *command, ctx *kvrpcpb.Context, r *topology.Region) *errorpb.Error {
+	switch {
+	case r.Into == nil:
+	case c.kind != read:
+		return merging(r)
+	case ctx.GetReplicaRead() && !c.leader && !ctx.GetStaleRead():
+		const reason = "can not read index due to merge"
+		return &errorpb.Error{
+			Message:           fmt.Sprintf("read index not ready, reason %s, region %d", reason, r.ID()),
+			ReadIndexNotReady: &errorpb.ReadIndexNotReady{Reason: reason, RegionId: r.ID()},
+		}
+	}
+	return nil
+}
+
+// merging is the error for a write to a region that is being merged, nil for another.
+func merging(r *topology.Region) *errorpb.Error {
+	if r.Into == nil {
+		return nil
+	}
+	return &errorpb.Error{
+		Message:               fmt.Sprintf("%d peer in merging mode, can't do proposal", r.ID()),
+		ProposalInMergingMode: &errorpb.ProposalInMergingMode{RegionId: r.ID()},
+	}
+}
+
+// frozen is the error for a write to a region that must stay as it is, nil for another.
+func frozen(r *topology.Region) *errorpb.Error {
+	if e := flashingBack(r); e != nil {
+		return e
+	}
+	return merging(r)
+}
+
 // readTS is the timestamp that a request reads at, 0 for one that does not say so to its
 // region (src/storage/mod.rs, prepare_snap_ctx and scan).
 func readTS(req any) uint64 {

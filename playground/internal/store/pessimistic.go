@@ -62,14 +62,14 @@ func (p place) Check() *errorpb.Error {
 	if e := p.s.checkRegion(p.c, p.ctx, r); e != nil {
 		return e
 	}
-	return flashingBack(r)
+	return frozen(r)
 }
 
 // Enter holds the region until leave.
 func (p place) Enter() (leave func(), refused *errorpb.Error) {
 	r, e := p.s.enter(p.c, p.ctx)
 	if e == nil {
-		if e = flashingBack(r); e != nil {
+		if e = frozen(r); e != nil {
 			r.Leave()
 		}
 	}

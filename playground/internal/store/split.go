@@ -89,5 +89,5 @@ func (s *Store) checkSplit(q *kvrpcpb.SplitRegionRequest, at [][]byte, r *topolo
 			return keyNotInRegion(key, r)
 		}
 	}
-	return flashingBack(r)
+	return frozen(r)
 }

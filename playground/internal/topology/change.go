@@ -116,8 +116,8 @@ func (t *Topology) TransferLeader(id, store uint64) error {
 		return fmt.Errorf("playground: store %d does not run", store)
 	case r.Leader == nil:
 		return fmt.Errorf("playground: region %d has no majority of live peers", id)
-	case r.still() != nil:
-		return r.still()
+	case r.closed() != nil:
+		return r.closed()
 	case !t.electable(p, r.Meta.Peers):
 		return fmt.Errorf("playground: the peer of region %d on store %d cannot lead", id, store)
 	}

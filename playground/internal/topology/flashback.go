@@ -1,6 +1,9 @@
 package topology
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Flashback puts a region into the state of a flashback that began at a timestamp, if
 // allowed returns nil for the region as it is then; else it returns what that did. While
@@ -14,7 +17,7 @@ func (t *Topology) Flashback(id, startTS uint64, allowed func(*Region) error) er
 	if r == nil {
 		return fmt.Errorf("playground: no region %d", id)
 	}
-	if err := allowed(r); err != nil {
+	if err := cmp.Or(allowed(r), r.merging()); err != nil {
 		return err
 	}
 	m := *r.Meta
@@ -31,9 +34,20 @@ func (r *Region) FlashbackTS() (ts uint64, is bool) {
 }
 
 // still is an error for a region that must stay as it is.
-func (r *Region) still() error {
+func (r *Region) still() error { return cmp.Or(r.closed(), r.merging()) }
+
+// closed is an error for a region that a flashback has closed.
+func (r *Region) closed() error {
 	if ts, is := r.FlashbackTS(); is {
 		return fmt.Errorf("playground: region %d is in the flashback progress with start_ts %d", r.ID(), ts)
+	}
+	return nil
+}
+
+// merging is an error for a region that is being merged into another.
+func (r *Region) merging() error {
+	if r.Into != nil {
+		return fmt.Errorf("playground: region %d is being merged into region %d", r.ID(), r.Into.GetId())
 	}
 	return nil
 }

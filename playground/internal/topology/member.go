@@ -147,16 +147,20 @@ func (t *Topology) withPeers(r *Region, peers []*metapb.Peer, steps uint64) (*Re
 
 // replace makes now the present state of a region, and saves it. Callers hold change.
 func (t *Topology) replace(r, now *Region) error {
-	r.guard.Lock()
-	defer r.guard.Unlock()
-	var c meta.Change
-	c.Region(now.Meta)
-	if err := t.meta.Apply(&c); err != nil {
-		return err
-	}
 	what := Peers
 	if now.Leader.GetId() != r.Leader.GetId() {
 		what = Led
+	}
+	return t.replaceAs(what, r, now, new(meta.Change))
+}
+
+// replaceAs is replace, told as something else and saved with more.
+func (t *Topology) replaceAs(what What, r, now *Region, c *meta.Change) error {
+	r.guard.Lock()
+	defer r.guard.Unlock()
+	c.Region(now.Meta)
+	if err := t.meta.Apply(c); err != nil {
+		return err
 	}
 	t.tell(what, r, now)
 	t.mu.Lock()

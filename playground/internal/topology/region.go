@@ -18,7 +18,9 @@ type Region struct {
 	Meta   *metapb.Region
 	Leader *metapb.Peer // nil: none
 	Term   uint64
-	guard  *guard // the same for every state of the region
+	// Into is the region, as it was when that began, which this one is to end in; nil: none.
+	Into  *metapb.Region
+	guard *guard // the same for every state of the region
 }
 
 // guard is held by the commands that run in a region, alone by what changes its bounds.

@@ -91,6 +91,9 @@ func (t *Topology) Load() (bool, error) {
 			return false, fmt.Errorf("playground: the directory's regions do not cover the keys: damaged at region %d", r.ID())
 		}
 	}
+	if err := t.loadMergings(regions); err != nil {
+		return false, err
+	}
 	t.install(regions)
 	return true, nil
 }

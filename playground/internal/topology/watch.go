@@ -18,8 +18,8 @@ type What uint8
 const (
 	Led    What = iota // another leader, or none; or other peers and so another leader
 	Split              // in parts
-	Merged             // with a neighbour
-	Peers              // other peers, under the same leader
+	Merged             // with a neighbour, or a merge of it begins or is rolled back
+	Peers              // other peers, under the same leader, or a flashback
 )
 
 // Watch lets f hear of what becomes of regions. It is called before the cluster serves.

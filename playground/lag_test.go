@@ -602,3 +602,42 @@ func randomLag(t *testing.T, seed uint64) {
 		}
 	}
 }
+
+// A replica read waits no longer than it may.
+func TestLimitOfAReplicaRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		region, followers := c.followers("k")
+		c.set(followers[0], StoreState{ApplyLag: time.Minute})
+		ts := c.putOnePhase("k", "v")
+		limit := func(at *kvrpcpb.Context) { at.ReplicaRead, at.MaxExecutionDurationMs = true, 1500 }
+		began := time.Now()
+		e := c.getOn("k", ts, region, followers[0], limit).RegionError
+		if e.GetServerIsBusy().GetReason() != "deadline is exceeded" || time.Since(began) != 1500*time.Millisecond {
+			t.Fatal(e, time.Since(began))
+		}
+		if resp := c.getOn("k", ts, region, followers[1], limit); string(resp.Value) != "v" {
+			t.Fatal(resp)
+		}
+		<-time.After(time.Minute - 2*time.Second)
+		if resp := c.getOn("k", ts, region, followers[0], limit); string(resp.Value) != "v" {
+			t.Fatal(resp)
+		}
+	})
+}
+
+// The refusals of states that are none.
+func TestLagRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		expect(t, c.SetStore(1, StoreState{ApplyLag: -1}), "apply lag")
+		expect(t, c.SetStore(1, StoreState{ResolvedLag: -1}), "lag of resolved")
+		expect(t, c.SetStore(1, StoreState{ReadWait: -1}), "wait of reads")
+		if err := c.Cut(Store(1), Store(2)); err != nil {
+			t.Fatal(err)
+		}
+		if c.lag.Heal(); c.lag.Keeping() {
+			t.Fatal("states are kept for no one")
+		}
+	})
+}

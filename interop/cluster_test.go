@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(deathRole); role != "" {
 		os.Exit(dieAfterPrewrite(role))
 	}
+	if pd := os.Getenv(corpseRole); pd != "" {
+		os.Exit(leaveAll(pd))
+	}
 	os.Exit(testMain(m))
 }
 

@@ -173,10 +173,12 @@ func (e *env) eventually(what string, ok func() bool) {
 	e.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for ctx := e.ctx(); !ok(); {
+	limit := time.NewTimer(20 * time.Second)
+	defer limit.Stop()
+	for !ok() {
 		select {
 		case <-tick.C:
-		case <-ctx.Done():
+		case <-limit.C:
 			e.Fatalf("%s: it does not come to that", what)
 		}
 	}

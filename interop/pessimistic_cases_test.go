@@ -346,9 +346,9 @@ func lockingCases() []kase {
 			e.must(e.lock(holder, kv.LockNoWait, "a"))
 			done := async(func() error { return e.lock(waiter, kv.LockAlwaysWait, "a") })
 			e.waiters(1)
-			loc := e.locate(e.key("a"))
+			addr := e.addr(e.locate(e.wire("a")).Leader.StoreId)
 			req := tikvrpc.NewRequest(tikvrpc.CmdLockWaitInfo, &kvrpcpb.GetLockWaitInfoRequest{})
-			resp, err := e.txn.GetTiKVClient().SendRequest(e.ctx(), loc.Addr, req, 5*time.Second)
+			resp, err := e.txn.GetTiKVClient().SendRequest(e.ctx(), addr, req, 5*time.Second)
 			e.must(err)
 			entries := resp.Resp.(*kvrpcpb.GetLockWaitInfoResponse).Entries
 			if len(entries) != 1 || entries[0].Txn != waiter.StartTS() || entries[0].WaitForTxn != holder.StartTS() ||

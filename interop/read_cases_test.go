@@ -306,9 +306,9 @@ func (e *env) home() region {
 	e.Helper()
 	e.splitTxn("")
 	e.split("")
-	loc := e.locate(e.wire("a"))
+	id := e.locate(e.wire("a")).Meta.Id
 	for _, r := range e.c.regions(e.T, "txn") {
-		if r.ID == loc.Region.GetID() {
+		if r.ID == id {
 			return r
 		}
 	}

@@ -1,8 +1,5 @@
 package interop
 
-func asyncArea() area       { return area{name: "async"} }
-func pipelinedArea() area   { return area{name: "pipe"} }
-func deadAreas() []area     { return nil }
 func gcArea() area          { return area{name: "gc"} }
 func regionArea() area      { return area{name: "region"} }
 func errorArea() area       { return area{name: "error"} }

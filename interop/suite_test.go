@@ -60,10 +60,12 @@ func (a area) run(t *testing.T) {
 			if c.alone {
 				e = a.start(t)
 			}
-			c.run(e.with(t, fmt.Sprintf("%03d/", i)))
+			c.run(e.with(t, casePrefix(i)))
 		})
 	}
 }
+
+func casePrefix(i int) string { return fmt.Sprintf("%03d/", i) }
 
 // TestSuite counts the cases: the suite has at least 150, each once, and
 // docs/interop.md has the numbers.

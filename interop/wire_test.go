@@ -5,8 +5,8 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
-	"github.com/tikv/client-go/v2/kv"
 	"github.com/tikv/client-go/v2/tikv"
+	"github.com/tikv/pd/client/clients/router"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -23,25 +23,31 @@ func (e *env) dial(addr string) *grpc.ClientConn {
 	return conn
 }
 
-// at is the store that leads the region of a wire key, and the context of a request there.
+// at is the store that leads the region of a wire key now, and the context of a request
+// there.
 func (e *env) at(wire []byte) (tikvpb.TikvClient, *kvrpcpb.Context) {
 	e.Helper()
-	rpc := e.locate(wire)
-	return tikvpb.NewTikvClient(e.dial(rpc.Addr)), &kvrpcpb.Context{
-		RegionId: rpc.Region.GetID(), RegionEpoch: rpc.Meta.RegionEpoch, Peer: rpc.Peer, ApiVersion: e.codec().GetAPIVersion(),
+	r := e.locate(wire)
+	return tikvpb.NewTikvClient(e.dial(e.addr(r.Leader.StoreId))), &kvrpcpb.Context{
+		RegionId: r.Meta.Id, RegionEpoch: r.Meta.RegionEpoch, Peer: r.Leader, ApiVersion: e.codec().GetAPIVersion(),
 	}
 }
 
-func (e *env) locate(wire []byte) *tikv.RPCContext {
+// locate asks PD for the region of a wire key.
+func (e *env) locate(wire []byte) *router.Region {
 	e.Helper()
-	bo := tikv.NewBackoffer(e.ctx(), 20_000)
-	loc, err := e.txn.GetRegionCache().LocateKey(bo, []byte(strings.TrimPrefix(string(wire), string(e.space()))))
-	e.must(err)
-	rpc, err := e.txn.GetRegionCache().GetTiKVRPCContext(bo, loc.Region, kv.ReplicaReadLeader, 0)
-	if err != nil || rpc == nil {
-		e.Fatal(rpc, err)
+	r, err := e.txn.GetPDClient().GetRegion(e.ctx(), []byte(strings.TrimPrefix(string(wire), string(e.space()))))
+	if err != nil || r == nil || r.Leader == nil {
+		e.Fatal(r, err)
 	}
-	return rpc
+	return r
+}
+
+func (e *env) addr(store uint64) string {
+	e.Helper()
+	s, err := e.txn.GetPDClient().GetStore(e.ctx(), store)
+	e.must(err)
+	return s.Address
 }
 
 // space is what wire keys begin with.

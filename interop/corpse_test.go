@@ -365,7 +365,7 @@ func deadAreas() []area {
 		{"a pessimistic lock", true, func(e *env) string {
 			tx := e.pessimistic()
 			for {
-				lc, err := e.lockCtx(tx, kv.LockAlwaysWait, func(lc *kv.LockCtx) { lc.InitReturnValues(2) }, "z", "a")
+				lc, err := e.lockCtx(tx, kv.LockNoWait, func(lc *kv.LockCtx) { lc.InitReturnValues(2) }, "z", "a")
 				if tikverr.IsErrWriteConflict(err) {
 					continue // committed meanwhile
 				}

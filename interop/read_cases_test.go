@@ -221,7 +221,6 @@ func readArea() area {
 			snap.SetNotFillCache(true)
 			snap.SetTaskID(42)
 			snap.SetResourceGroupTag([]byte("tag"))
-			snap.SetResourceGroupName("default")
 			snap.SetLoadBasedReplicaReadThreshold(time.Second)
 			snap.SetKVReadTimeout(10 * time.Second)
 			e.want(snap, "a=1", "absent")

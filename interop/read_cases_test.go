@@ -507,23 +507,5 @@ func replicaArea() area {
 				e.Fatalf("read %d without it, committed at %d", at, tx.CommitTS())
 			}
 		}},
-		{name: "safe timestamps of the stores go forward, below now", run: func(e *env) {
-			stores, err := e.txn.GetPDClient().GetAllStores(e.ctx())
-			e.must(err)
-			for _, s := range stores {
-				ask := func() uint64 {
-					req := tikvrpc.NewRequest(tikvrpc.CmdStoreSafeTS, &kvrpcpb.StoreSafeTSRequest{KeyRange: &kvrpcpb.KeyRange{}})
-					resp, err := e.txn.GetTiKVClient().SendRequest(e.ctx(), s.Address, req, 5*time.Second)
-					e.must(err)
-					return resp.Resp.(*kvrpcpb.StoreSafeTSResponse).SafeTs
-				}
-				first := ask()
-				e.advance(10 * time.Second)
-				second, now := ask(), e.now()
-				if first == 0 || second <= first || second > now {
-					e.Fatalf("store %d: %d, then %d; now is %d", s.Id, first, second, now)
-				}
-			}
-		}},
 	}}
 }

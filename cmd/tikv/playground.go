@@ -26,8 +26,6 @@ const (
 
 type playgroundCommandFlags struct {
 	stores    int
-	members   int
-	services  bool
 	given     func(flag string) bool
 	dir       string
 	port      int
@@ -65,8 +63,6 @@ With --tls D, clients find "tikv://HOST:PORT?ca=D/ca.pem&cert=D/cert.pem&key=D/k
 		},
 	}
 	cmd.Flags().IntVar(&f.stores, "stores", 3, "number of stores (with an existing --dir: as it was)")
-	cmd.Flags().IntVar(&f.members, "members", 1, "number of PD's members (with an existing --dir: as it was)")
-	cmd.Flags().BoolVar(&f.services, "services", false, "timestamps from a service beside PD, and routers for lookups")
 	cmd.Flags().StringVar(&f.dir, "dir", "", "keep the data in this `directory` (default: in memory)")
 	cmd.Flags().IntVar(&f.port, "port", 0, "PD's port, the stores have the next ones; 0 for any (default 2379 or the next that are free)")
 	cmd.Flags().StringVar(&f.api, "api", "v1", "API version of the stores (with an existing --dir: as it was): `v1|v1ttl|v2`")
@@ -92,8 +88,6 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 		return nil, &usageError{fmt.Errorf("--api %q: TiKV's storage.api-version can only be 1 (v1, or v1ttl with storage.enable-ttl) or 2 (v2)", f.api)}
 	case f.stores < 1 || f.stores > 1000:
 		return nil, &usageError{fmt.Errorf("--stores %d: a cluster has 1 to 1000", f.stores)}
-	case f.members < 1 || f.members > 7:
-		return nil, &usageError{fmt.Errorf("--members %d: PD has 1 to 7", f.members)}
 	case f.given("dir") && f.dir == "":
 		return nil, &usageError{errors.New("--dir is empty; without it the data are in memory")}
 	case f.given("tls") && f.tls == "":
@@ -104,7 +98,7 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 		return nil, &usageError{errors.New("--fsync needs --dir")}
 	case f.port > 65535 || f.port < 0:
 		return nil, &usageError{fmt.Errorf("--port %d: not a port", f.port)}
-	case f.port+f.members+f.stores > 65536:
+	case f.port+f.stores > 65535:
 		return nil, &usageError{fmt.Errorf("--port %d: %d stores find no ports above it", f.port, f.stores)}
 	}
 	level := slog.LevelWarn
@@ -117,12 +111,6 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 	}
 	if f.given("stores") || f.dir == "" {
 		opts = append(opts, playground.WithStores(f.stores))
-	}
-	if f.given("members") || f.dir == "" {
-		opts = append(opts, playground.WithMembers(f.members))
-	}
-	if f.services {
-		opts = append(opts, playground.WithPDServices())
 	}
 	if f.given("api") || f.dir == "" || len(f.keyspaces) > 0 {
 		opts = append(opts, playground.WithAPIVersion(api))

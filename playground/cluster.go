@@ -25,6 +25,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/keyspacepb"
 	"github.com/pingcap/kvproto/pkg/metapb"
 
+	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/playground/internal/certs"
 	"github.com/tikv-go/tikv/playground/internal/count"
@@ -126,7 +127,7 @@ func (c *Cluster) start(ctx context.Context, cfg *config) error {
 	var err error
 	c.pd, err = pdserver.New(pdserver.Config{
 		ClusterID: c.id, Meta: m, Topology: c.topo, TSO: alloc, Faults: c.faults, Counter: c.counter,
-		Now: c.Now, Seed: cfg.seed, Store: c.storeMeta, UserKey: c.api.userOf, TLS: cfg.tls, Services: cfg.services,
+		Now: c.Now, Seed: cfg.seed, Store: c.storeMeta, ResolvedTS: c.safeTS, UserKey: c.api.userOf, TLS: cfg.tls, Services: cfg.services,
 	})
 	if err != nil {
 		return err
@@ -372,6 +373,14 @@ func (c *Cluster) storeMeta(id uint64) *metapb.Store {
 		m.State, m.NodeState = metapb.StoreState_Up, metapb.NodeState_Serving
 	}
 	return m
+}
+
+// safeTS is up to which timestamp a store's peers answer stale reads, 0 for none.
+func (c *Cluster) safeTS(id uint64) uint64 {
+	if s := c.store(id); s != nil {
+		return s.SafeTS(keys.Range{})
+	}
+	return 0
 }
 
 func (c *Cluster) store(id uint64) *store.Store {

@@ -41,6 +41,8 @@ type Config struct {
 	Seed      uint64 // of what is random
 	// Store returns a store as PD knows it, nil for an unknown one.
 	Store func(id uint64) *metapb.Store
+	// ResolvedTS is up to which timestamp a store answers stale reads.
+	ResolvedTS func(id uint64) uint64
 	// RegionKey tells the user key of a region key, for faults by key.
 	UserKey func(regionKey []byte) []byte
 	// TLS: so are the members reached.
@@ -64,6 +66,8 @@ type PD struct {
 	mu      sync.RWMutex
 	members []*Member
 	seats   seats
+
+	minResolved uint64 // of the cluster, that was told last
 }
 
 // New returns a PD without members, with the keyspaces and GC states that were saved.
@@ -104,7 +108,7 @@ func (pd *PD) AddMember(cfg serve.Config) *Member {
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
 	m := &Member{pd: pd, index: len(pd.members)}
-	cfg.Register = m.register
+	cfg.Register, cfg.HTTP = m.register, m.http()
 	cfg.Options = append(cfg.Options, grpc.UnaryInterceptor(m.intercept), grpc.StreamInterceptor(interceptStream))
 	m.server = serve.New(cfg)
 	pd.members = append(pd.members, m)

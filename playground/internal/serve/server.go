@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -41,6 +42,8 @@ type Config struct {
 	// Register adds the services, and is called on each start.
 	Register func(*grpc.Server)
 	Options  []grpc.ServerOption
+	// HTTP answers requests of HTTP/1 on the same address, without TLS; nil: none does.
+	HTTP http.Handler
 }
 
 // Server is a node's gRPC server, which may be stopped and started again.
@@ -93,7 +96,13 @@ func (s *Server) Start(ctx context.Context) error {
 	s.run, s.addr = r, l.Addr().String()
 	r.gate.Cut(s.cut)
 	s.mu.Unlock()
-	r.tasks.Go("serve", func(context.Context) { _ = r.grpc.Serve(r.gate) })
+	var conns net.Listener = r.gate
+	if s.cfg.HTTP != nil {
+		f := newFork(r.gate, r.tasks, s.cfg.HTTP)
+		r.tasks.Go("accept", f.run)
+		conns = f
+	}
+	r.tasks.Go("serve", func(context.Context) { _ = r.grpc.Serve(conns) })
 	return nil
 }
 

@@ -76,10 +76,10 @@ func (m *Member) minResolved(r *http.Request) (*minResolved, error) {
 	var ids []uint64
 	switch scope := r.URL.Query().Get("scope"); scope {
 	case "":
-		return realTime(m.pd.clusterResolved(), nil), nil
+		ts, _ := m.pd.clusterResolved()
+		return realTime(ts, nil), nil
 	case "cluster":
-		_, stores := m.pd.resolved(m.pd.Topology.Stores())
-		return realTime(m.pd.clusterResolved(), stores), nil
+		return realTime(m.pd.clusterResolved()), nil
 	default:
 		for id := range strings.SplitSeq(scope, ",") {
 			n, err := strconv.ParseUint(id, 10, 64)
@@ -114,12 +114,12 @@ func (pd *PD) resolved(ids []uint64) (least uint64, all map[uint64]uint64) {
 
 // clusterResolved is that of all stores, which never goes back, and stays where it is
 // while no store has a say.
-func (pd *PD) clusterResolved() uint64 {
-	least, _ := pd.resolved(pd.Topology.Stores())
+func (pd *PD) clusterResolved() (uint64, map[uint64]uint64) {
+	least, stores := pd.resolved(pd.Topology.Stores())
 	pd.mu.Lock()
 	defer pd.mu.Unlock()
 	if least != math.MaxUint64 {
 		pd.minResolved = max(pd.minResolved, least)
 	}
-	return pd.minResolved
+	return pd.minResolved, stores
 }

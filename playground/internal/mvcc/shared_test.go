@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,7 @@ func TestWaitsForSharedLocks(t *testing.T) {
 				e.PessimisticRollback(ctx, b, &kvrpcpb.PessimisticRollbackRequest{StartVersion: startTS, ForUpdateTs: 99, Keys: [][]byte{k}})
 			}
 			began := time.Now()
+			var mu sync.Mutex
 			ends := make(map[uint64]string)
 			ask := func(startTS uint64, shared, force bool) {
 				req := lockRequest(startTS, 1000, force, "k")
@@ -39,6 +41,8 @@ func TestWaitsForSharedLocks(t *testing.T) {
 				}
 				tasks.Go("asks", func(ctx context.Context) {
 					text := showErrors(e.PessimisticLock(ctx, b, req).Errors)
+					mu.Lock()
+					defer mu.Unlock()
 					ends[startTS] = time.Since(began).String() + " " + text
 				})
 				synctest.Wait()
@@ -46,6 +50,8 @@ func TestWaitsForSharedLocks(t *testing.T) {
 			expect := func(startTS uint64, want string) {
 				t.Helper()
 				synctest.Wait()
+				mu.Lock()
+				defer mu.Unlock()
 				if got := ends[startTS]; got != want {
 					t.Errorf("%d: got %q, want %q", startTS, got, want)
 				}
@@ -57,7 +63,9 @@ func TestWaitsForSharedLocks(t *testing.T) {
 			ask(20, false, false)
 			ask(21, true, false)
 			unlock(10)
+			mu.Lock()
 			ends[20] = ""
+			mu.Unlock()
 			expect(20, "")
 			unlock(11)
 			expect(20, "0s conflict(PessimisticRetry,k@20,by 11-0)")

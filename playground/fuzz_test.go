@@ -195,10 +195,10 @@ func (c *testCluster) checkRecords(t *testing.T, key []byte) {
 
 // fuzzInput makes decisions of bytes.
 type fuzzInput struct {
-	rest    []byte
-	keys    [][]byte
-	method  string
-	context *kvrpcpb.Context
+	rest      []byte
+	keys      [][]byte
+	method    string
+	context   *kvrpcpb.Context
 	flashback kvrpcpb.FlashbackToVersionRequest // the last one, later than all else
 }
 

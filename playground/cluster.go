@@ -274,7 +274,7 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Engine: c.engine, Raw: raw, Txn: c.txn, Lag: c.lag,
 			Manager: managers.of, Timestamp: timestamp, WaitTimestamp: waitTimestamp,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey, DiskOf: c.diskOf,
-			Wrote: grow.wrote, Coprocessors: cfg.coprocessors, Plugins: cfg.plugins, DataVersion: dataVersion,
+			Wrote: grow.wrote, Feed: cfg.feed, Coprocessors: cfg.coprocessors, Plugins: cfg.plugins, DataVersion: dataVersion,
 		}, serve.Config{Listen: c.listen, Addr: addr, Options: c.credentials("tikv", addr)})
 	}
 	for _, id := range c.topo.Stores() {

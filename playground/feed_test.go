@@ -993,3 +993,26 @@ func TestFeedRaw(t *testing.T) {
 		}
 	})
 }
+
+// How much a store keeps for clients that do not read, and how often it tells resolved
+// timestamps, are the options'.
+func TestFeedOptions(t *testing.T) {
+	for _, bad := range []Option{WithFeedInterval(0), WithFeedInterval(-1), WithFeedQuota(0)} {
+		if _, err := Start(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "WithFeed") {
+			t.Error(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, WithFeedInterval(10*time.Millisecond), WithFeedQuota(1000))
+		region, store := c.only("a")
+		f := c.feed(store, "stream-multiplexing")
+		f.register(region, 0, request(1))
+		f.want("1: INITIALIZED")
+		<-time.After(100 * time.Millisecond)
+		if messages, _ := f.take(); len(messages) < 9 {
+			t.Error(len(messages))
+		}
+		writer{c}.put(10, "a", strings.Repeat("v", 2000))
+		f.want("1: Congested")
+	})
+}

@@ -481,7 +481,7 @@ func TestFeedChaos(t *testing.T) {
 			t.Run(fmt.Sprintf("dir=%v/%d", dir, seed), func(t *testing.T) {
 				path := t.TempDir()
 				synctest.Test(t, func(t *testing.T) {
-					opts := []Option{WithMembers(3), WithSeed(seed), WithSplitKeys(KeyTxn, []byte("f"), []byte("m"), []byte("t"))}
+					opts := []Option{WithMembers(3), WithSeed(seed), WithFeedInterval(7 * time.Millisecond), WithSplitKeys(KeyTxn, []byte("f"), []byte("m"), []byte("t"))}
 					if dir {
 						opts = append(opts, WithDir(path, false))
 					}
@@ -546,6 +546,7 @@ func testFeedChaos(t *testing.T, seed uint64, c *testCluster) {
 	for _, s := range scribes {
 		commits += s.commits
 	}
+
 	if f.ends < 10 || f.again == 0 || f.scanned == 0 || f.live < 50 || commits < 60 || merges == 0 {
 		t.Errorf("too calm: %d ends, %d repeated, %d scanned, %d live, %d commits, %d merges", f.ends, f.again, f.scanned, f.live, commits, merges)
 	}

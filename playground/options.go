@@ -7,7 +7,9 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
+	"github.com/tikv-go/tikv/playground/internal/cdc"
 	"github.com/tikv-go/tikv/playground/internal/copr"
 )
 
@@ -29,6 +31,7 @@ type config struct {
 	split           []splitKey
 	labels          []storeLabels
 	regionBytes     int
+	feed            cdc.Limits
 	dir             string
 	fsync           bool
 	services        bool // beside PD
@@ -183,6 +186,27 @@ func WithRegionBytes(n int) Option {
 }
 
 const minRegionBytes = 64
+
+// WithFeedInterval sets how often change feeds tell resolved timestamps; the default is
+// TiKV's, a second (cdc.min-ts-interval).
+func WithFeedInterval(d time.Duration) Option {
+	return option(func(c *config) {
+		if c.feed.Interval = d; d <= 0 {
+			c.refuse("WithFeedInterval(%v): it takes some time", d)
+		}
+	})
+}
+
+// WithFeedQuota sets how many bytes a store keeps for clients of its change feed that do
+// not read, before it ends subscriptions as congested; the default is TiKV's, 512 MiB
+// (cdc.sink-memory-quota).
+func WithFeedQuota(bytes int) Option {
+	return option(func(c *config) {
+		if c.feed.Quota = bytes; bytes < 1 {
+			c.refuse("WithFeedQuota(%d): it takes at least 1", bytes)
+		}
+	})
+}
 
 // WithDir keeps the cluster in a directory, which is made if it is not there and locked
 // while the cluster runs; the default is memory. What was acknowledged survives the end

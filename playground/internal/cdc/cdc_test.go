@@ -96,8 +96,9 @@ func TestCongested(t *testing.T) {
 		c.register(1)
 		c.register(2)
 		c.read()
-		for i := range 5 { // two events of 3 kB each
+		for i := range 6 { // two events of 3 kB each
 			b.put(fmt.Sprintf("k%d", i), strings.Repeat("v", 3000))
+			synctest.Wait() // the first are on their way, the others wait
 		}
 		<-time.After(3 * time.Second)
 		got := c.read()

@@ -15,6 +15,7 @@ func (s *Store) newFeed() *cdc.Feed {
 		Store: s.ID, ClusterID: s.ClusterID, APIVersion: s.APIVersion, Engine: s.Engine, Txn: s.Txn, Raw: s.Raw,
 		Topology: s.Topology, Enter: s.enterFor, Timestamp: s.WaitTimestamp, Faults: s.Faults, Counter: s.Counter,
 		UserKey: s.UserKey, Tasks: s.server.Tasks, Disconnect: s.server.Disconnect,
+		Limits: s.Feed,
 	})
 }
 

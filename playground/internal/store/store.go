@@ -42,9 +42,11 @@ type Config struct {
 	Timestamp func() (uint64, bool)
 	// WaitTimestamp does the same, and waits while PD gives none.
 	WaitTimestamp func(context.Context) (uint64, bool)
-	Faults        *fault.Set
-	Counter       *count.Counter
-	Now           func() time.Time
+	// Feed limits the change feed.
+	Feed    cdc.Limits
+	Faults  *fault.Set
+	Counter *count.Counter
+	Now     func() time.Time
 	// Limit is at or above every timestamp that PD has given out.
 	Limit func() uint64
 	// UserKey takes off what API V2 puts before a key.

@@ -3,9 +3,9 @@
 // testing/synctest.
 //
 // There is one storage engine behind all stores and no Raft: a write is applied once,
-// the peers of a region are equal, and a region has a leader as long as a majority of
-// its peers' stores runs. Everything that a client sees of regions, leaders, epochs and
-// of their errors follows TiKV's rules.
+// the peers of a region are equal unless they are made to lag, and a region has a leader
+// as long as a majority of its peers' stores runs. Everything that a client sees of
+// regions, leaders, epochs and of their errors follows TiKV's rules.
 package playground
 
 import (

@@ -216,6 +216,9 @@ func TestHealthFeedback(t *testing.T) {
 				if h.StoreId != 2 || h.FeedbackSeqNo <= last || h.SlowScore != 1 {
 					t.Fatal(h)
 				}
+				if asked := r.Responses[0].GetGetHealthFeedback(); asked != nil && asked.HealthFeedback.GetFeedbackSeqNo() != h.FeedbackSeqNo {
+					t.Fatal(asked, h) // it is one report
+				}
 				reports, last = reports+1, h.FeedbackSeqNo
 			}
 		}

@@ -140,8 +140,11 @@ func (s *Store) batchCommands(stream grpc.ServerStream) error {
 		case m != nil:
 			now := s.Now()
 			m.TikvSendTimeNs = uint64(now.UnixNano())
-			if hasFeedback(m) || now.Sub(reported) >= feedbackEvery {
+			m.HealthFeedback = requestedFeedback(m)
+			if m.HealthFeedback == nil && now.Sub(reported) >= feedbackEvery {
 				m.HealthFeedback = s.healthFeedback()
+			}
+			if m.HealthFeedback != nil {
 				reported = now
 			}
 			if err := stream.SendMsg(m); err != nil {
@@ -246,11 +249,19 @@ func (s *Store) healthFeedback() *kvrpcpb.HealthFeedback {
 	}
 }
 
-func hasFeedback(m *tikvpb.BatchCommandsResponse) bool {
+// requestedFeedback is what a message's answers to GetHealthFeedback say, all the same, or
+// nil if it has none (kv.rs, attach_if_needed).
+func requestedFeedback(m *tikvpb.BatchCommandsResponse) *kvrpcpb.HealthFeedback {
+	var f *kvrpcpb.HealthFeedback
 	for _, r := range m.Responses {
-		if r.GetGetHealthFeedback() != nil {
-			return true
+		answer := r.GetGetHealthFeedback()
+		switch {
+		case answer.GetHealthFeedback() == nil:
+		case f == nil:
+			f = answer.HealthFeedback
+		default:
+			answer.HealthFeedback = f
 		}
 	}
-	return false
+	return f
 }

@@ -346,3 +346,36 @@ func TestLeavingStore(t *testing.T) {
 		t.Error(err, state(4))
 	}
 }
+
+// What is done to keyspaces, buckets, operators and leaving stores is in the journal, and is
+// done again by its verbs.
+func TestReplayOfPDsChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := []Option{WithAPIVersion(APIV2), WithKeyspaces("ks"), WithStores(4)}
+		first := start(t, options...)
+		region := first.Regions(KeyTxn)[0].ID
+		for i, err := range []error{
+			first.SetKeyspaceState("ks", KeyspaceDisabled), first.SetKeyspaceConfig("ks", "a", "b"), first.SetLeaving(4, true),
+			first.SetBuckets(region, KeyTxn, []byte("k")), first.SetOperatorTime(time.Minute),
+		} {
+			if err != nil {
+				t.Fatal(i, err)
+			}
+		}
+		second := start(t, options...)
+		if err := second.Replay(first.Journal()); err != nil {
+			t.Fatal(err)
+		}
+		k := second.pd.Keyspaces()[1]
+		b := second.topo.Buckets(region)
+		if fmt.Sprint(k.State, k.Config) != "DISABLED map[a:b]" || !second.topo.Leaving(4) || b == nil || len(b.Keys) != 3 {
+			t.Error(k, second.topo.Leaving(4), b)
+		}
+		if string(first.Journal()) != string(second.Journal()) {
+			t.Errorf("%s, replayed: %s", first.Journal(), second.Journal())
+		}
+		if err := second.Replay([]byte(`{"at":0,"do":"set-keyspace-state","keyspace":"ks","state":"asleep"}`)); err != nil {
+			t.Error(err) // a change that fails is logged
+		}
+	})
+}

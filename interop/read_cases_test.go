@@ -507,5 +507,42 @@ func replicaArea() area {
 				e.Fatalf("read %d without it, committed at %d", at, tx.CommitTS())
 			}
 		}},
+		{name: "stale: a store that lags says so, and another is asked", alone: true, run: func(e *env) {
+			e.home()
+			for store := range 3 {
+				e.post("set-store", map[string]any{"store": store + 1, "resolved_lag": "1h"})
+			}
+			old := e.put("a=1").CommitTS()
+			e.put("a=2")
+			refused := false
+			for range 10 {
+				snap := e.txn.GetSnapshot(old)
+				snap.SetIsStalenessReadOnly(true)
+				seen := watch(snap)
+				e.want(snap, "a=1")
+				refused = refused || slices.ContainsFunc(seen.all, func(s string) bool { return strings.HasSuffix(s, "refused") })
+			}
+			if !refused {
+				e.Fatal("nobody said that its data are not ready")
+			}
+		}},
+		{name: "safe timestamps of the stores go forward, below now", run: func(e *env) {
+			stores, err := e.txn.GetPDClient().GetAllStores(e.ctx())
+			e.must(err)
+			for _, s := range stores {
+				ask := func() uint64 {
+					req := tikvrpc.NewRequest(tikvrpc.CmdStoreSafeTS, &kvrpcpb.StoreSafeTSRequest{KeyRange: &kvrpcpb.KeyRange{}})
+					resp, err := e.txn.GetTiKVClient().SendRequest(e.ctx(), s.Address, req, 5*time.Second)
+					e.must(err)
+					return resp.Resp.(*kvrpcpb.StoreSafeTSResponse).SafeTs
+				}
+				first := ask()
+				e.advance(10 * time.Second)
+				second, now := ask(), e.now()
+				if first == 0 || second <= first || second > now {
+					e.Fatalf("store %d: %d, then %d; now is %d", s.Id, first, second, now)
+				}
+			}
+		}},
 	}}
 }

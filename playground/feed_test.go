@@ -447,6 +447,40 @@ func TestFeedChanges(t *testing.T) {
 	})
 }
 
+// A flashback prewrites one key, and tells of all others as if they were committed in one
+// phase (TiKV src/storage/txn/commands/flashback_to_version.rs, process_write).
+func TestFeedFlashback(t *testing.T) {
+	feeding(t, func(c *testCluster, w writer) {
+		var version uint64
+		for i, value := range []string{"old", "new"} {
+			for _, k := range []string{"a", "b"} {
+				s := c.timestamp()
+				w.put(s, k, value)
+				w.committed(s, c.timestamp(), k)
+			}
+			if i == 0 {
+				version = c.timestamp()
+			}
+		}
+		s := c.timestamp()
+		w.put(s, "c", "later")
+		w.committed(s, c.timestamp(), "c")
+		region, store := c.only("a")
+		f := c.feed(store, "stream-multiplexing")
+		f.register(region, c.timestamp(), request(1))
+		f.want("1: INITIALIZED")
+		s = c.timestamp()
+		if p := c.prepareFlashback(s, version, nil); p.Error != "" || p.RegionError != nil {
+			c.t.Fatal(p)
+		}
+		f.want("1: PREWRITE PUT a=old was new T")
+		if p := c.flashback(s, c.timestamp(), version); p.Error != "" || p.RegionError != nil {
+			c.t.Fatal(p)
+		}
+		f.want("1: COMMITTED DELETE c was later T T", "1: COMMITTED PUT b=old was new T T", "1: COMMIT PUT a=old T T")
+	})
+}
+
 // A key that a rolled-back transaction's flag falls upon was tested above; here are the
 // checks of a registration, in TiKV's order.
 func TestFeedRegistration(t *testing.T) {

@@ -15,7 +15,7 @@ func (c *testCluster) prepareFlashback(startTS, version uint64, change func(*kvr
 		change(ctx)
 	}
 	p, err := kv.KvPrepareFlashbackToVersion(c.t.Context(), &kvrpcpb.PrepareFlashbackToVersionRequest{
-		Context: ctx, StartKey: []byte("a"), EndKey: []byte("m"), StartTs: startTS, Version: version})
+		Context: ctx, StartKey: c.api.wireKey(KeyTxn, []byte("a")), EndKey: c.api.wireKey(KeyTxn, []byte("m")), StartTs: startTS, Version: version})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func (c *testCluster) flashback(startTS, commitTS, version uint64) *kvrpcpb.Flas
 	c.t.Helper()
 	ctx, kv := c.at(KeyTxn, "a")
 	p, err := kv.KvFlashbackToVersion(c.t.Context(), &kvrpcpb.FlashbackToVersionRequest{
-		Context: ctx, StartKey: []byte("a"), EndKey: []byte("m"), StartTs: startTS, CommitTs: commitTS, Version: version})
+		Context: ctx, StartKey: c.api.wireKey(KeyTxn, []byte("a")), EndKey: c.api.wireKey(KeyTxn, []byte("m")), StartTs: startTS, CommitTs: commitTS, Version: version})
 	if err != nil {
 		c.t.Fatal(err)
 	}

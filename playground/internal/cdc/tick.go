@@ -68,7 +68,7 @@ func (e *endpoint) resolved(s *subscription, r *region, now uint64) uint64 {
 	in := keys.Range{Start: r.meta.StartKey, End: r.meta.EndKey}.Intersect(s.in)
 	ts := e.Txn.Resolved(in, now)
 	if e.APIVersion == kvrpcpb.APIVersion_V2 {
-		ts = min(ts, e.Raw.Flying())
+		ts = min(ts, e.Raw.Landed())
 	}
 	return ts
 }

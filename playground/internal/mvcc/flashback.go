@@ -234,6 +234,7 @@ func (e *Engine) flashbackWrites(ctx context.Context, in keys.Range, first key, 
 				}
 				c.putWrite(k, req.CommitTs, w)
 			}
+			c.batch.MarkOnePC() // no prewrite was told of (FlashbackToVersion, process_write)
 			return nil
 		})
 		if err != nil {

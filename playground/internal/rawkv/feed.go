@@ -105,16 +105,16 @@ func (f *flying) land(ts uint64) {
 	}
 }
 
-// Flying is the least timestamp of the versions that are being written, the largest
-// number if there is none. A later write has a timestamp above those that were given
-// before the call (TiKV src/storage/mod.rs, get_raw_key_guard: the keys being written are
-// locked in memory at their timestamps).
-func (e *Engine) Flying() uint64 {
+// Landed is the largest timestamp at or below which no version is being written, the
+// largest number if none is. A later write has a timestamp above those that were given
+// before the call (TiKV src/storage/mod.rs, get_raw_key_guard: while a key is written a
+// lock in memory has a timestamp that is less than the version's).
+func (e *Engine) Landed() uint64 {
 	e.flying.mu.Lock()
 	defer e.flying.mu.Unlock()
-	least := ^uint64(0)
+	landed := ^uint64(0)
 	for ts := range e.flying.at {
-		least = min(least, ts)
+		landed = min(landed, ts-1)
 	}
-	return least
+	return landed
 }

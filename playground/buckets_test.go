@@ -152,5 +152,8 @@ func TestBucketsOfACoprocessorRequest(t *testing.T) {
 		if b := r.RegionError.GetBucketVersionNotMatch(); want && (b.GetVersion() != 6<<32 || len(b.Keys) != 3 || !bytes.Equal(b.Keys[1], c.api.regionKey(KeyTxn, []byte("b")))) {
 			t.Error(b)
 		}
+		if told := r.LatestBucketsVersion; !want && told != 6<<32 {
+			t.Errorf("told of version %x", told)
+		}
 	}
 }

@@ -519,6 +519,18 @@ func TestCoprocessorTasks(t *testing.T) {
 	if p, err := kv.Coprocessor(t.Context(), q); err != nil || show(p) != "\"\" true\n"+tasks {
 		t.Error(show(p), err)
 	}
+	// A store that is too busy looks at none of them.
+	if err := c.SetStore(1, StoreState{ReadWait: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	kv = c.copContext(q)
+	q.Context.BusyThresholdMs = 10
+	if p, err := kv.Coprocessor(t.Context(), q); err != nil || p.RegionError.GetServerIsBusy().GetEstimatedWaitMs() != 1000 || len(p.BatchResponses) > 0 {
+		t.Error(p, err)
+	}
+	if err := c.SetStore(1, StoreState{}); err != nil {
+		t.Fatal(err)
+	}
 	// The same on the stream of commands.
 	kv = c.copContext(q)
 	b, err := kv.BatchCommands(t.Context())

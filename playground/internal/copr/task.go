@@ -23,6 +23,7 @@ type Task struct {
 	cached  bool  // the caller has the answer
 	fresh   bool  // nothing was met that others may read differently
 	version uint64
+	buckets uint64
 	read    time.Duration
 }
 
@@ -33,12 +34,13 @@ type Region struct {
 	// Version tells one state of the region's data from another (TiKV: the index of the
 	// entry that was applied last).
 	Version uint64
+	Buckets uint64 // their version, 0: none
 	Now     func() time.Time
 }
 
 // Read reads what a request asks for: a page, or for a stream all.
 func (hs Handlers) Read(ctx context.Context, r Region, q *coprocessor.Request, stream bool) *Task {
-	t := &Task{q: q, handler: hs[q.Tp], now: r.Now, version: r.Version}
+	t := &Task{q: q, handler: hs[q.Tp], now: r.Now, version: r.Version, buckets: r.Buckets}
 	began := r.Now()
 	defer func() { t.read = r.Now().Sub(began) }()
 	ranges, err := r.Data.OpenRanges(ctx, q.Context, StartTS(q), Wire(q.Ranges), r.Bounds)
@@ -85,8 +87,15 @@ func Wire(in []*coprocessor.KeyRange) []keys.Range {
 	return all
 }
 
-// Answer computes the answer.
+// Answer computes the answer, which tells the version of the region's buckets
+// (endpoint.rs, handle_unary_request_impl).
 func (t *Task) Answer(ctx context.Context) *coprocessor.Response {
+	resp := t.answer(ctx)
+	resp.LatestBucketsVersion = t.buckets
+	return resp
+}
+
+func (t *Task) answer(ctx context.Context) *coprocessor.Response {
 	if t.cached {
 		return t.detail(&coprocessor.Response{IsCacheHit: true, CacheLastVersion: t.version}, new(page), 0)
 	}

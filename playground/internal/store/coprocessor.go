@@ -55,24 +55,28 @@ func copRanges(q *coprocessor.Request) inside {
 func (s *Store) readTask(c *command, stream bool) func(context.Context, keys.Range, any) any {
 	return func(ctx context.Context, bounds keys.Range, req any) any {
 		q := req.(*coprocessor.Request)
-		r := copr.Region{Data: s.Txn, Bounds: bounds, Now: s.Now, Version: s.dataVersion(q.GetContext())}
-		return s.Coprocessors.Read(ctx, r, q, stream)
+		return s.Coprocessors.Read(ctx, s.copRegion(q.GetContext(), bounds), q, stream)
 	}
 }
 
-// dataVersion is that of a region's data. Its caller is in the region.
-func (s *Store) dataVersion(ctx *kvrpcpb.Context) uint64 {
-	if r := s.Topology.ByID(ctx.GetRegionId()); r != nil {
-		return s.DataVersion + r.Applied()
+// copRegion is what a request is read from. Its caller is in the region.
+func (s *Store) copRegion(ctx *kvrpcpb.Context, bounds keys.Range) copr.Region {
+	r := copr.Region{Data: s.Txn, Bounds: bounds, Now: s.Now}
+	if in := s.Topology.ByID(ctx.GetRegionId()); in != nil {
+		r.Version, r.Buckets = s.DataVersion+in.Applied(), s.Topology.StoreBuckets(in).GetVersion()
 	}
-	return 0
+	return r
 }
 
-// coprocessor answers a request and those that it carries, all at once.
+// coprocessor answers a request and those that it carries, all at once. A store that is
+// too busy for it does not look at the others (endpoint.rs, parse_and_handle_unary_request).
 func (s *Store) coprocessor(ctx context.Context, c *command, q *coprocessor.Request) *coprocessor.Response {
 	others := copr.Tasks(q)
 	if len(others) == 0 {
 		return s.computed(ctx, c, q)
+	}
+	if e := s.checkBusy(c, q); e != nil {
+		return &coprocessor.Response{RegionError: e}
 	}
 	answers := make([]*coprocessor.Response, len(others)+1)
 	all := append(others, q)

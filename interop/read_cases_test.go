@@ -416,6 +416,17 @@ func replicaArea() area {
 				e.Fatalf("committed at %d below a read at %d", tx.CommitTS(), at)
 			}
 		}},
+		{name: "a follower that lags waits until it has what was committed", alone: true, run: func(e *env) {
+			e.home()
+			e.put("a=1")
+			for store := range 3 {
+				e.post("set-store", map[string]any{"store": store + 1, "apply_lag": "300ms"})
+			}
+			e.put("a=2")
+			snap := e.snapshot()
+			snap.SetReplicaRead(kv.ReplicaReadFollower)
+			e.want(snap, "a=2")
+		}},
 		{name: "a stopped follower is passed over", alone: true, run: func(e *env) {
 			r := e.home()
 			e.put("a=1")

@@ -372,6 +372,9 @@ func (s *script) maxTS(a *args) string {
 	return showTS(s.e.MaxTS())
 }
 
+// resolved NOW: the timestamp at or below which nothing commits any more.
+func (s *script) resolved(a *args) string { return showTS(s.e.Resolved(s.bounds, a.ts())) }
+
 // destroy START END: KvDeleteRange; with everywhere UnsafeDestroyRange.
 func (s *script) destroy(a *args) string {
 	everywhere, notify := a.has("everywhere"), a.has("notify")

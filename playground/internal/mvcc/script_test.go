@@ -91,7 +91,7 @@ func (s *script) do(words []string) string {
 		"prewrite": s.prewrite, "txn": s.txn, "history": s.history, "commit": s.commit, "rollback": s.rollback, "status": s.status,
 		"heartbeat": s.heartbeat, "secondary": s.secondary, "resolve": s.resolve, "scanlock": s.scanlock,
 		"get": s.get, "batchget": s.batchget, "scan": s.scan, "records": s.records, "lock": s.putLock,
-		"record": s.putRecord, "collect": s.collect, "maxts": s.maxTS, "destroy": s.destroy,
+		"record": s.putRecord, "collect": s.collect, "maxts": s.maxTS, "resolved": s.resolved, "destroy": s.destroy,
 		"pessimistic": s.pessimisticLock, "unlock": s.pessimisticRollback, "flush": s.flush, "buffer": s.buffer,
 		"broadcast": s.broadcast, "ended": s.endings, "held": s.held, "bystart": s.byStart, "region": s.region,
 		"start": s.start, "end": s.end, "pass": s.pass, "writes": s.stopWrites, "waiting": s.waiting,

@@ -68,6 +68,12 @@ func readArea() area {
 				e.same("scan", e.list(snap.Iter(e.key("05"), e.key("35"))), strings.Join(all[5:35], " "))
 			}
 		}},
+		{name: "scan by who knows the regions of before", run: func(e *env) {
+			all := strings.Join(e.numbers(40), " ")
+			e.same("scan", e.list(e.snapshot().Iter(e.key("0"), e.key("4"))), all)
+			e.splitTxn("10", "20")
+			e.same("scan", e.list(e.snapshot().Iter(e.key("0"), e.key("4"))), all)
+		}},
 		{name: "scan backwards by pages over regions", run: func(e *env) {
 			all := e.numbers(40)
 			e.splitTxn("10", "11", "30")

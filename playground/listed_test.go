@@ -2,6 +2,7 @@ package playground
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -85,4 +86,30 @@ func quoted(cell string) (names []string) {
 		names = append(names, m[1])
 	}
 	return names
+}
+
+// TestSeededBugsAreListed compares docs/testing.md with the patches of .ci/seeded-bugs.
+func TestSeededBugsAreListed(t *testing.T) {
+	page, err := os.ReadFile("../docs/testing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	patches, err := filepath.Glob("testdata/bugs/*.patch")
+	if err != nil || len(patches) < 20 {
+		t.Fatal(len(patches), err)
+	}
+	for _, path := range patches {
+		patch, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bug, _, _ := strings.Cut(strings.TrimPrefix(string(patch), "bug: "), "\n")
+		row := "| " + strings.TrimSuffix(filepath.Base(path), ".patch") + ": " + bug + " |"
+		if !strings.Contains(string(page), row) {
+			t.Errorf("docs/testing.md lacks %q", row)
+		}
+	}
+	if listed := strings.Count(string(page), "` | `Test"); listed != len(patches) {
+		t.Errorf("docs/testing.md lists %d bugs, there are %d", listed, len(patches))
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -96,7 +95,7 @@ func (c *Cluster) ControlHandler() http.Handler {
 	})
 	for name, v := range c.verbs(nil) {
 		mux.HandleFunc("POST /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
-			request, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxControl))
+			request, err := read(w, r, maxControl)
 			if err != nil {
 				reply(w)(nil, err)
 				return
@@ -109,12 +108,40 @@ func (c *Cluster) ControlHandler() http.Handler {
 			reply(w)(do())
 		})
 	}
-	handle(mux, "/v1/wait", c.waitVerb)
+	handle(mux, "/v1/wait", maxControl, c.waitVerb)
 	c.traceVerbs(mux)
-	handle(mux, "/v1/replay", func(_ *http.Request, q struct{ Journal string }) (any, error) {
+	handle(mux, "/v1/replay", maxJournal, func(_ *http.Request, q journalArgs) (any, error) {
 		return done(c.Replay([]byte(q.Journal)))
 	})
-	return mux
+	return known(mux)
+}
+
+// known is mux, with refusals in JSON of what it does not have.
+func known(mux *http.ServeMux) http.Handler {
+	has := func(method string, r *http.Request) bool {
+		r = r.Clone(r.Context())
+		r.Method = method
+		_, pattern := mux.Handler(r)
+		return pattern != ""
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if has(r.Method, r) {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			if has(method, r) {
+				w.Header().Set("Allow", method)
+				refuse(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s", r.URL.Path, method))
+				return
+			}
+		}
+		refuse(w, http.StatusNotFound, fmt.Sprintf("there is no %s", r.URL.Path))
+	})
+}
+
+type journalArgs struct {
+	Journal string `json:"journal"`
 }
 
 type injectionView struct {
@@ -133,17 +160,23 @@ func (c *Cluster) injectionViews() []injectionView {
 	return all
 }
 
-// maxControl is how long a control request may be: a key of TiKV's largest size fits.
-const maxControl = 1 << 20
+// How long a control request may be: a key of TiKV's largest size fits, and in a replay
+// the journal of a long day.
+const (
+	maxControl = 1 << 20
+	maxJournal = 1 << 28
+)
 
-// handle serves a verb that takes a JSON object.
-func handle[Q any](mux *http.ServeMux, path string, f func(*http.Request, Q) (any, error)) {
+// handle serves a verb that is no change, whose requests are that long at most.
+func handle[Q any](mux *http.ServeMux, path string, limit int64, f func(*http.Request, Q) (any, error)) {
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		var q Q
-		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxControl))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&q); err != nil && !errors.Is(err, io.EOF) {
-			reply(w)(nil, fmt.Errorf("the request is no JSON object of this verb: %w", err))
+		request, err := read(w, r, limit)
+		if err == nil {
+			err = decode(request, &q)
+		}
+		if err != nil {
+			reply(w)(nil, err)
 			return
 		}
 		reply(w)(f(r, q))
@@ -158,18 +191,22 @@ var errTimeout = errors.New("playground: not every region has a leader yet")
 
 func reply(w http.ResponseWriter) func(any, error) {
 	return func(v any, err error) {
-		w.Header().Set("Content-Type", "application/json")
 		switch {
 		case errors.Is(err, errTimeout):
-			w.WriteHeader(http.StatusGatewayTimeout)
+			refuse(w, http.StatusGatewayTimeout, err.Error())
 		case err != nil:
-			w.WriteHeader(http.StatusBadRequest)
+			refuse(w, http.StatusBadRequest, err.Error())
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(v) // a caller that has left hears nothing
 		}
-		if err != nil {
-			v = map[string]string{"error": strings.TrimPrefix(err.Error(), "playground: ")}
-		}
-		_ = json.NewEncoder(w).Encode(v) // a caller that has left hears nothing
 	}
+}
+
+func refuse(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"error": strings.TrimPrefix(why, "playground: ")})
 }
 
 type clusterView struct {
@@ -276,8 +313,11 @@ func (c *Cluster) regionsView(r *http.Request) (any, error) {
 
 // waitVerb waits, looking again after each change of a leader.
 func (c *Cluster) waitVerb(r *http.Request, q struct {
-	Timeout int64 `json:"timeout_ms"`
+	Timeout int64 `json:"timeout_ms,omitempty"`
 }) (any, error) {
+	if q.Timeout < 0 {
+		return nil, fmt.Errorf("playground: a timeout of %d ms", q.Timeout)
+	}
 	limit := 30 * time.Second
 	if q.Timeout > 0 {
 		limit = time.Duration(min(q.Timeout, 3_600_000)) * time.Millisecond

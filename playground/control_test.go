@@ -81,7 +81,7 @@ func TestControlRefuses(t *testing.T) {
 	for _, q := range []struct{ path, body, want string }{
 		{"/v1/split", `{"mode":"both","key":"bQ=="}`, `mode is txn or raw, not "both"`},
 		{"/v1/split", `{"mode":"txn","key":"bQ=="}`, "has no transactional keys"},
-		{"/v1/split", `{"mode":"raw","key":7}`, "no JSON object of this verb"},
+		{"/v1/split", `{"mode":"raw","key":7}`, "bytes in base64"},
 		{"/v1/split", `{"mode":"raw","kay":"bQ=="}`, "unknown field"},
 		{"/v1/transfer-leader", `{"region":99999,"store":1}`, "no region 99999"},
 		{"/v1/stop", `{}`, "name a store or a member"},

@@ -61,6 +61,9 @@ func (c *Cluster) checkCut(from, to Node) error {
 		if n.node.Kind != fault.Client && c.server(n) == nil {
 			return fmt.Errorf("playground: no %v", n)
 		}
+		if n.node.Kind == fault.Store && c.topo.Removed(n.node.ID) {
+			return fmt.Errorf("playground: %v was removed", n)
+		}
 	}
 	a, b := from.node.Kind, to.node.Kind
 	if from == to || a != b && a != fault.Client && b != fault.Client {

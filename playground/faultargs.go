@@ -17,7 +17,7 @@ type faultArgs struct {
 	Region  uint64    `json:"region,omitempty"`
 	Mode    string    `json:"mode,omitempty"`
 	Key     []byte    `json:"key,omitempty"`
-	StartTS uint64    `json:"start_ts,omitempty"`
+	StartTS timestamp `json:"start_ts,omitempty"`
 	Skip    int       `json:"skip,omitempty"`
 	Times   int       `json:"times,omitempty"`
 	Chance  float64   `json:"chance,omitempty"`
@@ -41,7 +41,7 @@ type faultArgs struct {
 
 func faultArgsOf(f Fault) faultArgs {
 	q := faultArgs{
-		Method: f.Method, Region: f.Region, Key: f.Key, StartTS: f.StartTS, Skip: f.Skip, Times: f.Times, Chance: f.Chance,
+		Method: f.Method, Region: f.Region, Key: f.Key, StartTS: timestamp(f.StartTS), Skip: f.Skip, Times: f.Times, Chance: f.Chance,
 		Delay: duration(f.Delay), Hold: f.Hold, DropRequest: f.DropRequest, Duplicate: f.Duplicate,
 		DropAnswer: f.DropAnswer, Disconnect: f.Disconnect,
 		Functions: f.Before != nil || f.After != nil || f.Mangle != nil,
@@ -70,7 +70,7 @@ func (q faultArgs) check() error {
 
 func (q faultArgs) fault() (Fault, error) {
 	f := Fault{
-		Method: q.Method, Region: q.Region, Key: q.Key, StartTS: q.StartTS, Skip: q.Skip, Times: q.Times, Chance: q.Chance,
+		Method: q.Method, Region: q.Region, Key: q.Key, StartTS: uint64(q.StartTS), Skip: q.Skip, Times: q.Times, Chance: q.Chance,
 		Delay: time.Duration(q.Delay), Hold: q.Hold, DropRequest: q.DropRequest, Duplicate: q.Duplicate,
 		DropAnswer: q.DropAnswer, Disconnect: q.Disconnect,
 	}
@@ -89,11 +89,14 @@ func (q faultArgs) fault() (Fault, error) {
 		}
 	}
 	region, key := slices.Index(regionFaults[:], q.RegionError), slices.Index(keyFaults[:], q.KeyError)
-	if q.RegionError != "" && region < 0 || q.KeyError != "" && key < 0 {
-		return f, fmt.Errorf("playground: there is no error %q", q.RegionError+q.KeyError)
+	switch { // the first of each is "none"
+	case q.RegionError != "" && region < 1:
+		return f, fmt.Errorf("playground: there is no region error %q", q.RegionError)
+	case q.KeyError != "" && key < 1:
+		return f, fmt.Errorf("playground: there is no key error %q", q.KeyError)
 	}
 	f.RegionError, f.KeyError = RegionFault(max(0, region)), KeyFault(max(0, key))
-	if q.Truncate < 0 || q.Skip < 0 || q.Times < 0 || q.Chance < 0 || q.Chance > 1 {
+	if q.Delay < 0 || q.Truncate < 0 || q.Skip < 0 || q.Times < 0 || q.Chance < 0 || q.Chance > 1 {
 		return f, errors.New("playground: a number of the fault is out of its range")
 	}
 	if q.Truncate > 0 || len(q.Append) > 0 {
@@ -104,10 +107,24 @@ func (q faultArgs) fault() (Fault, error) {
 	return f, nil
 }
 
+// checkNode refuses a fault's node that no request can reach.
+func (c *Cluster) checkNode(n Node) error {
+	switch {
+	case n == Client():
+		return errors.New("playground: no request reaches the client: a fault's node is a store or a member")
+	case n != Node{} && c.server(n) == nil:
+		return fmt.Errorf("playground: no %v", n)
+	}
+	return nil
+}
+
 // faultVerbs adds the verbs by which faults come and go.
 func (c *Cluster) faultVerbs(all map[string]verb, renumbered map[uint64]uint64) {
 	all["inject"] = verbOf(func(q faultArgs) (any, error) {
 		f, err := q.fault()
+		if err == nil && renumbered == nil { // a journal may have a fault of a store that is not there yet
+			err = c.checkNode(f.Node)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package playground
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -73,6 +74,9 @@ func (c *Cluster) locksView(r *http.Request) (any, error) {
 }
 
 func (c *Cluster) versionsView(r *http.Request) (any, error) {
+	if !r.URL.Query().Has("key") {
+		return nil, errors.New("playground: key is missing")
+	}
 	key, err := bytesOf(r, "key")
 	if err != nil {
 		return nil, err
@@ -124,14 +128,14 @@ type traceArgs struct {
 
 func (c *Cluster) traceVerbs(mux *http.ServeMux) {
 	all := traces{open: make(map[uint64]*Trace)}
-	handle(mux, "/v1/trace", func(*http.Request, struct{}) (any, error) {
+	handle(mux, "/v1/trace", maxControl, func(*http.Request, struct{}) (any, error) {
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		all.last++
 		all.open[all.last] = c.Trace()
 		return traceArgs{all.last}, nil
 	})
-	handle(mux, "/v1/trace-end", func(_ *http.Request, q traceArgs) (any, error) {
+	handle(mux, "/v1/trace-end", maxControl, func(_ *http.Request, q traceArgs) (any, error) {
 		all.mu.Lock()
 		defer all.mu.Unlock()
 		t := all.open[q.Trace]

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/tikv-go/tikv/playground/internal/fault"
@@ -45,7 +46,7 @@ func (c *Cluster) Replay(journal []byte) error {
 		}
 		run, err := v(request)
 		if err != nil {
-			return fmt.Errorf("playground: line %d of the journal: %w", n+1, err)
+			return fmt.Errorf("playground: line %d of the journal: %s", n+1, strings.TrimPrefix(err.Error(), "playground: "))
 		}
 		steps = append(steps, fault.Step{At: at, Do: func() {
 			if _, err := run(); err != nil {

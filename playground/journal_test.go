@@ -146,7 +146,7 @@ func TestReplayRefuses(t *testing.T) {
 			`{"do":"heal"}`:                             "damaged",
 			`{"at":1,"do":"fly"}`:                       "no change",
 			`{"at":1,"do":"heal","x":1}`:                "unknown field",
-			`{"at":1,"do":"inject","key_error":"Sunk"}`: "no error",
+			`{"at":1,"do":"inject","key_error":"Sunk"}`: "the journal: there is no key error",
 			"{\"at\":2,\"do\":\"heal\"}\n{\"at\":1,\"do\":\"heal\"}": "go back",
 		} {
 			expect(t, c.Replay([]byte(journal)), text)

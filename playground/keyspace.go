@@ -34,7 +34,7 @@ func (s KeyspaceState) String() string {
 // DEFAULT stays enabled. As in PD, clients hear of it only if they ask: the stores serve
 // the keyspace all the same.
 func (c *Cluster) SetKeyspaceState(keyspace string, state KeyspaceState) (err error) {
-	defer c.note("set-keyspace-state", keyspaceArgs{Keyspace: keyspace, State: state.String()}, &err)()
+	defer c.note("set-keyspace-state", keyspaceStateArgs{keyspace, state.String()}, &err)()
 	if state > KeyspaceTombstone {
 		return fmt.Errorf("playground: %v is no state of a keyspace", state)
 	}
@@ -46,7 +46,7 @@ func (c *Cluster) SetKeyspaceState(keyspace string, state KeyspaceState) (err er
 // own, with "region_bound_type" as "raw" it is there for clients once its raw keys have
 // regions of their own.
 func (c *Cluster) SetKeyspaceConfig(keyspace, key, value string) (err error) {
-	defer c.note("set-keyspace-config", keyspaceArgs{Keyspace: keyspace, Key: key, Value: value}, &err)()
+	defer c.note("set-keyspace-config", keyspaceConfigArgs{keyspace, key, value}, &err)()
 	if key == "" {
 		return errors.New("playground: an entry of a keyspace's config has a name")
 	}
@@ -64,12 +64,17 @@ func keyspaceError(name string, err error) error {
 	return fmt.Errorf("playground: keyspace %q: %w", name, err)
 }
 
-type keyspaceArgs struct {
-	Keyspace string `json:"keyspace"`
-	State    string `json:"state,omitempty"`
-	Key      string `json:"key,omitempty"`
-	Value    string `json:"value,omitempty"`
-}
+type (
+	keyspaceStateArgs struct {
+		Keyspace string `json:"keyspace"`
+		State    string `json:"state"`
+	}
+	keyspaceConfigArgs struct {
+		Keyspace string `json:"keyspace"`
+		Key      string `json:"key"`
+		Value    string `json:"value"`
+	}
+)
 
 type keyspaceView struct {
 	ID     uint32            `json:"id"`
@@ -88,14 +93,14 @@ func (c *Cluster) keyspaceViews() []keyspaceView {
 
 // keyspaceVerbs are those of keyspaces.
 func (c *Cluster) keyspaceVerbs(all map[string]verb) {
-	all["set-keyspace-state"] = verbOf(func(q keyspaceArgs) (any, error) {
+	all["set-keyspace-state"] = verbOf(func(q keyspaceStateArgs) (any, error) {
 		state := slices.Index(keyspaceStates[:], q.State)
 		if state < 0 {
 			return nil, fmt.Errorf("playground: there is no state %q of a keyspace", q.State)
 		}
 		return done(c.SetKeyspaceState(q.Keyspace, KeyspaceState(state)))
 	})
-	all["set-keyspace-config"] = verbOf(func(q keyspaceArgs) (any, error) {
+	all["set-keyspace-config"] = verbOf(func(q keyspaceConfigArgs) (any, error) {
 		return done(c.SetKeyspaceConfig(q.Keyspace, q.Key, q.Value))
 	})
 }

@@ -62,6 +62,8 @@ func (c *Cluster) SetStore(id uint64, s StoreState) (err error) {
 		return errClosed
 	case c.store(id) == nil:
 		return fmt.Errorf("playground: no store %d", id)
+	case c.topo.Removed(id):
+		return fmt.Errorf("playground: store %d was removed", id)
 	case s.Disk > DiskAlreadyFull:
 		return fmt.Errorf("playground: there is no state %d of a disk", s.Disk)
 	case s.DiskDelay < 0:

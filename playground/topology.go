@@ -1,7 +1,6 @@
 package playground
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -24,7 +23,7 @@ type Region struct {
 // Split lets a region begin at key, a user key of the mode (of the keyspace DEFAULT in
 // APIV2), and returns its id. It is no error when one begins there already.
 func (c *Cluster) Split(mode KeyMode, key []byte) (region uint64, err error) {
-	defer c.note("split", splitArgs{mode.String(), key}, &err)()
+	defer c.note("split", splitArgs{mode.String(), append([]byte{}, key...)}, &err)()
 	if err := c.checkMode(mode); err != nil {
 		return 0, err
 	}
@@ -56,7 +55,7 @@ func (c *Cluster) checkMode(mode KeyMode) error {
 
 // TransferLeader makes a region's peer on a store its leader.
 func (c *Cluster) TransferLeader(region, store uint64) (err error) {
-	defer c.note("transfer-leader", regionArgs{Region: region, Store: store}, &err)()
+	defer c.note("transfer-leader", peerArgs{region, store}, &err)()
 	return c.topo.TransferLeader(region, store)
 }
 
@@ -70,7 +69,7 @@ func (c *Cluster) PrepareMerge(region, into uint64) (err error) {
 
 // RollbackMerge ends what PrepareMerge began: region goes on by itself.
 func (c *Cluster) RollbackMerge(region uint64) (err error) {
-	defer c.note("rollback-merge", regionArgs{Region: region}, &err)()
+	defer c.note("rollback-merge", regionArgs{region}, &err)()
 	return c.topo.RollbackMerge(region)
 }
 
@@ -103,7 +102,7 @@ func (r PeerRole) String() string {
 // AddPeer gives a region a peer on a store, or another role to the peer that it has
 // there. It takes a leader and, as in Raft, leaves a majority that runs.
 func (c *Cluster) AddPeer(region, store uint64, role PeerRole) (err error) {
-	defer c.note("add-peer", regionArgs{region, store, role.String()}, &err)()
+	defer c.note("add-peer", roleArgs{region, store, role.String()}, &err)()
 	if role > Witness {
 		return fmt.Errorf("playground: there is no role %d", role)
 	}
@@ -112,7 +111,7 @@ func (c *Cluster) AddPeer(region, store uint64, role PeerRole) (err error) {
 
 // RemovePeer takes a region's peer off a store; a leader hands over before.
 func (c *Cluster) RemovePeer(region, store uint64) (err error) {
-	defer c.note("remove-peer", regionArgs{Region: region, Store: store}, &err)()
+	defer c.note("remove-peer", peerArgs{region, store}, &err)()
 	return c.topo.RemovePeer(region, store)
 }
 
@@ -124,17 +123,21 @@ func (c *Cluster) AddStore(labels map[string]string) (_ uint64, err error) {
 	if c.closed {
 		return 0, errClosed
 	}
-	id, err := c.topo.AddStore(labels)
+	id, err := c.topo.AllocID(1)
 	if err != nil {
 		return 0, err
 	}
-	c.storeMu.Lock()
 	s := c.newNode(id)
+	if err := s.Server().Start(c.root.Context()); err != nil {
+		return 0, err
+	}
+	if err := c.topo.AddStore(id, labels); err != nil {
+		s.Server().Stop()
+		return 0, err
+	}
+	c.storeMu.Lock()
 	c.stores = append(c.stores, s) // ids grow
 	c.storeMu.Unlock()
-	if err := s.Server().Start(c.root.Context()); err != nil {
-		return 0, errors.Join(err, c.topo.RemoveStore(id))
-	}
 	return id, c.topo.SetLive(id, true, c.Now())
 }
 

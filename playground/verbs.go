@@ -1,29 +1,13 @@
 package playground
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
 	"github.com/tikv-go/tikv/playground/internal/fault"
 )
-
-// duration is one in JSON, as "1m30s".
-type duration time.Duration
-
-// MarshalText returns the duration's words.
-func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
-// UnmarshalText takes the words of time.ParseDuration.
-func (d *duration) UnmarshalText(text []byte) error {
-	parsed, err := time.ParseDuration(string(text))
-	*d = duration(parsed)
-	return err
-}
 
 // The requests of the verbs, which are also lines of the journal.
 type (
@@ -33,8 +17,15 @@ type (
 	}
 	regionArgs struct {
 		Region uint64 `json:"region"`
+	}
+	peerArgs struct {
+		Region uint64 `json:"region"`
 		Store  uint64 `json:"store"`
-		Role   string `json:"role,omitempty"`
+	}
+	roleArgs struct {
+		Region uint64 `json:"region"`
+		Store  uint64 `json:"store"`
+		Role   string `json:"role"`
 	}
 	mergeArgs struct {
 		Region uint64 `json:"region"`
@@ -108,15 +99,12 @@ func (q nodeArgs) node() (Node, error) {
 // verb takes a request, and returns what does it.
 type verb func(request []byte) (func() (any, error), error)
 
-// verbOf makes a verb of a function of its request, a JSON object without other fields;
-// nothing at all is an object without fields.
+// verbOf makes a verb of a function of its request.
 func verbOf[Q any](f func(Q) (any, error)) verb {
 	return func(request []byte) (func() (any, error), error) {
 		var q Q
-		dec := json.NewDecoder(bytes.NewReader(request))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&q); err != nil && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("the request is no JSON object of this verb: %w", err)
+		if err := decode(request, &q); err != nil {
+			return nil, err
 		}
 		if c, ok := any(q).(interface{ check() error }); ok {
 			if err := c.check(); err != nil {
@@ -139,18 +127,18 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 			id, err := c.Split(mode, q.Key)
 			return map[string]uint64{"region": id}, err
 		}),
-		"transfer-leader": verbOf(func(q regionArgs) (any, error) { return done(c.TransferLeader(q.Region, q.Store)) }),
+		"transfer-leader": verbOf(func(q peerArgs) (any, error) { return done(c.TransferLeader(q.Region, q.Store)) }),
 		"merge":           verbOf(func(q mergeArgs) (any, error) { return done(c.Merge(q.Region, q.Into)) }),
 		"prepare-merge":   verbOf(func(q mergeArgs) (any, error) { return done(c.PrepareMerge(q.Region, q.Into)) }),
 		"rollback-merge":  verbOf(func(q regionArgs) (any, error) { return done(c.RollbackMerge(q.Region)) }),
-		"add-peer": verbOf(func(q regionArgs) (any, error) {
+		"add-peer": verbOf(func(q roleArgs) (any, error) {
 			role := slices.Index([]string{"voter", "learner", "witness"}, q.Role)
 			if role < 0 {
 				return nil, fmt.Errorf("playground: there is no role %q", q.Role)
 			}
 			return done(c.AddPeer(q.Region, q.Store, PeerRole(role)))
 		}),
-		"remove-peer": verbOf(func(q regionArgs) (any, error) { return done(c.RemovePeer(q.Region, q.Store)) }),
+		"remove-peer": verbOf(func(q peerArgs) (any, error) { return done(c.RemovePeer(q.Region, q.Store)) }),
 		"hide-region": verbOf(func(q hideArgs) (any, error) { return done(c.HideRegion(q.Region, q.Hidden)) }),
 		"set-buckets": verbOf(func(q bucketArgs) (any, error) {
 			mode, err := modeOf(q.Mode)
@@ -194,6 +182,9 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 	for name, f := range map[string]func(Node) error{"stop": c.Stop, "pause": c.Pause, "start": c.Start, "move": c.Move} {
 		all[name] = verbOf(func(q nodeArgs) (any, error) {
 			n, err := q.node()
+			if err == nil && n == Client() {
+				err = errors.New("playground: name a store or a member: only a cut is of the client")
+			}
 			if err != nil {
 				return nil, err
 			}

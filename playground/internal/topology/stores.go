@@ -83,23 +83,19 @@ func (t *Topology) Labels(store uint64) []*metapb.StoreLabel {
 	return all
 }
 
-// AddStore makes a store, which does not live yet, without regions.
-func (t *Topology) AddStore(labels map[string]string) (uint64, error) {
+// AddStore makes a store of a new id, which does not live yet, without regions.
+func (t *Topology) AddStore(id uint64, labels map[string]string) error {
 	t.change.Lock()
 	defer t.change.Unlock()
-	id, err := t.allocID(1)
-	if err != nil {
-		return 0, err
-	}
 	record := storeRecord{Labels: maps.Clone(labels)}
 	if err := t.saveStore(id, record); err != nil {
-		return 0, err
+		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stores = append(t.stores, id)
 	t.records[id], t.live[id] = record, false
-	return id, nil
+	return nil
 }
 
 // AddLabels merges labels into a store's, as PD does with those that a store reports

@@ -271,7 +271,11 @@ type countsView struct {
 }
 
 func (c *Cluster) countsView() countsView {
-	return countsView(c.Counts())
+	v := countsView(c.Counts())
+	if v.Calls == nil {
+		v.Calls = map[string]int{}
+	}
+	return v
 }
 
 type regionView struct {

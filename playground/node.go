@@ -60,6 +60,8 @@ func (c *Cluster) change(n Node, f func(s *serve.Server, tell func(pdserver.Cond
 		if m := c.member(n); m != nil {
 			return f(m.Server(), func(is pdserver.Condition) error { return c.pd.SetCondition(m, is) })
 		}
+	case fault.Client:
+		return errors.New("playground: name a store or a member: only a cut is of the client")
 	}
 	return fmt.Errorf("playground: no %v", n)
 }

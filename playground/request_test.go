@@ -66,6 +66,9 @@ func TestControlRefusesWhatIsNoRequest(t *testing.T) {
 			t.Errorf("%s %.60s: %d %v, want %q", q.verb, q.body, code, a, q.want)
 		}
 	}
+	if _, a := control(t, h, "GET", "/v1/counts", ""); a["calls"] == nil {
+		t.Error("no calls are", a)
+	}
 	if j := c.Journal(); len(j) > 0 {
 		t.Errorf("refused, and done:\n%s", j)
 	}

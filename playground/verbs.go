@@ -182,9 +182,6 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 	for name, f := range map[string]func(Node) error{"stop": c.Stop, "pause": c.Pause, "start": c.Start, "move": c.Move} {
 		all[name] = verbOf(func(q nodeArgs) (any, error) {
 			n, err := q.node()
-			if err == nil && n == Client() {
-				err = errors.New("playground: name a store or a member: only a cut is of the client")
-			}
 			if err != nil {
 				return nil, err
 			}

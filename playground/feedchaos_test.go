@@ -212,7 +212,7 @@ func (f *follower) resolve(ts *cdcpb.ResolvedTs) error {
 }
 
 func (f *follower) row(s *followedRegion, row *cdcpb.Event_Row) error {
-	if row.Type != cdcpb.Event_INITIALIZED && !s.Contains(keys.Encode(row.Key)) {
+	if row.Type != cdcpb.Event_INITIALIZED && row.Type != cdcpb.Event_UNKNOWN && !s.Contains(keys.Encode(row.Key)) {
 		if s.whole() {
 			return nil
 		}
@@ -220,6 +220,10 @@ func (f *follower) row(s *followedRegion, row *cdcpb.Event_Row) error {
 	}
 	txn := fmt.Sprintf("%s@%d", row.Key, row.StartTs)
 	switch row.Type {
+	case cdcpb.Event_UNKNOWN:
+		if len(row.Key) > 0 || row.StartTs != 0 {
+			return fmt.Errorf("%v is no row", row)
+		}
 	case cdcpb.Event_INITIALIZED:
 		if s.initialized {
 			return fmt.Errorf("initialized again")

@@ -107,6 +107,7 @@ func (e *endpoint) begin(s *subscription, number uint64, now *topology.Region, b
 	if r.meta == nil {
 		r.meta = now.Meta
 		for _, o := range slices.Clone(r.subs) {
+			o.learn(r.meta)
 			if err := o.checkEpoch(r); err != nil {
 				e.drop(o, err)
 			}

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"maps"
@@ -37,6 +38,9 @@ type subscription struct {
 	filterLoop      bool
 	// in is the keys that it wants, encoded, and wanted the same as users have them.
 	in, wanted keys.Range
+	// covers: it wants all of the region. Of those that came when the region was known
+	// already nobody finds out; of the endpoint's loop alone.
+	covers bool
 	// muted: a fault loses everything that it is sent.
 	muted bool
 
@@ -124,6 +128,15 @@ func (s *subscription) event(content any) *cdcpb.Event {
 	return e
 }
 
+// learn tells the subscription what the region is (ObservedRange, update_region_key_range).
+func (s *subscription) learn(r *metapb.Region) {
+	s.covers = bytes.Compare(s.in.Start, r.StartKey) <= 0 && keys.CompareEnds(r.EndKey, s.in.End) <= 0
+}
+
+// wants tells whether it is told of a key, as users have it. One that is empty is no key's
+// (delegate.rs, contains_raw_key).
+func (s *subscription) wants(key []byte) bool { return s.covers || s.wanted.Contains(key) }
+
 // takesChanges tells whether it is sent what is applied.
 func (s *subscription) takesChanges() bool {
 	now := s.state.Load()
@@ -160,7 +173,7 @@ func (e *endpoint) deliver(r *region, in keys.Range, b *storage.Batch, snap stor
 	raws := e.Raw.Rows(b)
 	var txns []*mvcc.Row
 	for _, row := range mvcc.Rows(b) {
-		if in.Contains(keys.Encode(row.Key)) {
+		if in.Contains(row.Stored) {
 			txns = append(txns, row)
 		}
 	}
@@ -185,13 +198,13 @@ func (s *subscription) changes(r *region, raws []*cdcpb.Event_Row, txns []*mvcc.
 	var rows []*cdcpb.Event_Row
 	if s.raw {
 		for _, row := range raws {
-			if s.wanted.Contains(row.Key) {
+			if s.wants(row.Key) {
 				rows = append(rows, row)
 			}
 		}
 	} else {
 		for _, row := range txns {
-			if !s.wanted.Contains(row.Key) || s.filtered(row.TxnSource) {
+			if !s.wants(row.Key) || s.filtered(row.TxnSource) {
 				continue
 			}
 			if row.OldAt != 0 {

@@ -13,18 +13,21 @@ import (
 // Row is a row of the change feed.
 type Row struct {
 	cdcpb.Event_Row
+	// Stored is the key as locks are stored by it.
+	Stored []byte
 	// OldAt is the timestamp to read the value before at; 0: the row has none, or has it.
 	OldAt uint64
 
 	long    []byte // of the default family
 	hasLong bool
+	blank   bool
 }
 
 // Rows is what a batch tells a change feed of transactions, a row for each key: the last
 // write of a key counts, as in TiKV. Locks that will be no value and no deletion are left
-// out, and so is a prewrite whose value is not in the batch. In a batch of one phase a
-// commit is a row that needs no prewrite (TiKV components/cdc/src/delegate.rs, sink_txn_
-// put and RowsBuilder).
+// out, and so is a prewrite whose value is not in the batch; their commits are rows without
+// a type and a key. In a batch of one phase a commit is a row that needs no prewrite (TiKV
+// components/cdc/src/delegate.rs, sink_txn_put and RowsBuilder).
 func Rows(b *storage.Batch) []*Row {
 	var (
 		rows  []*Row
@@ -33,7 +36,7 @@ func Rows(b *storage.Batch) []*Row {
 	of := func(enc []byte) *Row {
 		row := byKey[string(enc)]
 		if row == nil {
-			row = new(Row)
+			row = &Row{Stored: enc}
 			byKey[string(enc)] = row
 			rows = append(rows, row)
 		}
@@ -105,14 +108,14 @@ func (row *Row) prewrite(k key, l *lock) {
 
 // end makes the row that of a write record. One that was rewritten to remember that
 // another transaction was rolled back at its place tells of that rollback (decode_write).
-// Records of the lock kind are told of to nobody.
+// Of a record of the lock kind nothing is told but that there is one.
 func (row *Row) end(k key, w record, onePC bool) {
 	if w.fenced {
 		row.Event_Row = cdcpb.Event_Row{Type: cdcpb.Event_ROLLBACK, Key: k.raw, StartTs: w.commitTS}
 		row.OldAt = 0
 		return
 	}
-	if w.kind == writeLock {
+	if row.blank = w.kind == writeLock; row.blank {
 		return
 	}
 	row.Event_Row = cdcpb.Event_Row{
@@ -144,7 +147,7 @@ func (row *Row) finish() bool {
 		row.Value = row.long
 	}
 	row.long = nil
-	return row.Type != cdcpb.Event_UNKNOWN &&
+	return (row.Type != cdcpb.Event_UNKNOWN || row.blank) &&
 		(row.Type != cdcpb.Event_PREWRITE || row.OpType != cdcpb.Event_Row_PUT || row.hasLong)
 }
 

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -26,6 +27,9 @@ const (
 
 type playgroundCommandFlags struct {
 	stores    int
+	members   int
+	services  bool
+	coprocs   []string
 	given     func(flag string) bool
 	dir       string
 	port      int
@@ -63,6 +67,9 @@ With --tls D, clients find "tikv://HOST:PORT?ca=D/ca.pem&cert=D/cert.pem&key=D/k
 		},
 	}
 	cmd.Flags().IntVar(&f.stores, "stores", 3, "number of stores (with an existing --dir: as it was)")
+	cmd.Flags().IntVar(&f.members, "members", 1, "number of PD's members (with an existing --dir: as it was)")
+	cmd.Flags().BoolVar(&f.services, "services", false, "timestamps from a service beside PD, and routers for lookups")
+	cmd.Flags().StringSliceVar(&f.coprocs, "coprocessor", nil, "what answers the coprocessor's requests of a type, echo or checksum: `TYPE=NAME`,… as 103=echo,105=checksum")
 	cmd.Flags().StringVar(&f.dir, "dir", "", "keep the data in this `directory` (default: in memory)")
 	cmd.Flags().IntVar(&f.port, "port", 0, "PD's port, the stores have the next ones; 0 for any (default 2379 or the next that are free)")
 	cmd.Flags().StringVar(&f.api, "api", "v1", "API version of the stores (with an existing --dir: as it was): `v1|v1ttl|v2`")
@@ -78,6 +85,26 @@ var playgroundVersions = map[string]playground.APIVersion{
 	"v1": playground.APIV1, "v1ttl": playground.APIV1TTL, "v2": playground.APIV2,
 }
 
+// coprocessors are what the flag asks for.
+func (f *playgroundCommandFlags) coprocessors() (opts []playground.Option, err error) {
+	for _, one := range f.coprocs {
+		number, name, _ := strings.Cut(one, "=")
+		tp, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return nil, &usageError{fmt.Errorf("--coprocessor %q: no type of a request", one)}
+		}
+		switch name {
+		case "echo":
+			opts = append(opts, playground.WithCoprocessor(tp, playground.EchoCoprocessor()))
+		case "checksum":
+			opts = append(opts, playground.WithCoprocessor(tp, playground.ChecksumCoprocessor()))
+		default:
+			return nil, &usageError{fmt.Errorf("--coprocessor %q: there are echo and checksum", one)}
+		}
+	}
+	return opts, nil
+}
+
 func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) {
 	if len(f.keyspaces) > 0 && !f.given("api") {
 		f.api = "v2"
@@ -88,6 +115,8 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 		return nil, &usageError{fmt.Errorf("--api %q: TiKV's storage.api-version can only be 1 (v1, or v1ttl with storage.enable-ttl) or 2 (v2)", f.api)}
 	case f.stores < 1 || f.stores > 1000:
 		return nil, &usageError{fmt.Errorf("--stores %d: a cluster has 1 to 1000", f.stores)}
+	case f.members < 1 || f.members > 7:
+		return nil, &usageError{fmt.Errorf("--members %d: PD has 1 to 7", f.members)}
 	case f.given("dir") && f.dir == "":
 		return nil, &usageError{errors.New("--dir is empty; without it the data are in memory")}
 	case f.given("tls") && f.tls == "":
@@ -98,8 +127,12 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 		return nil, &usageError{errors.New("--fsync needs --dir")}
 	case f.port > 65535 || f.port < 0:
 		return nil, &usageError{fmt.Errorf("--port %d: not a port", f.port)}
-	case f.port+f.stores > 65535:
+	case f.port+f.members+f.stores > 65536:
 		return nil, &usageError{fmt.Errorf("--port %d: %d stores find no ports above it", f.port, f.stores)}
+	}
+	coprocessors, err := f.coprocessors()
+	if err != nil {
+		return nil, err
 	}
 	level := slog.LevelWarn
 	if f.verbose {
@@ -109,8 +142,15 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 		playground.WithSeed(rand.Uint64()), // no two clusters have the same id
 		playground.WithLogger(slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))),
 	}
+	opts = append(opts, coprocessors...)
 	if f.given("stores") || f.dir == "" {
 		opts = append(opts, playground.WithStores(f.stores))
+	}
+	if f.given("members") || f.dir == "" {
+		opts = append(opts, playground.WithMembers(f.members))
+	}
+	if f.services {
+		opts = append(opts, playground.WithPDServices())
 	}
 	if f.given("api") || f.dir == "" || len(f.keyspaces) > 0 {
 		opts = append(opts, playground.WithAPIVersion(api))

@@ -125,6 +125,9 @@ func TestPlaygroundRefuses(t *testing.T) {
 		{[]string{"--port", "-1"}, "not a port"},
 		{[]string{"--port", "65534"}, "no ports above"},
 		{[]string{"--fsync"}, "--dir"},
+		{[]string{"--members", "8"}, "1 to 7"},
+		{[]string{"--coprocessor", "dag=echo"}, "no type"},
+		{[]string{"--coprocessor", "103=sum"}, "echo and checksum"},
 		{[]string{"--port", "70000"}, "not a port"},
 		{[]string{"more"}, "no arguments"},
 	} {

@@ -264,7 +264,7 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		Leader:   func(encoded []byte) uint64 { return c.topo.ByKey(encoded).LeaderStore() },
 		Detector: lockwait.NewDetector(c.detectorSeat), Tasks: c.root,
 	})
-	c.txn = mvcc.New(c.lag, mvcc.Config{APIVersion: c.api.proto(), Waits: c.waits, Ended: c.counter.Ended})
+	c.txn = mvcc.New(c.lag, mvcc.Config{APIVersion: c.api.proto(), Waits: c.waits, Ended: c.counter.Ended, Now: c.Now})
 	grow := newGrowth(cfg.regionBytes, c.engine, c.topo, c.logger)
 	dataVersion := uint64(c.Now().UnixMicro()) // above those of the run before
 	c.newNode = func(id uint64) *store.Store {

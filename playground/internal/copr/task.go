@@ -166,8 +166,9 @@ func (t *Task) detail(resp *coprocessor.Response, p *page, computed time.Duratio
 		Write: &kvrpcpb.ScanInfo{Total: int64(p.versions), Processed: int64(p.processed)},
 		Lock:  new(kvrpcpb.ScanInfo), Data: new(kvrpcpb.ScanInfo),
 	}}
+	again := *spent // of which more may be told
 	resp.ExecDetailsV2 = &kvrpcpb.ExecDetailsV2{
-		TimeDetail:   spent,
+		TimeDetail:   &again,
 		TimeDetailV2: &kvrpcpb.TimeDetailV2{ProcessWallTimeNs: uint64(took), KvReadWallTimeNs: uint64(t.read)},
 		ScanDetailV2: &kvrpcpb.ScanDetailV2{
 			ProcessedVersions: uint64(p.processed), ProcessedVersionsSize: uint64(p.bytes), TotalVersions: uint64(p.versions),

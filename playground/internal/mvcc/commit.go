@@ -12,7 +12,8 @@ import (
 // Commit answers KvCommit: all keys or none (TiKV src/storage/txn/commands/commit.rs).
 func (e *Engine) Commit(ctx context.Context, _ keys.Range, req *kvrpcpb.CommitRequest) *kvrpcpb.CommitResponse {
 	ks := keysOf(req.Keys)
-	err := e.update(ctx, req.StartVersion, ks, func(c *change) error {
+	f := e.effort()
+	err := f.update(ctx, req.StartVersion, ks, func(c *change) error {
 		if req.CommitVersion <= req.StartVersion {
 			return errInvalidTSO(req.StartVersion, req.CommitVersion)
 		}
@@ -25,9 +26,9 @@ func (e *Engine) Commit(ctx context.Context, _ keys.Range, req *kvrpcpb.CommitRe
 		return nil
 	})
 	if err != nil {
-		return &kvrpcpb.CommitResponse{Error: keyError(err)}
+		return &kvrpcpb.CommitResponse{Error: keyError(err), ExecDetailsV2: f.details()}
 	}
-	return &kvrpcpb.CommitResponse{CommitVersion: req.CommitVersion}
+	return &kvrpcpb.CommitResponse{CommitVersion: req.CommitVersion, ExecDetailsV2: f.details()}
 }
 
 // commit turns the transaction's lock of a key into a write record (TiKV src/storage/

@@ -154,10 +154,11 @@ func (row *Row) finish() bool {
 // OldValue reads the value that a key has at a timestamp, nil if it has none (TiKV
 // components/cdc/src/old_value.rs, near_seek_old_value).
 func OldValue(snap storage.Snapshot, raw []byte, ts uint64) ([]byte, error) {
-	return reader{snap}.oldValue(keyOf(raw).enc, ts, ts)
+	r := reader{snap: snap}
+	return r.oldValue(keyOf(raw).enc, ts, ts)
 }
 
-func (r reader) oldValue(enc []byte, ts, seen uint64) ([]byte, error) {
+func (r *reader) oldValue(enc []byte, ts, seen uint64) ([]byte, error) {
 	w, err := r.version(enc, ts, seen)
 	if err != nil || w.write == nil {
 		return nil, err
@@ -172,7 +173,7 @@ func (r reader) oldValue(enc []byte, ts, seen uint64) ([]byte, error) {
 // grpc_events).
 func Delta(snap storage.Snapshot, in keys.Range, after uint64) iter.Seq2[*Row, error] {
 	return func(yield func(*Row, error) bool) {
-		d := delta{reader: reader{snap}, after: after, yield: yield}
+		d := delta{reader: reader{snap: snap}, after: after, yield: yield}
 		d.scan(in)
 	}
 }

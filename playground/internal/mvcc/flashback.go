@@ -83,7 +83,7 @@ func (e *Engine) rollbackAll(ctx context.Context, in keys.Range, but uint64) err
 // locksIn iterates over the locks of a range, at one moment.
 func (e *Engine) locksIn(in keys.Range) iter.Seq2[key, *lock] {
 	return func(yield func(key, *lock) bool) {
-		r := reader{e.store.Snapshot()}
+		r := reader{snap: e.store.Snapshot()}
 		defer r.snap.Close()
 		r.locks(in, false)(yield)
 	}
@@ -112,7 +112,7 @@ func (c *change) rollbackHolders(k key, but uint64) error {
 
 // changed iterates over the keys of a range whose latest version, a value or a deletion,
 // is newer than another (src/storage/mvcc/reader/reader.rs, scan_latest_user_keys).
-func (r reader) changed(in keys.Range, version uint64) iter.Seq2[key, uint64] {
+func (r *reader) changed(in keys.Range, version uint64) iter.Seq2[key, uint64] {
 	return func(yield func(key, uint64) bool) {
 		var last []byte
 		for stored, b := range r.snap.Scan(storage.Write, in, false) {
@@ -136,7 +136,7 @@ func (r reader) changed(in keys.Range, version uint64) iter.Seq2[key, uint64] {
 }
 
 func (e *Engine) firstChanged(in keys.Range, version uint64) (first key, ok bool) {
-	r := reader{e.store.Snapshot()}
+	r := reader{snap: e.store.Snapshot()}
 	defer r.snap.Close()
 	for k := range r.changed(in, version) {
 		return k, true
@@ -207,7 +207,7 @@ func (e *Engine) Flashback(ctx context.Context, bounds keys.Range, closed bool, 
 // flashbackState tells whether the flashback has been done, as in a late copy of the
 // request, or prepared (check_flashback_commit).
 func (e *Engine) flashbackState(first key, req *kvrpcpb.FlashbackToVersionRequest) (done, prepared bool, err error) {
-	r := reader{e.store.Snapshot()}
+	r := reader{snap: e.store.Snapshot()}
 	defer r.snap.Close()
 	l, err := r.lock(first.enc)
 	if err != nil || l != nil {
@@ -257,7 +257,7 @@ func (e *Engine) flashbackWrites(ctx context.Context, in keys.Range, first key, 
 }
 
 func (e *Engine) flashbackKeys(in keys.Range, first key, req *kvrpcpb.FlashbackToVersionRequest) (ks []key) {
-	r := reader{e.store.Snapshot()}
+	r := reader{snap: e.store.Snapshot()}
 	defer r.snap.Close()
 	for k, commitTS := range r.changed(in, req.Version) {
 		if string(k.enc) == string(first.enc) || commitTS >= req.CommitTs {

@@ -85,6 +85,7 @@ func (e *Engine) BufferBatchGet(ctx context.Context, _ keys.Range, req *kvrpcpb.
 			}
 		}
 	}
+	resp.ExecDetailsV2 = v.details(e, len(ks))
 	return resp
 }
 

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -20,6 +21,7 @@ type view struct {
 	access       []uint64 // of locks to read through (Context.committed_locks)
 	replicaRead  bool
 	needCommitTS bool
+	began        time.Time // when it had its snapshot
 	keyOnly      bool
 }
 
@@ -70,7 +72,7 @@ func (e *Engine) open(ctx context.Context, q *kvrpcpb.Context, ts uint64, in blo
 			return view{}, err
 		}
 	}
-	v.reader = reader{storage.Look(ctx, e.store)}
+	v.reader, v.began = reader{snap: storage.Look(ctx, e.store)}, e.now()
 	return v, nil
 }
 
@@ -125,7 +127,7 @@ func (v *view) load(enc []byte) (*item, error) {
 
 func (v *view) item(enc []byte, w record) (*item, error) {
 	it := new(item)
-	if v.needCommitTS {
+	if v.found++; v.needCommitTS {
 		it.commitTS = w.commitTS
 	}
 	if v.keyOnly {
@@ -133,6 +135,7 @@ func (v *view) item(enc []byte, w record) (*item, error) {
 	}
 	var err error
 	it.value, err = v.value(enc, w.write)
+	v.size += len(enc) + len(it.value)
 	return it, err
 }
 
@@ -153,11 +156,11 @@ func (v *view) meet(k key, l *lock) (it *item, done bool, err error) {
 	if v.keyOnly {
 		return it, true, nil
 	}
-	if it.value = l.short; it.value == nil {
+	if it.value, err = l.short, nil; it.value == nil {
 		it.value, err = v.longValue(k.enc, l.ts)
-		return it, true, err
 	}
-	return it, true, nil
+	v.size += len(k.enc) + len(it.value)
+	return it, true, err
 }
 
 // conflict returns the error for a lock that the view may not pass (TiKV components/
@@ -188,8 +191,12 @@ func (v *view) checkNewer(enc []byte) error {
 		return nil
 	}
 	w, err := v.newest(enc, maxTS)
-	if err != nil || w.write == nil || w.commitTS <= v.ts {
+	if err != nil {
 		return err
+	}
+	if w.write == nil || w.commitTS <= v.ts {
+		v.moves-- // the read goes on from there
+		return nil
 	}
 	return errConflict(&kvrpcpb.WriteConflict{
 		StartTs: v.ts, ConflictCommitTs: w.commitTS, Key: at(enc, w.commitTS), Reason: kvrpcpb.WriteConflict_RcCheckTs})
@@ -212,9 +219,9 @@ func (e *Engine) Get(ctx context.Context, _ keys.Range, req *kvrpcpb.GetRequest)
 	case err != nil:
 		return &kvrpcpb.GetResponse{Error: keyError(err)}
 	case it == nil:
-		return &kvrpcpb.GetResponse{NotFound: true}
+		return &kvrpcpb.GetResponse{NotFound: true, ExecDetailsV2: v.details(e, -1)}
 	}
-	return &kvrpcpb.GetResponse{Value: it.value, CommitTs: it.commitTS}
+	return &kvrpcpb.GetResponse{Value: it.value, CommitTs: it.commitTS, ExecDetailsV2: v.details(e, -1)}
 }
 
 // BatchGet answers KvBatchGet: the pairs that exist, in the order of the keys; a locked
@@ -244,5 +251,6 @@ func (e *Engine) BatchGet(ctx context.Context, _ keys.Range, req *kvrpcpb.BatchG
 			resp.Pairs = append(resp.Pairs, &kvrpcpb.KvPair{Key: k.raw, Value: it.value, CommitTs: it.commitTS})
 		}
 	}
+	resp.ExecDetailsV2 = v.details(e, len(ks))
 	return resp
 }

@@ -11,7 +11,7 @@ import (
 
 // MvccGetByKey answers the request of that name: every record of a key.
 func (e *Engine) MvccGetByKey(ctx context.Context, _ keys.Range, req *kvrpcpb.MvccGetByKeyRequest) *kvrpcpb.MvccGetByKeyResponse {
-	r := reader{storage.Look(ctx, e.store)}
+	r := reader{snap: storage.Look(ctx, e.store)}
 	defer r.snap.Close()
 	info, err := r.info(keyOf(req.Key))
 	return &kvrpcpb.MvccGetByKeyResponse{Info: info, Error: errorText(err)}
@@ -20,7 +20,7 @@ func (e *Engine) MvccGetByKey(ctx context.Context, _ keys.Range, req *kvrpcpb.Mv
 // MvccGetByStartTs answers the request of that name: every record of the first key of
 // the region that has a write record of the transaction.
 func (e *Engine) MvccGetByStartTs(ctx context.Context, bounds keys.Range, req *kvrpcpb.MvccGetByStartTsRequest) *kvrpcpb.MvccGetByStartTsResponse {
-	r := reader{storage.Look(ctx, e.store)}
+	r := reader{snap: storage.Look(ctx, e.store)}
 	defer r.snap.Close()
 	for stored, b := range r.snap.Scan(storage.Write, bounds, false) {
 		w, err := parseWrite(b)
@@ -40,14 +40,14 @@ func (e *Engine) MvccGetByStartTs(ctx context.Context, bounds keys.Range, req *k
 // Versions returns every record of a key, the newest first, for the cluster's
 // inspection.
 func (e *Engine) Versions(raw []byte) (*kvrpcpb.MvccInfo, error) {
-	r := reader{e.store.Snapshot()}
+	r := reader{snap: e.store.Snapshot()}
 	defer r.snap.Close()
 	return r.info(keyOf(raw))
 }
 
 // info is every record of a key (TiKV src/storage/txn/actions/mvcc.rs and src/storage/
 // types.rs, MvccInfo).
-func (r reader) info(k key) (*kvrpcpb.MvccInfo, error) {
+func (r *reader) info(k key) (*kvrpcpb.MvccInfo, error) {
 	info := &kvrpcpb.MvccInfo{}
 	l, err := r.lock(k.enc)
 	if err != nil {

@@ -16,6 +16,7 @@ package mvcc
 
 import (
 	"context"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -31,6 +32,8 @@ type Config struct {
 	// Ended, if it is not nil, is called once for each transaction whose primary key was
 	// committed or rolled back, when that is stored. Of a one-phase commit every key is.
 	Ended func(committed bool)
+	// Now is the clock by which answers tell what they took; nil: no time.
+	Now func() time.Time
 }
 
 // Engine answers transactional requests. Its methods may be called by many goroutines.
@@ -87,24 +90,32 @@ type status struct{ startTS, commitTS uint64 }
 
 // update runs a command under the latches of its keys and writes what it asks for, all
 // or, if it fails, nothing. The command runs on a snapshot taken under the latches.
-func (e *Engine) update(ctx context.Context, startTS uint64, ks []key, command func(*change) error) error {
+func (f *effort) update(ctx context.Context, startTS uint64, ks []key, command func(*change) error) error {
 	encs := make([][]byte, len(ks))
 	for i, k := range ks {
 		encs[i] = k.enc
 	}
-	release, err := e.latches.Acquire(ctx, encs...)
+	began := f.now()
+	release, err := f.latches.Acquire(ctx, encs...)
+	f.latched = f.since(began)
 	if err != nil {
 		return err
 	}
 	defer release()
-	return e.run(ctx, startTS, ks, command)
+	return f.run(ctx, startTS, ks, command)
 }
 
 // run is update for a caller that holds the latches.
-func (e *Engine) run(ctx context.Context, startTS uint64, ks []key, command func(*change) error) error {
-	c := &change{Engine: e, reader: reader{e.store.Snapshot()}, startTS: startTS, watched: e.waited()}
+func (f *effort) run(ctx context.Context, startTS uint64, ks []key, command func(*change) error) error {
+	e, began := f.Engine, f.now()
+	defer func() { f.processed = f.since(began) }()
+	for _, k := range ks {
+		f.bytes += len(k.enc)
+	}
+	c := &change{Engine: e, reader: reader{snap: e.store.Snapshot()}, startTS: startTS, watched: e.waited()}
 	defer c.reveal()
 	err := command(c)
+	f.work.add(c.work)
 	var moved []lockMove
 	if err == nil && c.watched {
 		moved, err = c.lockMoves(ks)

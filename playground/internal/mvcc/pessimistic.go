@@ -54,6 +54,7 @@ func (e *Engine) PessimisticLock(ctx context.Context, _ keys.Range, req *kvrpcpb
 // lock, returns the wait. It is resumed in its region, which nil leaves unchecked (TiKV
 // src/storage/txn/commands/acquire_pessimistic_lock.rs).
 func (e *Engine) LockOrWait(ctx context.Context, region Region, req *kvrpcpb.PessimisticLockRequest) (resp *kvrpcpb.PessimisticLockResponse, w *Waiting) {
+	f := e.effort()
 	ks, err := e.pessimisticKeys(req)
 	var (
 		all     []taken
@@ -61,7 +62,7 @@ func (e *Engine) LockOrWait(ctx context.Context, region Region, req *kvrpcpb.Pes
 	)
 	p := &pessimisticLock{req: req}
 	if err == nil {
-		err = e.update(ctx, req.StartVersion, ks, func(c *change) error {
+		err = f.update(ctx, req.StartVersion, ks, func(c *change) error {
 			p.change = c
 			for i, m := range req.Mutations {
 				a := ask{ks[i], m.Assertion == kvrpcpb.Assertion_NotExist, m.Op == kvrpcpb.Op_SharedPessimisticLock}
@@ -73,7 +74,7 @@ func (e *Engine) LockOrWait(ctx context.Context, region Region, req *kvrpcpb.Pes
 					refused = err
 					return nil
 				case err != nil:
-					w = p.wait(a, region, err)
+					w = p.wait(f, a, region, err)
 					return err
 				}
 				all = append(all, t)
@@ -84,7 +85,7 @@ func (e *Engine) LockOrWait(ctx context.Context, region Region, req *kvrpcpb.Pes
 	if w != nil {
 		return nil, w
 	}
-	resp = &kvrpcpb.PessimisticLockResponse{}
+	resp = &kvrpcpb.PessimisticLockResponse{ExecDetailsV2: f.details()}
 	if err == nil {
 		err = refused
 	}
@@ -319,7 +320,8 @@ func (p *pessimisticLock) report(resp *kvrpcpb.PessimisticLockResponse, all []ta
 // pessimistic locks up to a for-update timestamp and leaves no record; without keys,
 // all of them in the region (TiKV src/storage/txn/commands/pessimistic_rollback.rs).
 func (e *Engine) PessimisticRollback(ctx context.Context, bounds keys.Range, req *kvrpcpb.PessimisticRollbackRequest) *kvrpcpb.PessimisticRollbackResponse {
-	err := e.rollbackKeys(ctx, keysOf(req.Keys), req)
+	effort := e.effort()
+	err := effort.rollbackKeys(ctx, keysOf(req.Keys), req)
 	for len(req.Keys) == 0 && err == nil {
 		found := e.locksOf(bounds, map[uint64]uint64{req.StartVersion: 0})
 		if len(found) == 0 {
@@ -329,18 +331,18 @@ func (e *Engine) PessimisticRollback(ctx context.Context, bounds keys.Range, req
 		for i, f := range found {
 			ks[i] = f.key
 		}
-		err = e.rollbackKeys(ctx, ks, req)
+		err = effort.rollbackKeys(ctx, ks, req)
 		bounds.Start = keys.Next(ks[len(ks)-1].enc)
 	}
-	resp := &kvrpcpb.PessimisticRollbackResponse{}
+	resp := &kvrpcpb.PessimisticRollbackResponse{ExecDetailsV2: effort.details()}
 	if err != nil {
 		resp.Errors = []*kvrpcpb.KeyError{keyError(err)}
 	}
 	return resp
 }
 
-func (e *Engine) rollbackKeys(ctx context.Context, ks []key, req *kvrpcpb.PessimisticRollbackRequest) error {
-	return e.update(ctx, req.StartVersion, ks, func(c *change) error {
+func (f *effort) rollbackKeys(ctx context.Context, ks []key, req *kvrpcpb.PessimisticRollbackRequest) error {
+	return f.update(ctx, req.StartVersion, ks, func(c *change) error {
 		for _, k := range ks {
 			held, err := c.lock(k.enc)
 			if err != nil {

@@ -55,16 +55,18 @@ func (m *mutation) kind() lockKind {
 // Prewrite answers KvPrewrite. That the store's MaxTS is fresh enough for async commit
 // and one-phase commit is the caller's check.
 func (e *Engine) Prewrite(ctx context.Context, _ keys.Range, req *kvrpcpb.PrewriteRequest) *kvrpcpb.PrewriteResponse {
+	f := e.effort()
 	muts, err := e.mutations(req, "prewrite")
 	if err != nil {
-		return &kvrpcpb.PrewriteResponse{Errors: []*kvrpcpb.KeyError{keyError(err)}}
+		return &kvrpcpb.PrewriteResponse{Errors: []*kvrpcpb.KeyError{keyError(err)}, ExecDetailsV2: f.details()}
 	}
+	f.values(muts)
 	ks := make([]key, len(muts))
 	for i, m := range muts {
 		ks[i] = m.key
 	}
 	resp := &kvrpcpb.PrewriteResponse{}
-	err = e.update(ctx, req.StartVersion, ks, func(c *change) error {
+	err = f.update(ctx, req.StartVersion, ks, func(c *change) error {
 		p := &prewrite{change: c, req: req, retry: req.GetContext().GetIsRetryRequest(),
 			calculated: calculated{async: req.UseAsyncCommit, onePC: req.TryOnePc}}
 		// A late copy, whether it says so or not.
@@ -81,8 +83,9 @@ func (e *Engine) Prewrite(ctx context.Context, _ keys.Range, req *kvrpcpb.Prewri
 		return nil
 	})
 	if err != nil {
-		return &kvrpcpb.PrewriteResponse{Errors: []*kvrpcpb.KeyError{keyError(err)}}
+		resp = &kvrpcpb.PrewriteResponse{Errors: []*kvrpcpb.KeyError{keyError(err)}}
 	}
+	resp.ExecDetailsV2 = f.details()
 	return resp
 }
 
@@ -144,6 +147,7 @@ func (p *prewrite) sortAndSkip(muts []mutation) []mutation {
 	muts = slices.Clone(muts)
 	slices.SortFunc(muts, func(a, b mutation) int { return bytes.Compare(a.enc, b.enc) })
 	span := keys.Range{Start: muts[0].enc, End: at(muts[len(muts)-1].enc, 0)}
+	p.moves++
 	for range p.snap.Scan(storage.Write, span, false) {
 		return muts
 	}

@@ -8,10 +8,13 @@ import (
 )
 
 // reader reads records from one snapshot (TiKV src/storage/mvcc/reader/reader.rs).
-type reader struct{ snap storage.Snapshot }
+type reader struct {
+	snap storage.Snapshot
+	work
+}
 
 // lock returns the lock of a key, nil if it has none.
-func (r reader) lock(enc []byte) (*lock, error) {
+func (r *reader) lock(enc []byte) (*lock, error) {
 	b, ok := r.snap.Get(storage.Lock, enc)
 	if !ok {
 		return nil, nil
@@ -26,8 +29,9 @@ type record struct {
 }
 
 // writes iterates over a key's write records at or below ts, newest first.
-func (r reader) writes(enc []byte, ts uint64) iter.Seq2[record, error] {
+func (r *reader) writes(enc []byte, ts uint64) iter.Seq2[record, error] {
 	return func(yield func(record, error) bool) {
+		r.moves++
 		for stored, b := range r.snap.Scan(storage.Write, versionsFrom(enc, ts), false) {
 			_, commitTS, err := splitVersion(stored)
 			if err != nil {
@@ -38,13 +42,14 @@ func (r reader) writes(enc []byte, ts uint64) iter.Seq2[record, error] {
 			if !yield(record{commitTS, w}, err) || err != nil {
 				return
 			}
+			r.moves++
 		}
 	}
 }
 
 // newest returns the newest write record at or below ts, of any kind; its write is nil
 // if there is none.
-func (r reader) newest(enc []byte, ts uint64) (record, error) {
+func (r *reader) newest(enc []byte, ts uint64) (record, error) {
 	for w, err := range r.writes(enc, ts) {
 		return w, err
 	}
@@ -54,7 +59,7 @@ func (r reader) newest(enc []byte, ts uint64) (record, error) {
 // version returns the newest value at or below ts; its write is nil if the key is
 // absent then. seen is the timestamp that a garbage-collection fence is compared with
 // (reader.rs, get_write_with_commit_ts).
-func (r reader) version(enc []byte, ts, seen uint64) (record, error) {
+func (r *reader) version(enc []byte, ts, seen uint64) (record, error) {
 	for w, err := range r.writes(enc, ts) {
 		switch {
 		case err != nil:
@@ -69,14 +74,14 @@ func (r reader) version(enc []byte, ts, seen uint64) (record, error) {
 }
 
 // value returns the value of a record of kind writePut.
-func (r reader) value(enc []byte, w *write) ([]byte, error) {
+func (r *reader) value(enc []byte, w *write) ([]byte, error) {
 	if w.short != nil {
 		return w.short, nil
 	}
 	return r.longValue(enc, w.startTS)
 }
 
-func (r reader) longValue(enc []byte, startTS uint64) ([]byte, error) {
+func (r *reader) longValue(enc []byte, startTS uint64) ([]byte, error) {
 	stored := at(enc, startTS)
 	v, ok := r.snap.Get(storage.Default, stored)
 	if !ok {
@@ -112,7 +117,7 @@ func (e ending) known() bool { return e.record.write != nil || e.rolledBack }
 
 // ending looks for how the transaction that began at startTS ended on a key. It looks
 // at all records down to startTS: one that began earlier may have committed later.
-func (r reader) ending(enc []byte, startTS uint64) (ending, error) {
+func (r *reader) ending(enc []byte, startTS uint64) (ending, error) {
 	var fence uint64
 	for w, err := range r.writes(enc, maxTS) {
 		switch {
@@ -135,7 +140,7 @@ func (r reader) ending(enc []byte, startTS uint64) (ending, error) {
 }
 
 // locks iterates over the locks in a range of encoded keys.
-func (r reader) locks(in keys.Range, reverse bool) iter.Seq2[key, *lock] {
+func (r *reader) locks(in keys.Range, reverse bool) iter.Seq2[key, *lock] {
 	return func(yield func(key, *lock) bool) {
 		for enc, b := range r.snap.Scan(storage.Lock, in, reverse) {
 			raw, rest, err := keys.Decode(enc)

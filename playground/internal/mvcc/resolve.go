@@ -17,22 +17,23 @@ const resolveBatch = 256
 // all or none; without, every lock in the region of the transactions it names, some
 // hundred at a time.
 func (e *Engine) ResolveLock(ctx context.Context, bounds keys.Range, req *kvrpcpb.ResolveLockRequest) *kvrpcpb.ResolveLockResponse {
+	f := e.effort()
 	var err error
 	if len(req.Keys) > 0 {
-		err = e.resolveKeys(ctx, req)
+		err = f.resolveKeys(ctx, req)
 	} else {
-		err = e.resolveRegion(ctx, bounds, req)
+		err = f.resolveRegion(ctx, bounds, req)
 	}
-	return &kvrpcpb.ResolveLockResponse{Error: keyError(err)}
+	return &kvrpcpb.ResolveLockResponse{Error: keyError(err), ExecDetailsV2: f.details()}
 }
 
 // resolveKeys is TiKV src/storage/txn/commands/resolve_lock_lite.rs.
-func (e *Engine) resolveKeys(ctx context.Context, req *kvrpcpb.ResolveLockRequest) error {
+func (f *effort) resolveKeys(ctx context.Context, req *kvrpcpb.ResolveLockRequest) error {
 	if req.StartVersion == 0 {
 		return check.Other("resolve lock: keys without a start version")
 	}
 	ks := keysOf(req.Keys)
-	return e.update(ctx, req.StartVersion, ks, func(c *change) error {
+	return f.update(ctx, req.StartVersion, ks, func(c *change) error {
 		for _, k := range ks {
 			if err := c.resolve(k, req.CommitVersion); err != nil {
 				return err
@@ -56,7 +57,7 @@ func (c *change) resolve(k key, commitTS uint64) error {
 
 // resolveRegion is TiKV src/storage/txn/commands/resolve_lock_readphase.rs and
 // resolve_lock.rs.
-func (e *Engine) resolveRegion(ctx context.Context, bounds keys.Range, req *kvrpcpb.ResolveLockRequest) error {
+func (f *effort) resolveRegion(ctx context.Context, bounds keys.Range, req *kvrpcpb.ResolveLockRequest) error {
 	ends := map[uint64]uint64{req.StartVersion: req.CommitVersion} // by start timestamp
 	if req.StartVersion == 0 {
 		clear(ends)
@@ -65,11 +66,11 @@ func (e *Engine) resolveRegion(ctx context.Context, bounds keys.Range, req *kvrp
 		}
 	}
 	for {
-		found := e.locksOf(bounds, ends)
+		found := f.locksOf(bounds, ends)
 		if len(found) == 0 {
 			return nil
 		}
-		if err := e.resolveFound(ctx, found, ends); err != nil {
+		if err := f.resolveFound(ctx, found, ends); err != nil {
 			return err
 		}
 		if len(found) < resolveBatch {
@@ -87,7 +88,7 @@ type lockedKey struct {
 // locksOf returns the first locks of the transactions in a range. Those of a shared lock
 // are one for each of its holders, and all of them.
 func (e *Engine) locksOf(in keys.Range, ends map[uint64]uint64) []lockedKey {
-	r := reader{e.store.Snapshot()}
+	r := reader{snap: e.store.Snapshot()}
 	defer r.snap.Close()
 	var found []lockedKey
 	for k, l := range r.locks(in, false) {
@@ -103,21 +104,21 @@ func (e *Engine) locksOf(in keys.Range, ends map[uint64]uint64) []lockedKey {
 	return found
 }
 
-func (e *Engine) resolveFound(ctx context.Context, found []lockedKey, ends map[uint64]uint64) error {
+func (f *effort) resolveFound(ctx context.Context, found []lockedKey, ends map[uint64]uint64) error {
 	ks := make([]key, len(found))
-	for i, f := range found {
-		ks[i] = f.key
+	for i, l := range found {
+		ks[i] = l.key
 	}
-	return e.update(ctx, 0, ks, func(c *change) error {
-		for _, f := range found {
-			c.startTS = f.ts
-			commitTS := ends[f.ts]
-			if commitTS != 0 && commitTS <= f.ts {
-				return errInvalidTSO(f.ts, commitTS)
+	return f.update(ctx, 0, ks, func(c *change) error {
+		for _, l := range found {
+			c.startTS = l.ts
+			commitTS := ends[l.ts]
+			if commitTS != 0 && commitTS <= l.ts {
+				return errInvalidTSO(l.ts, commitTS)
 			}
-			err := c.resolve(f.key, commitTS)
+			err := c.resolve(l.key, commitTS)
 			// A pessimistic lock that went since is none of the committed keys.
-			if ke := keyError(err); ke != nil && (ke.TxnLockNotFound == nil || !f.pessimistic()) {
+			if ke := keyError(err); ke != nil && (ke.TxnLockNotFound == nil || !l.pessimistic()) {
 				return err
 			}
 		}

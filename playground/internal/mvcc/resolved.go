@@ -43,7 +43,7 @@ func Safe(m *Manager, snap storage.Snapshot, in keys.Range, bound uint64) uint64
 
 // unlocked is bound, or what before says of a lock in the range, if that is less.
 func unlocked(snap storage.Snapshot, in keys.Range, bound uint64, before func(*lock) uint64) uint64 {
-	for _, l := range (reader{snap}).locks(in, false) {
+	for _, l := range (&reader{snap: snap}).locks(in, false) {
 		if l.kind == lockPut || l.kind == lockDelete {
 			bound = min(bound, before(l))
 		}

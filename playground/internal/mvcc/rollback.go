@@ -16,7 +16,8 @@ import (
 // locks' TTL (TiKV src/storage/txn/commands/rollback.rs).
 func (e *Engine) BatchRollback(ctx context.Context, _ keys.Range, req *kvrpcpb.BatchRollbackRequest) *kvrpcpb.BatchRollbackResponse {
 	ks := keysOf(req.Keys)
-	err := e.update(ctx, req.StartVersion, ks, func(c *change) error {
+	f := e.effort()
+	err := f.update(ctx, req.StartVersion, ks, func(c *change) error {
 		for _, k := range ks {
 			if err := c.cleanup(k, 0, false); err != nil {
 				return err
@@ -24,7 +25,7 @@ func (e *Engine) BatchRollback(ctx context.Context, _ keys.Range, req *kvrpcpb.B
 		}
 		return nil
 	})
-	return &kvrpcpb.BatchRollbackResponse{Error: keyError(err)}
+	return &kvrpcpb.BatchRollbackResponse{Error: keyError(err), ExecDetailsV2: f.details()}
 }
 
 // Cleanup answers KvCleanup: it rolls a key back, unless its lock is still alive, and

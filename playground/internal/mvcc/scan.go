@@ -287,7 +287,7 @@ func (e *Engine) ScanLock(_ context.Context, bounds keys.Range, req *kvrpcpb.Sca
 	if err != nil {
 		return &kvrpcpb.ScanLockResponse{Error: keyError(err)}
 	}
-	r := reader{e.store.Snapshot()}
+	r := reader{snap: e.store.Snapshot()}
 	defer r.snap.Close()
 	resp := &kvrpcpb.ScanLockResponse{}
 	old := func(l *lock) bool { return l.ts <= req.MaxVersion }
@@ -314,7 +314,7 @@ func (e *Engine) ScanLock(_ context.Context, bounds keys.Range, req *kvrpcpb.Sca
 
 // Locks returns the locks in a range of encoded keys, for the cluster's inspection.
 func (e *Engine) Locks(in keys.Range) []*kvrpcpb.LockInfo {
-	r := reader{e.store.Snapshot()}
+	r := reader{snap: e.store.Snapshot()}
 	defer r.snap.Close()
 	var infos []*kvrpcpb.LockInfo
 	for k, l := range r.locks(in, false) {

@@ -10,6 +10,7 @@ import (
 
 // prewrite START PRIMARY mutation... Options: ttl min fut size level async secondaries 1pc maxcommit.
 func (s *script) prewrite(a *args) string {
+	stat := a.has("stat")
 	req := &kvrpcpb.PrewriteRequest{Context: a.context(), StartVersion: a.ts(), PrimaryLock: a.key(),
 		LockTtl: a.num("ttl"), MinCommitTs: a.num("min"), ForUpdateTs: a.num("fut"), TxnSize: a.num("size"),
 		AssertionLevel: kvrpcpb.AssertionLevel(a.num("level")), UseAsyncCommit: a.has("async"), TryOnePc: a.has("1pc"),
@@ -30,7 +31,7 @@ func (s *script) prewrite(a *args) string {
 	if resp.OnePcCommitTs != 0 {
 		text += " 1pc=" + showTS(resp.OnePcCommitTs)
 	}
-	return text
+	return text + showWork(stat, resp.ExecDetailsV2)
 }
 
 // mutation takes a word, see oneMutation; one of "k#3" is three, of k0000 to k0002.
@@ -112,14 +113,16 @@ func (s *script) history(a *args) string {
 
 // commit START COMMIT key...
 func (s *script) commit(a *args) string {
+	stat := a.has("stat")
 	resp := s.e.Commit(s.Context(), s.bounds, &kvrpcpb.CommitRequest{StartVersion: a.ts(), CommitVersion: a.ts(), Keys: a.rest()})
-	return showError(resp.Error)
+	return showError(resp.Error) + showWork(stat, resp.ExecDetailsV2)
 }
 
 // rollback START key...
 func (s *script) rollback(a *args) string {
+	stat := a.has("stat")
 	resp := s.e.BatchRollback(s.Context(), s.bounds, &kvrpcpb.BatchRollbackRequest{StartVersion: a.ts(), Keys: a.rest()})
-	return showError(resp.Error)
+	return showError(resp.Error) + showWork(stat, resp.ExecDetailsV2)
 }
 
 // status PRIMARY START. Options: caller now rollback resolving verify force.
@@ -194,25 +197,27 @@ func (s *script) scanlock(a *args) string {
 
 // get KEY TS. Options: those of a context, committs.
 func (s *script) get(a *args) string {
+	stat := a.has("stat")
 	resp := s.e.Get(s.Context(), s.bounds, &kvrpcpb.GetRequest{Context: a.context(), NeedCommitTs: a.has("committs"), Key: a.key(), Version: a.ts()})
 	switch {
 	case resp.Error != nil:
 		return showError(resp.Error)
 	case resp.NotFound:
-		return "absent"
+		return "absent" + showWork(stat, resp.ExecDetailsV2)
 	case resp.CommitTs != 0:
-		return "=" + showValue(resp.Value) + "@" + showTS(resp.CommitTs)
+		return "=" + showValue(resp.Value) + "@" + showTS(resp.CommitTs) + showWork(stat, resp.ExecDetailsV2)
 	}
-	return "=" + showValue(resp.Value)
+	return "=" + showValue(resp.Value) + showWork(stat, resp.ExecDetailsV2)
 }
 
 // batchget TS key...
 func (s *script) batchget(a *args) string {
+	stat := a.has("stat")
 	resp := s.e.BatchGet(s.Context(), s.bounds, &kvrpcpb.BatchGetRequest{Context: a.context(), NeedCommitTs: a.has("committs"), Version: a.ts(), Keys: a.rest()})
 	if resp.Error != nil {
 		return showError(resp.Error)
 	}
-	return showPairs(resp.Pairs)
+	return showPairs(resp.Pairs) + showWork(stat, resp.ExecDetailsV2)
 }
 
 // scan TS. Options: start end limit (default 100) sample reverse keys, and a context's.
@@ -436,7 +441,7 @@ func (s *script) buffer(a *args) string {
 // held KEY: its lock with what answers do not show.
 func (s *script) held(a *args) string {
 	k := keyOf(a.key())
-	r := reader{s.store.Snapshot()}
+	r := reader{snap: s.store.Snapshot()}
 	defer r.snap.Close()
 	l, err := r.lock(k.enc)
 	switch {

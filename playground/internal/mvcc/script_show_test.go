@@ -171,3 +171,21 @@ func showKey(k []byte) string {
 	}
 	return string(k)
 }
+
+// showWork is what an answer tells of the work that was done for it, if the script asks:
+// moves among the write records, values found, their size with their keys, and what the
+// request is charged for, keys read and bytes to write.
+func showWork(asked bool, d *kvrpcpb.ExecDetailsV2) string {
+	if !asked {
+		return ""
+	}
+	s, ru := d.GetScanDetailV2(), d.GetRuV2()
+	text := fmt.Sprintf(" total=%d processed=%d size=%d", s.GetTotalVersions(), s.GetProcessedVersions(), s.GetProcessedVersionsSize())
+	if n := ru.GetStorageProcessedKeysGet() + ru.GetStorageProcessedKeysBatchGet(); n > 0 {
+		text += fmt.Sprintf(" keys=%d", n)
+	}
+	if n := ru.GetRaftstoreStoreWriteTriggerWbBytes(); n > 0 {
+		text += fmt.Sprintf(" bytes=%d", n)
+	}
+	return text
+}

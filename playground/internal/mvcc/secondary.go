@@ -16,7 +16,8 @@ func (e *Engine) CheckSecondaryLocks(ctx context.Context, _ keys.Range, req *kvr
 	e.observe(req.StartVersion)
 	ks := keysOf(req.Keys)
 	resp := &kvrpcpb.CheckSecondaryLocksResponse{}
-	err := e.update(ctx, req.StartVersion, ks, func(c *change) error {
+	f := e.effort()
+	err := f.update(ctx, req.StartVersion, ks, func(c *change) error {
 		var locks []*kvrpcpb.LockInfo
 		for _, k := range ks {
 			l, err := c.lock(k.enc)
@@ -37,8 +38,9 @@ func (e *Engine) CheckSecondaryLocks(ctx context.Context, _ keys.Range, req *kvr
 		return nil
 	})
 	if err != nil {
-		return &kvrpcpb.CheckSecondaryLocksResponse{Error: keyError(err)}
+		resp = &kvrpcpb.CheckSecondaryLocksResponse{Error: keyError(err)}
 	}
+	resp.ExecDetailsV2 = f.details()
 	return resp
 }
 

@@ -17,7 +17,8 @@ func (e *Engine) CheckTxnStatus(ctx context.Context, _ keys.Range, req *kvrpcpb.
 	}
 	k := keyOf(req.PrimaryKey)
 	var resp *kvrpcpb.CheckTxnStatusResponse
-	err := e.update(ctx, req.LockTs, []key{k}, func(c *change) error {
+	f := e.effort()
+	err := f.update(ctx, req.LockTs, []key{k}, func(c *change) error {
 		l, err := c.lock(k.enc)
 		if err != nil {
 			return err
@@ -34,8 +35,9 @@ func (e *Engine) CheckTxnStatus(ctx context.Context, _ keys.Range, req *kvrpcpb.
 		return err
 	})
 	if err != nil {
-		return &kvrpcpb.CheckTxnStatusResponse{Error: keyError(err)}
+		resp = &kvrpcpb.CheckTxnStatusResponse{Error: keyError(err)}
 	}
+	resp.ExecDetailsV2 = f.details()
 	return resp
 }
 
@@ -164,7 +166,8 @@ func (s *statusCheck) missing(other *lock) (*kvrpcpb.CheckTxnStatusResponse, err
 func (e *Engine) TxnHeartBeat(ctx context.Context, _ keys.Range, req *kvrpcpb.TxnHeartBeatRequest) *kvrpcpb.TxnHeartBeatResponse {
 	k := keyOf(req.PrimaryLock)
 	resp := &kvrpcpb.TxnHeartBeatResponse{}
-	err := e.update(ctx, req.StartVersion, []key{k}, func(c *change) error {
+	f := e.effort()
+	err := f.update(ctx, req.StartVersion, []key{k}, func(c *change) error {
 		l, err := c.lock(k.enc)
 		if err != nil {
 			return err
@@ -187,7 +190,8 @@ func (e *Engine) TxnHeartBeat(ctx context.Context, _ keys.Range, req *kvrpcpb.Tx
 		return nil
 	})
 	if err != nil {
-		return &kvrpcpb.TxnHeartBeatResponse{Error: keyError(err)}
+		resp = &kvrpcpb.TxnHeartBeatResponse{Error: keyError(err)}
 	}
+	resp.ExecDetailsV2 = f.details()
 	return resp
 }

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/deadlock"
 	"github.com/pingcap/kvproto/pkg/errorpb"
@@ -28,17 +29,19 @@ type Waiting struct {
 	req    *kvrpcpb.PessimisticLockRequest
 	ask    ask
 	region Region
+	effort *effort
+	began  time.Time // the wait
 }
 
 // wait queues the request for the lock that it met, unless it does not want to wait. The
 // caller holds the key's latch.
-func (p *pessimisticLock) wait(a ask, region Region, met error) *Waiting {
+func (p *pessimisticLock) wait(f *effort, a ask, region Region, met error) *Waiting {
 	info := lockOf(met)
 	timeout, ok := lockwait.Timeout(p.req.WaitTimeout)
 	if info == nil || !ok || p.cfg.Waits == nil {
 		return nil
 	}
-	w := &Waiting{e: p.Engine, req: p.req, ask: a, region: region}
+	w := &Waiting{e: p.Engine, req: p.req, ask: a, region: region, effort: f, began: p.now()}
 	w.waiter = &lockwait.Waiter{
 		Key: a.raw, Share: a.share, StartTS: p.startTS, Timeout: timeout, First: p.req.IsFirstLock,
 		Tag: p.req.Context.GetResourceGroupTag(), Region: p.req.Context.GetRegionId(), Keys: len(p.req.Mutations),
@@ -63,8 +66,20 @@ func lockOf(err error) *kvrpcpb.LockInfo {
 // ends the wait comes through them.
 func (w *Waiting) Wait(ctx context.Context) *kvrpcpb.PessimisticLockResponse {
 	o, err := w.e.cfg.Waits.Wait(ctx, w.waiter)
+	if err != nil { // it may be under way again
+		return w.failed(err)
+	}
+	resp := w.answer(o)
+	if resp.RegionError == nil {
+		w.effort.waited = w.e.since(w.began)
+		resp.ExecDetailsV2 = w.effort.details()
+	}
+	return resp
+}
+
+func (w *Waiting) answer(o lockwait.Outcome) *kvrpcpb.PessimisticLockResponse {
+	var err error
 	switch {
-	case err != nil:
 	case o.Answer != nil:
 		return o.Answer.(*kvrpcpb.PessimisticLockResponse)
 	case o.TimedOut != nil:
@@ -149,7 +164,7 @@ func (w *Waiting) refuse(e *errorpb.Error) {
 func (w *Waiting) again(ctx context.Context) {
 	p := &pessimisticLock{req: w.req}
 	var t taken
-	err := w.e.run(ctx, w.req.StartVersion, []key{w.ask.key}, func(c *change) (err error) {
+	err := w.effort.run(ctx, w.req.StartVersion, []key{w.ask.key}, func(c *change) (err error) {
 		p.change = c
 		t, err = p.take(ask{w.ask.key, w.ask.insert, false})
 		return err

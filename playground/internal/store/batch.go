@@ -199,6 +199,7 @@ func (s *Store) receive(life context.Context, stream grpc.ServerStream, o *outbo
 // batched runs a command of a batch and puts its answer out. It runs on when the stream
 // ends, as TiKV's commands do.
 func (s *Store) batched(ctx context.Context, stream grpc.ServerStream, c *command, id uint64, req any, o *outbox) {
+	began := s.begin(c, inBatch)
 	answer, err := s.answer(ctx, c, req)
 	if errors.Is(err, fault.ErrDisconnect) {
 		s.server.Disconnect(stream.Context())
@@ -207,6 +208,7 @@ func (s *Store) batched(ctx context.Context, stream grpc.ServerStream, c *comman
 		o.put(id, nil)
 		return
 	}
+	s.end(answer, inBatch, began)
 	m, ok := answer.(fault.Mangled)
 	if !ok {
 		o.put(id, c.batched(answer))

@@ -52,6 +52,8 @@ type command struct {
 	begin func(ctx context.Context, r *topology.Region, req any) (answer any, wait func(context.Context) any)
 	// around, if set, is run instead, and runs the command as often as it needs.
 	around func(ctx context.Context, req any) any
+	// timing is when its answers tell how long they took.
+	timing timing
 	// flash: only a TiFlash store has it.
 	flash bool
 	// batched wraps an answer for BatchCommands; nil for what has no place there.
@@ -78,6 +80,7 @@ func (cs commands) of(req any) *command { return cs[reflect.TypeOf(req)] }
 func add[Q, P any](cs commands, c command, in func(*Q) inside, run func(context.Context, keys.Range, *Q) *P, batched func(*P) *tikvpb.BatchCommandsResponse_Response) {
 	c.request = func() any { return new(Q) }
 	c.answer = func() any { return new(P) }
+	_, c.timing = detailed(c.answer())
 	c.inside = func(req any) inside { return in(req.(*Q)) }
 	c.run = func(ctx context.Context, bounds keys.Range, req any) any { return run(ctx, bounds, req.(*Q)) }
 	if batched != nil {

@@ -72,6 +72,16 @@ func (s *Store) handle(ctx context.Context, c *command, req any) any {
 
 // once checks a command against its region and runs it there.
 func (s *Store) once(ctx context.Context, c *command, req any) any {
+	if c.timing&spends == 0 {
+		return s.checked(ctx, c, req)
+	}
+	began := s.Now()
+	answer := s.checked(ctx, c, req)
+	spent(answer, s.Now().Sub(began))
+	return answer
+}
+
+func (s *Store) checked(ctx context.Context, c *command, req any) any {
 	q, ok := req.(request)
 	if !ok || c.kind == local {
 		return c.run(ctx, keys.Range{}, req)
@@ -206,9 +216,11 @@ func (s *Store) unary(ctx context.Context, c *command, req any) (any, error) {
 		return nil, status.Error(codes.Unavailable, errClosing.Error())
 	}
 	life := tasks.Context()
+	began := s.begin(c, alone)
 	answer, err := s.answer(life, c, req)
 	switch {
 	case err == nil:
+		s.end(answer, alone, began)
 		return encoded(answer)
 	case errors.Is(err, fault.ErrDisconnect):
 		s.server.Disconnect(ctx)

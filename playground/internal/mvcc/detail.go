@@ -30,12 +30,11 @@ func (w *work) tell(d *kvrpcpb.ScanDetailV2) {
 // of Raft, a pool of threads, stays 0, and there are messages nevertheless, as in TiKV.
 // Neither asks for record_time_stat or record_scan_stat.
 type details struct {
-	all     kvrpcpb.ExecDetailsV2
-	scan    kvrpcpb.ScanDetailV2
-	time    kvrpcpb.TimeDetailV2
-	ru      kvrpcpb.RUV2
-	inputs  kvrpcpb.ExecutorInputs
-	written kvrpcpb.WriteDetail
+	all    kvrpcpb.ExecDetailsV2
+	scan   kvrpcpb.ScanDetailV2
+	time   kvrpcpb.TimeDetailV2
+	ru     kvrpcpb.RUV2
+	inputs kvrpcpb.ExecutorInputs
 }
 
 func newDetails() *details {
@@ -80,9 +79,9 @@ func (f *effort) details() *kvrpcpb.ExecDetailsV2 {
 	f.tell(&d.scan)
 	d.time.ProcessWallTimeNs = uint64(f.processed)
 	d.ru.RaftstoreStoreWriteTriggerWbBytes = uint64(f.bytes)
-	d.written.LatchWaitNanos, d.written.ProcessNanos = uint64(f.latched), uint64(f.processed)
-	d.written.PessimisticLockWaitNanos = uint64(f.waited)
-	d.all.WriteDetail = &d.written
+	d.all.WriteDetail = &kvrpcpb.WriteDetail{
+		LatchWaitNanos: uint64(f.latched), ProcessNanos: uint64(f.processed), PessimisticLockWaitNanos: uint64(f.waited),
+	}
 	return &d.all
 }
 

@@ -32,7 +32,7 @@ type Region struct {
 	Data   *mvcc.Engine
 	Bounds keys.Range
 	// Version tells one state of the region's data from another (TiKV: the index of the
-	// entry that was applied last).
+	// entry that was applied last); 0: there is none, and nothing to be kept.
 	Version uint64
 	Buckets uint64 // their version, 0: none
 	Now     func() time.Time
@@ -49,7 +49,7 @@ func (hs Handlers) Read(ctx context.Context, r Region, q *coprocessor.Request, s
 		return t
 	}
 	defer ranges.Close()
-	if t.cached = q.IsCacheEnabled && q.CacheIfMatchVersion == r.Version && !stream; t.cached {
+	if t.cached = q.IsCacheEnabled && r.Version != 0 && q.CacheIfMatchVersion == r.Version && !stream; t.cached {
 		return t
 	}
 	pages := newReading(ranges, q.Ranges)
@@ -111,7 +111,7 @@ func (t *Task) answer(ctx context.Context) *coprocessor.Response {
 		resp.Range = &p.read
 	}
 	if t.q.Tp != Analyze && t.q.Tp != Checksum { // dag/mod.rs, handle_qe_response
-		resp.CanBeCached, resp.CacheLastVersion = t.q.IsCacheEnabled && t.fresh, t.version
+		resp.CanBeCached, resp.CacheLastVersion = t.q.IsCacheEnabled && t.fresh && t.version != 0, t.version
 	}
 	return resp
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/playground/internal/copr"
+	"github.com/tikv-go/tikv/playground/internal/storage"
 )
 
 // addCoprocessor lists the requests that users supply the answers to. A request is read in
@@ -55,15 +56,21 @@ func copRanges(q *coprocessor.Request) inside {
 func (s *Store) readTask(c *command, stream bool) func(context.Context, keys.Range, any) any {
 	return func(ctx context.Context, bounds keys.Range, req any) any {
 		q := req.(*coprocessor.Request)
-		return s.Coprocessors.Read(ctx, s.copRegion(q.GetContext(), bounds), q, stream)
+		return s.Coprocessors.Read(ctx, s.copRegion(ctx, q.GetContext(), bounds), q, stream)
 	}
 }
 
-// copRegion is what a request is read from. Its caller is in the region.
-func (s *Store) copRegion(ctx *kvrpcpb.Context, bounds keys.Range) copr.Region {
+// copRegion is what a request is read from. Its caller is in the region. The state that a
+// replica behind the leader has, or one that is being written, has no version.
+func (s *Store) copRegion(ctx context.Context, of *kvrpcpb.Context, bounds keys.Range) copr.Region {
 	r := copr.Region{Data: s.Txn, Bounds: bounds, Now: s.Now}
-	if in := s.Topology.ByID(ctx.GetRegionId()); in != nil {
-		r.Version, r.Buckets = s.DataVersion+in.Applied(), s.Topology.StoreBuckets(in).GetVersion()
+	in := s.Topology.ByID(of.GetRegionId())
+	if in == nil {
+		return r
+	}
+	r.Buckets = s.Topology.StoreBuckets(in).GetVersion()
+	if applied, ok := in.Applied(); ok && !storage.Viewed(ctx) {
+		r.Version = s.DataVersion + applied
 	}
 	return r
 }

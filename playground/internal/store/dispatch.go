@@ -117,6 +117,9 @@ func (s *Store) within(ctx context.Context, c *command, q request, least uint64)
 func (s *Store) inRegion(ctx context.Context, c *command, req request, r *topology.Region, least uint64) (answer any, wait func(context.Context) any) {
 	var leader uint64 // the store that is to lead from now on
 	var wrote bool
+	if c.kind == write || c.kind == blind {
+		r.Writes()
+	}
 	defer func() {
 		if c.kind == write || c.kind == blind {
 			r.Wrote()

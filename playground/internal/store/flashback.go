@@ -56,6 +56,7 @@ func (s *Store) prepareFlashback(ctx context.Context, c *command, q *kvrpcpb.Pre
 		return c.refuse(e)
 	}
 	defer r.Leave()
+	r.Writes()
 	defer r.Wrote()
 	return c.run(ctx, r.Range(), q)
 }

@@ -76,6 +76,7 @@ func (p place) Enter() (leave func(), refused *errorpb.Error) {
 	if e != nil {
 		return nil, e
 	}
+	r.Writes()
 	return func() {
 		r.Wrote()
 		r.Leave()

@@ -26,7 +26,8 @@ type Region struct {
 // guard is held by the commands that run in a region, alone by what changes its bounds.
 type guard struct {
 	sync.RWMutex
-	writes atomic.Uint64
+	// commands that write: those that began and those that have ended
+	writing, written atomic.Uint64
 }
 
 // ID is the region's.
@@ -51,11 +52,17 @@ func (r *Region) LeaderStore() uint64 { return r.Leader.GetStoreId() }
 // Leave ends what Enter began.
 func (r *Region) Leave() { r.guard.RUnlock() }
 
+// Writes tells that a command begins that may write in the region; it ends with Wrote.
+func (r *Region) Writes() { r.guard.writing.Add(1) }
+
 // Wrote tells that a command may have written in the region.
-func (r *Region) Wrote() { r.guard.writes.Add(1) }
+func (r *Region) Wrote() { r.guard.written.Add(1) }
 
 // Applied is another number after each Wrote, and for each leader and epoch: TiKV's index
-// of the entry that was applied last, as far as one run of the cluster goes.
-func (r *Region) Applied() uint64 {
-	return r.guard.writes.Load() + r.Term + r.Meta.GetRegionEpoch().GetVersion()
+// of the entry that was applied last, as far as one run of the cluster goes. While a
+// command writes it is not known.
+func (r *Region) Applied() (n uint64, ok bool) {
+	n = r.guard.written.Load() // first: what began by then and has not ended is seen
+	ok = r.guard.writing.Load() == n
+	return n + r.Term + r.Meta.GetRegionEpoch().GetVersion(), ok
 }

@@ -197,3 +197,24 @@ func TestSaveFails(t *testing.T) {
 	}
 	check(t, topo)
 }
+
+// What was applied is known by a number only while nothing is being written, and by
+// another one after that.
+func TestApplied(t *testing.T) {
+	topo := bootstrap(t, storage.NewMemory(), 3)
+	r := topo.ByKey(nil)
+	before, ok := r.Applied()
+	if !ok {
+		t.Error("unknown at first")
+	}
+	r.Writes()
+	r.Writes()
+	r.Wrote()
+	if _, ok := r.Applied(); ok {
+		t.Error("known while something is being written")
+	}
+	r.Wrote()
+	if after, ok := topo.ByKey(nil).Applied(); !ok || after <= before {
+		t.Error(after, ok, "after", before)
+	}
+}

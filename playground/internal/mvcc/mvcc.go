@@ -10,8 +10,8 @@
 // requests' slices, and answers share slices with it: nobody changes them.
 //
 // A pessimistic lock request that meets another transaction's lock waits in a queue, from
-// which the command that releases the lock takes it (package lockwait). Shared locks are
-// refused.
+// which the command that releases the lock takes it (package lockwait). A lock may be
+// shared by several (shared.go).
 package mvcc
 
 import (

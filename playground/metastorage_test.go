@@ -122,13 +122,13 @@ func TestMetaStorageWatch(t *testing.T) {
 	c = start(t, WithDir(dir, false))
 	w = watch(at)
 	r, err := w.Recv()
-	if err != nil || r.Header.GetError().GetType() != meta_storagepb.ErrorType_DATA_COMPACTED || r.CompactRevision != at+3 {
+	if err != nil || r.Header.GetError().GetType() != meta_storagepb.ErrorType_DATA_COMPACTED || r.CompactRevision != at+4 {
 		t.Fatal(r, err)
 	}
 	if _, err := w.Recv(); status.Code(err) != codes.Unknown {
 		t.Fatal(err)
 	}
-	if again := put("w/c", "3"); again != at+4 {
+	if again := put("w/c", "3"); again != at+5 {
 		t.Fatal("revisions go back:", again)
 	}
 }

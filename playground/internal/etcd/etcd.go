@@ -83,13 +83,44 @@ func codeOf(err error) codes.Code {
 // ErrMessage is a request that is no protobuf message.
 var ErrMessage = errors.New("etcd: malformed request")
 
-// RangeRequest is the part of a range request that is used.
+// RangeRequest is a range request. The bounds of revisions, of which 0 is none, are for
+// the last change and the creation of a key.
 type RangeRequest struct {
-	Key, End        []byte
-	Limit, Revision int64
+	Key, End             []byte
+	Limit, Revision      int64
+	Order, Target        uint64
+	KeysOnly, CountOnly  bool
+	MinMod, MaxMod       int64
+	MinCreate, MaxCreate int64
 }
 
-// ParseRange reads a range request; fields that are not used are skipped.
+// number sets the field of a number; others are not for Range.
+func (r *RangeRequest) number(num protowire.Number, v uint64) {
+	switch num {
+	case 3:
+		r.Limit = int64(v)
+	case 4:
+		r.Revision = int64(v)
+	case 5:
+		r.Order = v
+	case 6:
+		r.Target = v
+	case 8:
+		r.KeysOnly = v != 0
+	case 9:
+		r.CountOnly = v != 0
+	case 10:
+		r.MinMod = int64(v)
+	case 11:
+		r.MaxMod = int64(v)
+	case 12:
+		r.MinCreate = int64(v)
+	case 13:
+		r.MaxCreate = int64(v)
+	}
+}
+
+// ParseRange reads a range request; fields that it does not know are skipped.
 func ParseRange(b []byte) (RangeRequest, error) {
 	var r RangeRequest
 	for len(b) > 0 {
@@ -100,32 +131,23 @@ func ParseRange(b []byte) (RangeRequest, error) {
 		b = b[n:]
 		switch {
 		case (num == 1 || num == 2) && typ == protowire.BytesType:
-			v, n := protowire.ConsumeBytes(b)
-			if n < 0 {
-				return r, ErrMessage
-			}
-			if b = b[n:]; num == 1 {
+			var v []byte
+			if v, n = protowire.ConsumeBytes(b); num == 1 {
 				r.Key = v
 			} else {
 				r.End = v
 			}
-		case (num == 3 || num == 4) && typ == protowire.VarintType:
-			v, n := protowire.ConsumeVarint(b)
-			if n < 0 {
-				return r, ErrMessage
-			}
-			if b = b[n:]; num == 3 {
-				r.Limit = int64(v)
-			} else {
-				r.Revision = int64(v)
-			}
+		case typ == protowire.VarintType:
+			var v uint64
+			v, n = protowire.ConsumeVarint(b)
+			r.number(num, v)
 		default:
-			n := protowire.ConsumeFieldValue(num, typ, b)
-			if n < 0 {
-				return r, ErrMessage
-			}
-			b = b[n:]
+			n = protowire.ConsumeFieldValue(num, typ, b)
 		}
+		if n < 0 {
+			return r, ErrMessage
+		}
+		b = b[n:]
 	}
 	return r, nil
 }
@@ -135,23 +157,24 @@ func kvRange(v View, req []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(r.Key) > 0 && (r.Order > descending || r.Target > byValue) {
+		return nil, ErrSort
+	}
 	all, revision, err := v.KV().Range(r.Key, r.End, r.Revision)
 	if err != nil {
 		return nil, err
 	}
 	count := len(all)
-	more := r.Limit > 0 && int64(count) > r.Limit
-	if more {
-		all = all[:r.Limit]
-	}
 	out := appendHeader(nil, v, revision)
-	for _, kv := range all {
-		var b []byte
-		b = appendBytes(b, 1, kv.Key)
+	kept, more := r.pick(all)
+	for _, kv := range kept {
+		b := appendBytes(nil, 1, kv.Key)
 		b = appendVarint(b, 2, uint64(kv.Created))
 		b = appendVarint(b, 3, uint64(kv.Mod))
 		b = appendVarint(b, 4, uint64(kv.Version))
-		b = appendBytes(b, 5, kv.Value)
+		if !r.KeysOnly {
+			b = appendBytes(b, 5, kv.Value)
+		}
 		out = appendBytes(out, 2, b)
 	}
 	if more {
@@ -161,7 +184,7 @@ func kvRange(v View, req []byte) ([]byte, error) {
 }
 
 func memberList(v View, _ []byte) ([]byte, error) {
-	out := appendHeader(nil, v, v.KV().Revision())
+	out := appendHeader(nil, v, 0) // it is not about keys (etcd: api/v3rpc/member.go, header)
 	for _, m := range v.Members() {
 		b := appendVarint(nil, 1, m.ID)
 		b = appendBytes(b, 2, []byte(m.Name))

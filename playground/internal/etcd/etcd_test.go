@@ -67,8 +67,8 @@ func TestMemberList(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := fields(t, b)
-	if h := fields(t, m[1][0]); h[1][0][0] != 7 || h[2][0][0] != 1 {
-		t.Fatal(h)
+	if h := fields(t, m[1][0]); h[1][0][0] != 7 || h[2][0][0] != 1 || h[3] != nil {
+		t.Fatal(h) // it has no revision: it is not about keys
 	}
 	member := fields(t, m[2][0])
 	if len(m[2]) != 1 || string(member[2][0]) != "pd-0" || string(member[3][0]) != "http://peer" || len(member[4]) != 2 || string(member[4][1]) != "http://b" {
@@ -89,7 +89,7 @@ func TestRange(t *testing.T) {
 		req := appendBytes(nil, 1, []byte(test.key))
 		req = appendBytes(req, 2, []byte(test.end))
 		req = appendVarint(req, 3, test.limit)
-		req = appendVarint(req, 6, 2) // a field that is not used
+		req = appendVarint(req, 99, 2) // a field that is not known
 		b, err := kvRange(abc(t), req)
 		if err != nil {
 			t.Fatal(err)
@@ -105,6 +105,62 @@ func TestRange(t *testing.T) {
 		}
 		if got != test.want || (m[3] != nil) != test.more {
 			t.Errorf("%q-%q: %q, more %v", test.key, test.end, got, m[3])
+		}
+	}
+}
+
+// Order, bounds of revisions, and what a request leaves out (etcd: server/etcdserver/
+// apply.go, Range): the whole range is counted whatever is shown of it.
+func TestRangeOptions(t *testing.T) {
+	v := abc(t)                                        // created at 2, 3 and 4
+	if err := v.kv.Put("a", []byte("z")); err != nil { // changed at 5, the second version
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		options map[protowire.Number]uint64
+		want    string
+		more    bool
+	}{
+		"descending":              {map[protowire.Number]uint64{5: 2}, "cba", false},
+		"the last two":            {map[protowire.Number]uint64{5: 2, 3: 2}, "cb", true},
+		"by version":              {map[protowire.Number]uint64{5: 1, 6: 1}, "bca", false},
+		"by creation, descending": {map[protowire.Number]uint64{5: 2, 6: 2}, "cba", false},
+		"by change, no order":     {map[protowire.Number]uint64{6: 3}, "bca", false},
+		"by value":                {map[protowire.Number]uint64{5: 1, 6: 4}, "bca", false},
+		"a limit before an order": {map[protowire.Number]uint64{6: 3, 3: 1}, "b", true},
+		"changed since":           {map[protowire.Number]uint64{10: 4}, "ac", false},
+		"changed until":           {map[protowire.Number]uint64{11: 4}, "bc", false},
+		"created since":           {map[protowire.Number]uint64{12: 3}, "bc", false},
+		"created until":           {map[protowire.Number]uint64{13: 3, 3: 1}, "a", true},
+		"only a number":           {map[protowire.Number]uint64{9: 1, 3: 1}, "", false},
+	} {
+		req := appendBytes(appendBytes(nil, 1, []byte("a")), 2, []byte{0})
+		for num, n := range test.options {
+			req = appendVarint(req, num, n)
+		}
+		b, err := kvRange(v, req)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		got := ""
+		m := fields(t, b)
+		for _, kv := range m[2] {
+			got += string(fields(t, kv)[1][0])
+		}
+		if got != test.want || (m[3] != nil) != test.more || m[4][0][0] != 3 {
+			t.Errorf("%s: %s, more %v, of %v", name, got, m[3], m[4])
+		}
+	}
+	b, err := kvRange(v, appendVarint(appendBytes(nil, 1, []byte("a")), 8, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := fields(t, fields(t, b)[2][0]); f[5] != nil || f[3][0][0] != 5 {
+		t.Error("keys only:", f)
+	}
+	for _, bad := range []protowire.Number{5, 6} {
+		if _, err := kvRange(v, appendVarint(appendBytes(nil, 1, []byte("a")), bad, 5)); !errors.Is(err, ErrSort) {
+			t.Error(bad, err)
 		}
 	}
 }
@@ -138,7 +194,7 @@ func FuzzParseRange(f *testing.F) {
 		if err != nil || !bytes.Equal(o.Key, r.Key) || !bytes.Equal(o.End, r.End) || o.Limit != r.Limit || o.Revision != r.Revision {
 			t.Fatal(r, o, err)
 		}
-		if _, err := kvRange(v, b); err != nil && codeOf(err) != codes.OutOfRange && !errors.Is(err, ErrEmptyKey) {
+		if _, err := kvRange(v, b); err != nil && codeOf(err) != codes.OutOfRange && !errors.Is(err, ErrEmptyKey) && !errors.Is(err, ErrSort) {
 			t.Fatal(err)
 		}
 	})

@@ -69,7 +69,10 @@ const (
 // OpenKV returns the keys that were saved in m.
 func OpenKV(m *meta.Store) (*KV, error) {
 	kv := &KV{meta: m, pairs: make(map[string]KeyValue), changed: make(chan struct{})}
-	kv.revision = max(first, int64(m.Number(revisionName)))
+	kv.revision = first
+	if saved := int64(m.Number(revisionName)); saved > 0 {
+		kv.revision = saved + 1 // PD writes when it begins: who watches from what is gone hears of it
+	}
 	kv.compacted = kv.revision
 	for key, data := range m.Values(pairPrefix) {
 		var pair KeyValue

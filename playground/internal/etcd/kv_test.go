@@ -66,11 +66,22 @@ func TestRevisions(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, revision, err := again.Range([]byte("a"), []byte{0}, 0)
-	if err != nil || revision != 5 || show(got) != "a=3/5/5/1 b=1/3/3/1" {
+	if err != nil || revision != 6 || show(got) != "a=3/5/5/1 b=1/3/3/1" { // as in PD, whose leader writes when it begins
 		t.Fatal(show(got), revision, err)
 	}
-	if _, _, err := again.Range([]byte("a"), nil, 4); !errors.Is(err, ErrCompacted) {
+	if _, _, err := again.Range([]byte("a"), nil, 5); !errors.Is(err, ErrCompacted) {
 		t.Fatal(err)
+	}
+	// Who had not seen the last change is told that it is gone; who had goes on.
+	if _, first, _, err := again.Watch([]byte("a"), nil, 5).Next(); !errors.Is(err, ErrCompacted) || first != 6 {
+		t.Fatal(first, err)
+	}
+	w := again.Watch([]byte("a"), nil, 6)
+	if err := again.Put("a", []byte("4")); err != nil {
+		t.Fatal(err)
+	}
+	if events, revision, _, err := w.Next(); err != nil || revision != 7 || len(events) != 1 || events[0].KV.Version != 2 {
+		t.Fatal(events, revision, err)
 	}
 }
 

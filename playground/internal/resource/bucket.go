@@ -145,6 +145,7 @@ func (b *bucket) visit(now time.Time, client uint64, tokens float64) {
 func (b *bucket) balance(added float64) {
 	n := len(b.slots)
 	burst := b.settings.BurstLimit
+	rate, _ := b.limits()
 	switch {
 	case n == 0:
 	case burst == burstAtRate || burst == burstUnlimited:
@@ -158,7 +159,7 @@ func (b *bucket) balance(added float64) {
 				s.tokens, s.last = 0, 0
 			}
 		}
-	case b.settings.FillRate == 0:
+	case rate == 0:
 		b.tokens, b.reserved = 0, 0
 		for _, s := range b.slots {
 			*s = slot{used: s.used}

@@ -103,6 +103,24 @@ func TestShares(t *testing.T) {
 	}
 }
 
+// A moderated burst has a rate even where the fill rate was set to none: both clients of a
+// group get what one alone would (PD: token_buckets.go, getFillRateAndBurstLimit).
+func TestModeratedWithoutRate(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	b := made(0, 100, burstModerated)
+	b.request(now, 1, 1000, 1)
+	b.set(&rmpb.TokenLimitSettings{BurstLimit: burstModerated})
+	b.request(now, 1, 1000, 1)
+	for client := range uint64(2) {
+		if got, _ := b.request(now, 100, 1000, 1+client); got.Tokens != 100 {
+			t.Errorf("client %d: %v", client, got)
+		}
+	}
+	if b.slots[1].rate+b.slots[2].rate != moderateBurst {
+		t.Error(b.slots[1], b.slots[2])
+	}
+}
+
 // Clients share what is added, none gets more than its burst limit, and what is above
 // comes back with the next refill; one that asks for nothing or not for long leaves.
 func TestSlots(t *testing.T) {

@@ -3,6 +3,7 @@ package playground
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,6 +152,15 @@ func TestGlobalConfig(t *testing.T) {
 			return w
 		}
 		begin := load("").Revision
+		// etcd takes no more than 128 operations at once (PD leaves etcd's max-txn-ops).
+		dels := make([]*pdpb.GlobalConfigItem, 129)
+		for i := range dels {
+			dels[i] = del(strconv.Itoa(i))
+		}
+		refused(t, store("", dels...), codes.Unknown, "etcdserver: too many operations in txn request")
+		if err := store("", dels[1:]...); err != nil {
+			t.Fatal(err)
+		}
 		if err := store("", put("a", "", "1"), put("b", "2", "not this"), put("", "", "itself")); err != nil {
 			t.Fatal(err)
 		}
@@ -207,8 +217,10 @@ func TestGlobalConfig(t *testing.T) {
 		for i := range 10000 {
 			many = append(many, put(fmt.Sprint("many-", i), "", ""))
 		}
-		if err := store("", many...); err != nil {
-			t.Fatal(err)
+		for some := range slices.Chunk(many, 128) {
+			if err := store("", some...); err != nil {
+				t.Fatal(err)
+			}
 		}
 		old := watch("", begin+1)
 		got, err = old.Recv()

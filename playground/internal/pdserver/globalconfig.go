@@ -23,6 +23,10 @@ const globalConfig = "/global/config/"
 // controllerConfig may be read with LoadGlobalConfig too (keypath.ControllerConfigPath).
 const controllerConfig = "resource_group/controller"
 
+// maxOps is how much etcd does at once (etcd: embed/config.go, DefaultMaxTxnOps, which PD
+// keeps; api/v3rpc/key.go, checkTxnRequest).
+const maxOps = 128
+
 // configPath is PD's normalizeGlobalConfigPath.
 func configPath(path string) (string, error) {
 	switch {
@@ -50,6 +54,9 @@ func (m *Member) StoreGlobalConfig(_ context.Context, req *pdpb.StoreGlobalConfi
 	path, err := configPath(req.GetConfigPath())
 	if err != nil {
 		return nil, err
+	}
+	if len(req.GetChanges()) > maxOps {
+		return nil, status.Error(codes.Unknown, "etcdserver: too many operations in txn request")
 	}
 	var writes []etcd.Write
 	put, deleted := make(map[string]bool), make(map[string]bool)

@@ -1,6 +1,7 @@
 package playground
 
 import (
+	"context"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -108,6 +109,35 @@ func TestGCRefusals(t *testing.T) {
 			if err != nil || r.GetHeader().GetError().GetType() != pdpb.ErrorType_UNKNOWN || r.GetHeader().GetError().GetMessage() != want {
 				t.Errorf("%v %v, want %q", r, err, want)
 			}
+		}
+	})
+}
+
+// The old call for service safe points goes by PD's timestamps, that of today by the clock
+// (PD: server/gc_service.go, UpdateServiceGCSafePoint and SetGCBarrier); so the old one
+// needs timestamps.
+func TestServiceSafePointsByTimestamp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		c.JumpTSO(time.Hour)
+		call := func(ctx context.Context) (*pdpb.UpdateServiceGCSafePointResponse, error) {
+			return c.pdc().UpdateServiceGCSafePoint(ctx, &pdpb.UpdateServiceGCSafePointRequest{
+				Header: c.header(), ServiceId: []byte("br"), SafePoint: 5, TTL: 60})
+		}
+		r, err := call(t.Context())
+		if want := math.MaxInt64 - c.Now().Add(time.Hour).Unix(); err != nil || r.TTL < want-1 || r.TTL > want {
+			t.Fatal(r, err, want)
+		}
+		s, err := c.pdc().GetGCState(t.Context(), &pdpb.GetGCStateRequest{Header: c.header()})
+		if err != nil || len(s.GcState.GcBarriers) != 1 || s.GcState.GcBarriers[0].TtlSeconds < 3659 {
+			t.Fatal(s, err)
+		}
+		c.StallTSO(true)
+		defer c.StallTSO(false)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if r, err := call(ctx); status.Code(err) != codes.DeadlineExceeded {
+			t.Fatal(r, err)
 		}
 	})
 }

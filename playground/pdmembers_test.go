@@ -485,6 +485,29 @@ func TestCutOffMember(t *testing.T) {
 	})
 }
 
+// Who waits for a timestamp of a member that gives its lead up meanwhile gets none of it
+// (PD: pkg/tso/tso.go, getTS, looks after the leadership before it answers).
+func TestStalledTimestampOfAnotherLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, WithMembers(3))
+		s, err := c.member(0).Tso(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.StallTSO(true)
+		if err := s.Send(&pdpb.TsoRequest{Header: c.header(), Count: 1}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := c.TransferPD(1); err != nil {
+			t.Fatal(err)
+		}
+		c.StallTSO(false)
+		_, err = s.Recv()
+		refused(t, err, codes.Unknown, "[PD:tso:ErrGenerateTimestamp]generate timestamp failed, requested is not leader anymore")
+	})
+}
+
 // Timestamps grow over every change of the leader, however it comes about, and over a
 // restart of the cluster; a new leader begins behind all that were saved for the last one
 // (PD: pkg/tso/tso.go, syncTimestamp).

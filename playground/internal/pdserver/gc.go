@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/keyspacepb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
@@ -146,9 +147,13 @@ func (m *Member) GetGCSafePoint(context.Context, *pdpb.GetGCSafePointRequest) (*
 }
 
 // UpdateServiceGCSafePoint is the old form of AdvanceTxnSafePoint and of the calls that
-// set and delete barriers, of the null keyspace.
-func (m *Member) UpdateServiceGCSafePoint(_ context.Context, req *pdpb.UpdateServiceGCSafePointRequest) (*pdpb.UpdateServiceGCSafePointResponse, error) {
-	now := m.pd.Now()
+// set and delete barriers, of the null keyspace. It goes by the time of PD's timestamps.
+func (m *Member) UpdateServiceGCSafePoint(ctx context.Context, req *pdpb.UpdateServiceGCSafePointRequest) (*pdpb.UpdateServiceGCSafePointResponse, error) {
+	ts, err := m.generate(ctx, 1)
+	if err != nil {
+		return nil, err
+	}
+	now := time.UnixMilli(ts.GetPhysical())
 	lowest, of, err := m.pd.gc.updateService(m.pd.keyspaces.list(), string(req.GetServiceId()), req.GetSafePoint(), req.GetTTL(), now)
 	if err != nil {
 		return nil, status.Error(codes.Unknown, err.Error())

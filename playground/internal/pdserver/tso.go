@@ -62,8 +62,11 @@ func (m *Member) generate(ctx context.Context, count uint32) (*pdpb.Timestamp, e
 		return nil, err
 	}
 	physical, logical, err := m.pd.TSO.Next(count)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, generateFailed(err.Error())
+	case !m.leads(): // it gave up meanwhile (PD: pkg/tso/tso.go, getTS)
+		return nil, generateFailed("requested is not leader anymore")
 	}
 	return &pdpb.Timestamp{Physical: physical, Logical: logical}, nil
 }

@@ -444,11 +444,33 @@ func (c *Cluster) APIVersion() APIVersion { return c.api }
 // Now is the cluster's clock: the process's, moved by Advance.
 func (c *Cluster) Now() time.Time { return time.Now().Add(time.Duration(c.shift.Load())) }
 
-// Advance moves the cluster's clock, forward or back. Timestamps never go back.
-func (c *Cluster) Advance(d time.Duration) {
-	defer c.noted("advance", byArgs{duration(d)})()
-	c.shift.Add(int64(d))
-	c.lag.Moved()
+// Advance moves the cluster's clock, forward or back. Timestamps never go back. A clock
+// before 1970, or further than a time.Duration from the process's, is refused: it stays.
+func (c *Cluster) Advance(d time.Duration) { c.refused("advance", c.advance(d)) }
+
+func (c *Cluster) advance(d time.Duration) (err error) {
+	defer c.note("advance", byArgs{duration(d)}, &err)()
+	for {
+		old := c.shift.Load()
+		shift := old + int64(d)
+		if (shift > old) != (d > 0) && d != 0 {
+			return fmt.Errorf("playground: the clock cannot be moved by %v more", d)
+		}
+		if now := time.Now().Add(time.Duration(shift)); now.Unix() < 0 {
+			return fmt.Errorf("playground: the clock cannot be at %v", now)
+		}
+		if c.shift.CompareAndSwap(old, shift) {
+			c.lag.Moved()
+			return nil
+		}
+	}
+}
+
+// refused logs a change that was, of a method that returns no error.
+func (c *Cluster) refused(do string, err error) {
+	if err != nil {
+		c.logger.Warn("change refused", slog.String("do", do), slog.Any("error", err))
+	}
 }
 
 // StallTSO keeps timestamps from being answered, until it is called with false.
@@ -458,8 +480,13 @@ func (c *Cluster) StallTSO(stalled bool) {
 }
 
 // JumpTSO moves timestamps ahead of the clock by d, which must not be negative to have
-// an effect.
-func (c *Cluster) JumpTSO(d time.Duration) {
-	defer c.noted("jump-tso", byArgs{duration(d)})()
-	c.tso.Jump(d)
+// an effect, nor lead beyond the year 2527.
+func (c *Cluster) JumpTSO(d time.Duration) { c.refused("jump-tso", c.jumpTSO(d)) }
+
+func (c *Cluster) jumpTSO(d time.Duration) (err error) {
+	defer c.note("jump-tso", byArgs{duration(d)}, &err)()
+	if err := c.tso.Jump(d); err != nil {
+		return fmt.Errorf("playground: %w", err)
+	}
+	return nil
 }

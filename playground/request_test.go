@@ -2,8 +2,10 @@ package playground
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 // What is no request of its verb is refused, in words of the request, and changes nothing.
@@ -157,4 +159,35 @@ func TestAddStoreFails(t *testing.T) {
 	if !c.topo.Live(id) || c.storeViews()[3].Address != "198.18.1.5:20160" {
 		t.Fatal(c.storeViews())
 	}
+}
+
+// The clock and the timestamps go no further than there are timestamps for.
+func TestClocksHaveAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		h := c.ControlHandler()
+		for _, q := range []struct{ verb, by, want string }{
+			{"jump-tso", "-1h", "do not go back"},
+			{"advance", "-300000h", "the clock cannot be at"}, // it begins in 2000
+			{"advance", "2562047h", ""},
+			{"advance", "2562047h", "cannot be moved"},
+			{"advance", "-2562047h", ""},
+			{"jump-tso", "2562047h", ""},
+			{"jump-tso", "2562047h", "no timestamps at"},
+		} {
+			code, a := control(t, h, "POST", "/v1/"+q.verb, `{"by":"`+q.by+`"}`)
+			if text, _ := a["error"].(string); (code == 200) != (q.want == "") || !strings.Contains(text, q.want) {
+				t.Error(q, code, a)
+			}
+		}
+		before, now := c.timestamp(), c.Now()
+		c.JumpTSO(math.MaxInt64)
+		c.Advance(-1 << 62)
+		if ts := c.timestamp(); ts <= before || ts > before+1<<20 || !c.Now().Equal(now) {
+			t.Fatal(before, ts, now, c.Now())
+		}
+		if n := strings.Count(string(c.Journal()), "\n"); n != 3 {
+			t.Errorf("%d lines:\n%s", n, c.Journal())
+		}
+	})
 }

@@ -166,14 +166,8 @@ func (c *Cluster) verbs(renumbered map[uint64]uint64) map[string]verb {
 		"heal":       verbOf(func(struct{}) (any, error) { c.Heal(); return done(nil) }),
 		"rotate-tls": verbOf(func(struct{}) (any, error) { return done(c.RotateTLS()) }),
 		"renew-tls":  verbOf(func(struct{}) (any, error) { return done(c.RenewTLS()) }),
-		"advance": verbOf(func(q byArgs) (any, error) {
-			c.Advance(time.Duration(q.By))
-			return done(nil)
-		}),
-		"jump-tso": verbOf(func(q byArgs) (any, error) {
-			c.JumpTSO(time.Duration(q.By))
-			return done(nil)
-		}),
+		"advance":    verbOf(func(q byArgs) (any, error) { return done(c.advance(time.Duration(q.By))) }),
+		"jump-tso":   verbOf(func(q byArgs) (any, error) { return done(c.jumpTSO(time.Duration(q.By))) }),
 		"stall-tso": verbOf(func(q stallArgs) (any, error) {
 			c.StallTSO(q.Stalled)
 			return done(nil)

@@ -6,6 +6,7 @@ package tso
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -18,6 +19,9 @@ const (
 	window = 5 * time.Second
 	// guard is how near to the bound it is saved anew.
 	guard = time.Millisecond
+	// latest is where a jump may end at most, in milliseconds: in the year 2527, so that
+	// what follows is far from 2^63, above which no timestamp is for clients.
+	latest = 1 << 44
 )
 
 // Allocator gives out timestamps.
@@ -101,13 +105,21 @@ func (a *Allocator) Limit() uint64 {
 
 // Jump moves the timestamps ahead: they go on from d after the clock, or after the last
 // one if that is later. The clock catches up by and by (PD's reset-ts, pkg/tso, has the
-// same effect).
-func (a *Allocator) Jump(d time.Duration) {
+// same effect). They do not go back, nor beyond the latest.
+func (a *Allocator) Jump(d time.Duration) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if d > 0 {
-		a.physical, a.logical = max(a.physical, a.now().UnixMilli())+d.Milliseconds(), 0
+	if d < 0 {
+		return errors.New("timestamps do not go back")
 	}
+	to := max(a.physical, a.now().UnixMilli()) + d.Milliseconds()
+	if to > latest {
+		return fmt.Errorf("there are no timestamps at %v", time.UnixMilli(to).UTC())
+	}
+	if d > 0 {
+		a.physical, a.logical = to, 0
+	}
+	return nil
 }
 
 // Stall begins or ends a time in which Wait waits.

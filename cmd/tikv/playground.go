@@ -30,6 +30,7 @@ type playgroundCommandFlags struct {
 	members   int
 	services  bool
 	coprocs   []string
+	seed      uint64
 	given     func(flag string) bool
 	dir       string
 	port      int
@@ -71,11 +72,12 @@ With --tls D, clients find "tikv://HOST:PORT?ca=D/ca.pem&cert=D/cert.pem&key=D/k
 	cmd.Flags().BoolVar(&f.services, "services", false, "timestamps from a service beside PD, and routers for lookups")
 	cmd.Flags().StringSliceVar(&f.coprocs, "coprocessor", nil, "what answers the coprocessor's requests of a type, echo or checksum: `TYPE=NAME`,… as 103=echo,105=checksum")
 	cmd.Flags().StringVar(&f.dir, "dir", "", "keep the data in this `directory` (default: in memory)")
-	cmd.Flags().IntVar(&f.port, "port", 0, "PD's port, the stores have the next ones; 0 for any (default 2379 or the next that are free)")
+	cmd.Flags().IntVar(&f.port, "port", 0, "PD's port, its further members and the stores have the next ones; 0 for any (default 2379 or the next that are free)")
 	cmd.Flags().StringVar(&f.api, "api", "v1", "API version of the stores (with an existing --dir: as it was): `v1|v1ttl|v2`")
 	cmd.Flags().StringSliceVar(&f.keyspaces, "keyspace", nil, "make keyspaces of these `names`, with a comma between")
 	cmd.Flags().BoolVar(&f.fsync, "fsync", false, "with --dir: survive a loss of power, not just of the process")
 	cmd.Flags().StringVar(&f.tls, "tls", "", "speak TLS, and keep ca.pem, cert.pem and key.pem for clients in this `directory`")
+	cmd.Flags().Uint64Var(&f.seed, "seed", 0, "what is random in the cluster follows from it, as the chance of faults (default: another each time)")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print the ready line as JSON")
 	cmd.Flags().BoolVarP(&f.verbose, "verbose", "v", false, "log what the cluster does")
 	return cmd
@@ -128,7 +130,7 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 	case f.port > 65535 || f.port < 0:
 		return nil, &usageError{fmt.Errorf("--port %d: not a port", f.port)}
 	case f.port+f.members+f.stores > 65536:
-		return nil, &usageError{fmt.Errorf("--port %d: %d stores find no ports above it", f.port, f.stores)}
+		return nil, &usageError{fmt.Errorf("--port %d: %d members and %d stores find no ports from there on", f.port, f.members, f.stores)}
 	}
 	coprocessors, err := f.coprocessors()
 	if err != nil {
@@ -138,8 +140,11 @@ func (f *playgroundCommandFlags) options(io stdio) ([]playground.Option, error) 
 	if f.verbose {
 		level = slog.LevelDebug
 	}
+	if !f.given("seed") {
+		f.seed = rand.Uint64() // no two clusters have the same id
+	}
 	opts := []playground.Option{
-		playground.WithSeed(rand.Uint64()), // no two clusters have the same id
+		playground.WithSeed(f.seed),
 		playground.WithLogger(slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))),
 	}
 	opts = append(opts, coprocessors...)

@@ -123,7 +123,11 @@ func TestPlaygroundRefuses(t *testing.T) {
 		{[]string{"--dir", ""}, "--dir is empty"},
 		{[]string{"--tls", ""}, "--tls is empty"},
 		{[]string{"--port", "-1"}, "not a port"},
-		{[]string{"--port", "65534"}, "no ports above"},
+		{[]string{"--port", "65534"}, "find no ports"},
+		{[]string{"--port", "65530", "--members", "4"}, "find no ports"},
+		{[]string{"--members", "0"}, "--members"},
+		{[]string{"--members", "8"}, "--members"},
+		{[]string{"--seed", "-1"}, "--seed"},
 		{[]string{"--fsync"}, "--dir"},
 		{[]string{"--members", "8"}, "1 to 7"},
 		{[]string{"--coprocessor", "dag=echo"}, "no type"},
@@ -140,8 +144,15 @@ func TestPlaygroundRefuses(t *testing.T) {
 
 func TestDirectoryIsLockedAndRemembersItsShape(t *testing.T) {
 	dir := t.TempDir()
-	p := startProcess(t, "--port", "0", "--stores", "2", "--dir", dir)
+	p := startProcess(t, "--port", "0", "--stores", "2", "--members", "3", "--dir", dir)
 	cluster := strings.Fields(p.line)[2]
+	threePDs := func(line string) {
+		t.Helper()
+		if pd := strings.Fields(line)[1]; strings.Count(pd, ",") != 2 {
+			t.Errorf("three members are at %s", pd)
+		}
+	}
+	threePDs(p.line)
 	refused := func(says string, args ...string) {
 		t.Helper()
 		out, err := exec.Command(program, append([]string{"playground", "--port", "0", "--dir", dir}, args...)...).CombinedOutput()
@@ -155,7 +166,9 @@ func TestDirectoryIsLockedAndRemembersItsShape(t *testing.T) {
 	}
 	refused("v1", "--api", "v2")
 	refused("2 stores", "--stores", "3")
+	refused("3 members", "--members", "1")
 	p = startProcess(t, "--port", "0", "--dir", dir)
+	threePDs(p.line)
 	if got := strings.Fields(p.line)[2]; got != cluster {
 		t.Errorf("%s, it was %s", got, cluster)
 	}

@@ -73,6 +73,9 @@ func journalLine(line []byte) (at int, do string, request []byte, err error) {
 	if err := json.Unmarshal(fields["do"], &do); err != nil {
 		return 0, "", nil, err
 	}
+	if at < 0 {
+		return 0, "", nil, errors.New("a negative count of requests")
+	}
 	delete(fields, "at")
 	delete(fields, "do")
 	request, err = json.Marshal(fields)

@@ -141,12 +141,15 @@ func TestReplayRefuses(t *testing.T) {
 		c.Inject(Fault{Method: "RawPut", Before: func() {}}).Remove()
 		expect(t, c.Replay(c.Journal()), "functions")
 		for journal, text := range map[string]string{
-			`{"at":1`:                                   "damaged",
-			`{"at":"x","do":"heal"}`:                    "damaged",
-			`{"do":"heal"}`:                             "damaged",
-			`{"at":1,"do":"fly"}`:                       "no change",
-			`{"at":1,"do":"heal","x":1}`:                "unknown field",
-			`{"at":1,"do":"inject","key_error":"Sunk"}`: "the journal: there is no key error",
+			`{"at":1`:                                                "damaged",
+			`{"at":"x","do":"heal"}`:                                 "damaged",
+			`{"do":"heal"}`:                                          "damaged",
+			`{"at":-1,"do":"heal"}`:                                  "negative",
+			`{"at":1,"do":"stop"}`:                                   "name a store",
+			`{"at":1,"do":"cut","from":{},"to":{}}`:                  "name a store",
+			`{"at":1,"do":"fly"}`:                                    "no change",
+			`{"at":1,"do":"heal","x":1}`:                             "unknown field",
+			`{"at":1,"do":"inject","key_error":"Sunk"}`:              "the journal: there is no key error",
 			"{\"at\":2,\"do\":\"heal\"}\n{\"at\":1,\"do\":\"heal\"}": "go back",
 		} {
 			expect(t, c.Replay([]byte(journal)), text)

@@ -96,6 +96,13 @@ func (q nodeArgs) node() (Node, error) {
 	return Node{}, errors.New("playground: name a store or a member, or for a cut the client")
 }
 
+func (q nodeArgs) check() error {
+	_, err := q.node()
+	return err
+}
+
+func (q cutArgs) check() error { return errors.Join(q.From.check(), q.To.check()) }
+
 // verb takes a request, and returns what does it.
 type verb func(request []byte) (func() (any, error), error)
 

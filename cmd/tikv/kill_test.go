@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	killRounds = 50
+	killRounds  = 50
 	killWriters = 4
 )
 

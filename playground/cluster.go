@@ -271,7 +271,7 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 		n := len(c.stores) // the addresses of stores that were added follow the others
 		addr := c.address(cfg, cfg.members+n, fmt.Sprintf("198.18.%d.%d:20160", 1+(n+1)/250, 1+(n+1)%250))
 		return store.New(store.Config{
-			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Engine: c.engine, Raw: raw, Txn: c.txn, Lag: c.lag,
+			ID: id, ClusterID: c.id, APIVersion: c.api.proto(), Topology: c.topo, Engine: c.engine, Raw: raw, Txn: c.txn, Lag: c.lag, Peer: c.storeAt,
 			Manager: managers.of, Timestamp: timestamp, WaitTimestamp: waitTimestamp,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey, DiskOf: c.diskOf,
 			Wrote: grow.wrote, Feed: cfg.feed, Coprocessors: cfg.coprocessors, Plugins: cfg.plugins, DataVersion: dataVersion,
@@ -381,6 +381,23 @@ func (c *Cluster) safeTS(id uint64) uint64 {
 		return s.SafeTS(keys.Range{})
 	}
 	return 0
+}
+
+// storeAt is the store that listens at an address or is advertised there, rather one that
+// runs; nil: none is.
+func (c *Cluster) storeAt(addr string) *store.Store {
+	c.storeMu.RLock()
+	defer c.storeMu.RUnlock()
+	var found *store.Store
+	for _, s := range c.stores {
+		if s.Server().Addr() != addr && s.State().Advertise != addr {
+			continue
+		}
+		if found = s; s.Server().Running() {
+			break
+		}
+	}
+	return found
 }
 
 func (c *Cluster) store(id uint64) *store.Store {

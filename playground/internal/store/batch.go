@@ -120,8 +120,20 @@ func (s *Store) batchCommands(stream grpc.ServerStream) error {
 	if tasks == nil {
 		return status.Error(codes.Unavailable, errClosing.Error())
 	}
-	o := newOutbox()
-	if !tasks.Go("receive", func(life context.Context) { o.end(s.receive(life, stream, o)) }) {
+	o, who := newOutbox(), s
+	receive := func(context.Context) { o.end(s.receive(stream, o, nil)) }
+	if addr := s.forwardedTo(stream.Context()); addr != "" {
+		l, err := s.connect(stream.Context(), addr)
+		if err != nil {
+			return err
+		}
+		who = l.to
+		receive = func(context.Context) { o.end(l.receive(stream, o)) }
+		if !tasks.Go("line", func(context.Context) { l.watch(stream.Context(), o) }) {
+			return status.Error(codes.Unavailable, errClosing.Error())
+		}
+	}
+	if !tasks.Go("receive", receive) {
 		return status.Error(codes.Unavailable, errClosing.Error())
 	}
 	life := tasks.Context()
@@ -142,7 +154,7 @@ func (s *Store) batchCommands(stream grpc.ServerStream) error {
 			m.TikvSendTimeNs = uint64(now.UnixNano())
 			m.HealthFeedback = requestedFeedback(m)
 			if m.HealthFeedback == nil && now.Sub(reported) >= feedbackEvery {
-				m.HealthFeedback = s.healthFeedback()
+				m.HealthFeedback = who.healthFeedback()
 			}
 			if m.HealthFeedback != nil {
 				reported = now
@@ -164,8 +176,9 @@ func (s *Store) batchCommands(stream grpc.ServerStream) error {
 	}
 }
 
-// receive takes the stream's requests up until it ends.
-func (s *Store) receive(life context.Context, stream grpc.ServerStream, o *outbox) error {
+// receive takes the stream's requests up until it ends, and sends them over a line, if
+// there is one.
+func (s *Store) receive(stream grpc.ServerStream, o *outbox, over *line) error {
 	for {
 		m := new(tikvpb.BatchCommandsRequest)
 		if err := stream.RecvMsg(m); errors.Is(err, io.EOF) {
@@ -187,6 +200,9 @@ func (s *Store) receive(life context.Context, stream grpc.ServerStream, o *outbo
 			if err := s.foreign(req); err != nil {
 				return err
 			}
+			if over != nil {
+				c = over.command(c)
+			}
 			o.begin()
 			run := func(ctx context.Context) { s.batched(ctx, stream, c, id, req, o) }
 			if tasks := s.server.Tasks(); tasks == nil || !tasks.Go("command", run) {
@@ -197,7 +213,7 @@ func (s *Store) receive(life context.Context, stream grpc.ServerStream, o *outbo
 }
 
 // batched runs a command of a batch and puts its answer out. It runs on when the stream
-// ends, as TiKV's commands do.
+// ends, as TiKV's commands do. An error that is a status ends the stream.
 func (s *Store) batched(ctx context.Context, stream grpc.ServerStream, c *command, id uint64, req any, o *outbox) {
 	began := s.begin(c, inBatch)
 	answer, err := s.answer(ctx, c, req)
@@ -205,6 +221,9 @@ func (s *Store) batched(ctx context.Context, stream grpc.ServerStream, c *comman
 		s.server.Disconnect(stream.Context())
 	}
 	if err != nil {
+		if _, ok := status.FromError(err); ok {
+			o.end(err)
+		}
 		o.put(id, nil)
 		return
 	}

@@ -39,14 +39,20 @@ func (s *Store) foreign(req any) error {
 }
 
 // answer runs a command under the faults. An error means that its caller gets none:
-// fault.ErrDropped, fault.ErrDisconnect, or the end of the store, which is ctx's. A
+// fault.ErrDropped, fault.ErrDisconnect, the end of the store, which is ctx's, or a status. A
 // command that goes on beyond that end is not answered: it may have been broken off.
 func (s *Store) answer(ctx context.Context, c *command, req any) (any, error) {
 	answer, err := s.attempt(ctx, c, req)
 	if err == nil && ctx.Err() != nil {
 		return nil, errClosing
 	}
-	return answer, err
+	if err == nil {
+		err = failure(answer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
 }
 
 func (s *Store) attempt(ctx context.Context, c *command, req any) (any, error) {
@@ -218,6 +224,9 @@ func (s *Store) unary(ctx context.Context, c *command, req any) (any, error) {
 	if tasks == nil {
 		return nil, status.Error(codes.Unavailable, errClosing.Error())
 	}
+	if addr := s.forwardedTo(ctx); addr != "" && !c.stays() {
+		c = s.passed(c, addr)
+	}
 	life := tasks.Context()
 	began := s.begin(c, alone)
 	answer, err := s.answer(life, c, req)
@@ -233,6 +242,9 @@ func (s *Store) unary(ctx context.Context, c *command, req any) (any, error) {
 			return nil, status.FromContextError(ctx.Err()).Err()
 		case <-life.Done():
 		}
+	}
+	if _, ok := status.FromError(err); ok {
+		return nil, err
 	}
 	return nil, status.Error(codes.Unavailable, err.Error())
 }
@@ -268,20 +280,29 @@ func (s *Store) subject(c *command, req any) fault.Subject {
 	return of
 }
 
-// failed is an answer that is the call's status.
+// failed is an answer that is the call's status, or fault.ErrDropped of a store that it was
+// passed on to.
 type failed struct{ error }
+
+// failure is what an answer has failed by, which no fault mangles, or nil.
+func failure(answer any) error {
+	if m, ok := answer.(fault.Mangled); ok {
+		answer = m.Answer
+	}
+	if f, ok := answer.(failed); ok {
+		return f.error
+	}
+	return nil
+}
 
 // encoded is an answer as it is sent: one that a fault mangles is bytes.
 func encoded(answer any) (any, error) {
-	if err, ok := answer.(failed); ok {
-		return nil, err.error
+	if err := failure(answer); err != nil {
+		return nil, err
 	}
 	m, ok := answer.(fault.Mangled)
 	if !ok {
 		return answer, nil
-	}
-	if err, ok := m.Answer.(failed); ok {
-		return nil, err.error
 	}
 	data, err := m.Answer.(interface{ Marshal() ([]byte, error) }).Marshal()
 	if err != nil {

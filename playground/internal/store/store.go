@@ -55,6 +55,8 @@ type Config struct {
 	Wrote func(region uint64, size int)
 	// DiskOf tells how full the disk of any store is; nil: no other's is.
 	DiskOf func(store uint64) Disk
+	// Peer is the store that an address leads to, nil if none does.
+	Peer func(addr string) *Store
 	// Coprocessors and Plugins compute what requests to the coprocessor ask for.
 	Coprocessors copr.Handlers
 	Plugins      copr.Plugins
@@ -74,6 +76,7 @@ type Store struct {
 	streams  []*streamed
 	mpp      atomic.Pointer[copr.MPP] // of this run
 	peers    peers
+	proxy    atomic.Pointer[proxy] // of this run
 }
 
 // New returns a store that serves as cfg says, once its server is started.
@@ -114,6 +117,7 @@ func (s *Store) register(g *grpc.Server) {
 		}},
 	}
 	s.mpp.Store(copr.NewMPP())
+	s.proxy.Store(&proxy{lines: make(map[string]*line)})
 	for _, st := range s.streams {
 		desc.Streams = append(desc.Streams, grpc.StreamDesc{
 			StreamName: st.method, ServerStreams: true,

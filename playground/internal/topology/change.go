@@ -164,6 +164,7 @@ func (t *Topology) SetLive(store uint64, live bool, now time.Time) error {
 	case was:
 		t.down[store] = now
 	}
+	t.announce()
 	t.mu.Unlock()
 	if !ok {
 		return fmt.Errorf("playground: no store %d", store)
@@ -193,6 +194,7 @@ func (t *Topology) Cut(from, to uint64) {
 	defer t.change.Unlock()
 	t.mu.Lock()
 	t.cut[[2]uint64{from, to}] = true
+	t.announce()
 	t.mu.Unlock()
 	t.reelect()
 }
@@ -203,6 +205,7 @@ func (t *Topology) Heal() {
 	defer t.change.Unlock()
 	t.mu.Lock()
 	clear(t.cut)
+	t.announce()
 	t.mu.Unlock()
 	t.reelect()
 }

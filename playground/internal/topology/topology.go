@@ -342,7 +342,8 @@ func (t *Topology) Leaders() map[uint64]int {
 // Led reports whether every region has a leader.
 func (t *Topology) Led() bool { return t.Leaders()[0] == 0 }
 
-// Changed returns a channel that is closed when a region's leader changes.
+// Changed returns a channel that is closed when a region's leader changes, a store begins or
+// ceases to live, or what stores hear of each other does.
 func (t *Topology) Changed() <-chan struct{} {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

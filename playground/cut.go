@@ -21,6 +21,7 @@ func Client() Node { return Node{fault.Node{Kind: fault.Client}} }
 // made. (Over TCP, connections of other processes than this one are made, and what is
 // sent on them waits.)
 //
+// Between two stores, or members, what they pass on to each other for clients is lost too.
 // A store leads a region only while it exchanges messages with stores that hold a
 // majority of its voters, and a member PD likewise, so one that is cut off from too many
 // hands over; PD's leader when its lease of five seconds ends. It does not learn who leads

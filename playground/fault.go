@@ -62,6 +62,7 @@ func (i *Injection) Remove() {
 // a BatchCommands message is a request, and so is each message on a stream of PD; when
 // a message of such a stream is dropped the stream stays silent from there on. Each
 // message of a change feed is one, too: all that a subscription is sent is its answer.
+// A request that a store or a member passes on to another, as its client asks, is one at both.
 type Fault struct {
 	// Match. Method as in TiKV's or PD's service: "KvPrewrite", "Tso", "QueryRegion".
 	Method      string

@@ -517,6 +517,7 @@ func TestForwardedBatch(t *testing.T) {
 		// A connection that breaks takes all down that goes over it.
 		hold := p.Inject(Fault{Node: Store(p.leader), Method: "RawPut", Hold: true})
 		done, stream := p.later(time.Hour), open()
+		synctest.Wait()
 		breaks := p.Inject(Fault{Node: Store(p.leader), Method: "RawGet", Disconnect: true})
 		p.must(open().Send(rawGets(p.at, 1)))
 		refused(t, <-done, codes.Unavailable, "closed")

@@ -142,6 +142,9 @@ func (c *Cluster) run(n Node, s *serve.Server, tell func(pdserver.Condition) err
 		return err
 	}
 	c.counter.Starts.Add(1)
+	if n.node.Kind == fault.Store {
+		c.pd.StoreStarted(n.node.ID)
+	}
 	c.logger.Info("node started", slog.String("node", n.String()))
 	return tell(pdserver.Running)
 }

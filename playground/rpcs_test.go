@@ -54,18 +54,6 @@ var whyNot = map[string][]string{
 	"unimplemented in PD": {
 		"keyspacepb.Keyspace/LookupKeyspace",
 	},
-	"inside PD": {
-		"pdpb.PD/SyncRegions",
-	},
-	"reports of stores": {
-		"pdpb.PD/ReportMinResolvedTS",
-		"pdpb.PD/ReportBuckets",
-		"pdpb.PD/PutStore",
-		"pdpb.PD/StoreHeartbeat",
-		"pdpb.PD/RegionHeartbeat",
-		"pdpb.PD/AskBatchSplit",
-		"pdpb.PD/ReportBatchSplit",
-	},
 	"lock observers": {
 		"tikvpb.Tikv/RegisterLockObserver",
 		"tikvpb.Tikv/CheckLockObserver",

@@ -142,13 +142,17 @@ func (c *Cluster) AddStore(labels map[string]string) (_ uint64, err error) {
 }
 
 // RemoveStore moves a store's peers to others and stops it; PD knows it as a tombstone
-// from then on. It takes more stores than regions have replicas, which are three.
+// from then on. It takes more stores than regions have replicas, which are three; but not
+// for a store that another process put into PD, which has no regions.
 func (c *Cluster) RemoveStore(id uint64) (err error) {
 	defer c.note("remove-store", storeArgs{id}, &err)()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return errClosed
+	}
+	if c.store(id) == nil {
+		return c.pd.RemoveOther(id)
 	}
 	if err := c.topo.RemoveStore(id); err != nil {
 		return err
@@ -201,7 +205,11 @@ func (c *Cluster) SetBuckets(region uint64, mode KeyMode, keys ...[]byte) (err e
 	for _, key := range keys {
 		at = append(at, c.api.regionKey(mode, key))
 	}
-	return c.topo.SetBuckets(region, at)
+	if err := c.topo.SetBuckets(region, at); err != nil {
+		return err
+	}
+	c.pd.BucketsChanged(region)
+	return nil
 }
 
 type bucketArgs struct {

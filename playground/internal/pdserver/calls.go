@@ -93,7 +93,7 @@ func (m *Member) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 		}
 		if path.Dir(info.FullMethod) == pdService {
 			if clusterFirst(method) && !m.leads() {
-				return m.unary(info.FullMethod).refusal(m.pd.refusal(pdpb.ErrorType_NOT_BOOTSTRAPPED, "cluster is not bootstrapped")), nil
+				return m.unary(info.FullMethod).refusal(m.notBootstrapped()), nil
 			}
 			if to, err := m.target(ctx); err != nil || to != m {
 				return m.forward(ctx, to, err, info.FullMethod, req)
@@ -174,6 +174,12 @@ func (m *Member) call(method string, req any) *fault.Call {
 	switch q := req.(type) {
 	case *pdpb.GetRegionByIDRequest:
 		c.Region = q.GetRegionId()
+	case *pdpb.AskBatchSplitRequest:
+		c.Region = q.GetRegion().GetId()
+	case *pdpb.RegionHeartbeatRequest:
+		c.Region = q.GetRegion().GetId()
+	case *pdpb.ReportBucketsRequest:
+		c.Region = q.GetBuckets().GetRegionId()
 	case *pdpb.GetRegionRequest:
 		c.Keys = func() [][]byte { return m.userKeys([][]byte{q.GetRegionKey()}) }
 	case *pdpb.QueryRegionRequest:

@@ -29,7 +29,7 @@ type seats struct {
 	leader  *Member         // nil: none
 	until   time.Time       // the end of the lease of a leader that is not heard; zero: it is
 	cut     map[[2]int]bool // from a member to another
-	changed chan struct{}   // closed at the next change of conditions and cuts
+	changed chan struct{}   // closed at the next change of conditions, cuts and leaders
 }
 
 // SetCondition tells how a member is from now on.
@@ -90,6 +90,8 @@ func (pd *PD) elect() {
 // have given out. Callers hold the lock.
 func (pd *PD) seat(m *Member) {
 	pd.seats.leader, pd.seats.until = m, time.Time{}
+	close(pd.seats.changed)
+	pd.seats.changed = make(chan struct{})
 	if m == nil {
 		return
 	}

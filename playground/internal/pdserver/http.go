@@ -100,7 +100,7 @@ func (pd *PD) storeResolved(id uint64) uint64 {
 	if pd.Topology.Removed(id) || pd.Store(id) == nil || pd.special(id) || pd.Topology.Leaders()[id] == 0 {
 		return math.MaxUint64
 	}
-	return pd.ResolvedTS(id)
+	return pd.reportedTS(id)
 }
 
 func (pd *PD) resolved(ids []uint64) (least uint64, all map[uint64]uint64) {

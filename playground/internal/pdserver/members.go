@@ -88,19 +88,19 @@ func (m *Member) AllocID(_ context.Context, req *pdpb.AllocIDRequest) (*pdpb.All
 
 // GetStore answers an unknown store with words that clients look for.
 func (m *Member) GetStore(_ context.Context, req *pdpb.GetStoreRequest) (*pdpb.GetStoreResponse, error) {
-	s := m.pd.Store(req.GetStoreId())
+	s := m.pd.store(req.GetStoreId())
 	if s == nil {
 		text := fmt.Sprintf("invalid store ID %d, not found", req.GetStoreId())
 		return &pdpb.GetStoreResponse{Header: m.pd.refusal(pdpb.ErrorType_UNKNOWN, text)}, nil
 	}
-	return &pdpb.GetStoreResponse{Header: m.pd.header(), Store: s}, nil
+	return &pdpb.GetStoreResponse{Header: m.pd.header(), Store: s, Stats: m.pd.statsOf(s.Id)}, nil
 }
 
 // GetAllStores leaves out removed stores when asked to.
 func (m *Member) GetAllStores(_ context.Context, req *pdpb.GetAllStoresRequest) (*pdpb.GetAllStoresResponse, error) {
 	resp := &pdpb.GetAllStoresResponse{Header: m.pd.header()}
-	for _, id := range m.pd.Topology.Stores() {
-		if s := m.pd.Store(id); s != nil && !(req.GetExcludeTombstoneStores() && removed(s)) {
+	for _, id := range m.pd.stores() {
+		if s := m.pd.store(id); s != nil && !(req.GetExcludeTombstoneStores() && removed(s)) {
 			resp.Stores = append(resp.Stores, s)
 		}
 	}

@@ -72,6 +72,17 @@ func (o *operators) get(region uint64) (operator, bool) {
 	return operator{}, false
 }
 
+// finish ends a region's operator: somebody has reported that its work is done (PD:
+// Dispatch).
+func (o *operators) finish(region uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.settle(region)
+	if op := o.all[region]; op != nil && op.status == pdpb.OperatorStatus_RUNNING {
+		op.status, op.ended = pdpb.OperatorStatus_SUCCESS, o.now()
+	}
+}
+
 // settle ends an operator whose time has come, or whose region another change has
 // overtaken (PD: checkStaleOperator), and forgets one that ended long ago. Callers hold
 // the lock.

@@ -55,13 +55,16 @@ type Config struct {
 // PD is what all members share: there is one truth, of which the leader answers.
 type PD struct {
 	Config
-	kv        *etcd.KV
-	keyspaces keyspaces
-	gc        gcStates
-	groups    *resource.Groups
-	external  sync.Mutex // of changes of the external timestamp
-	operators operators
-	scatterer *scatterer
+	kv         *etcd.KV
+	keyspaces  keyspaces
+	gc         gcStates
+	groups     *resource.Groups
+	external   sync.Mutex // of changes of the external timestamp
+	operators  operators
+	reports    reports
+	heartbeats heartbeats
+	history    history
+	scatterer  *scatterer
 
 	mu      sync.RWMutex
 	members []*Member
@@ -78,6 +81,7 @@ func New(cfg Config) (*PD, error) {
 	}
 	pd := &PD{Config: cfg, kv: kv, seats: seats{cut: make(map[[2]int]bool), changed: make(chan struct{})}}
 	pd.operators.now, pd.operators.known = cfg.Now, cfg.Topology.ByID
+	cfg.Topology.Watch(pd.happened)
 	pd.scatterer = newScatterer(pd, cfg.Seed)
 	if err := pd.keyspaces.load(cfg.Meta); err != nil {
 		return nil, err
@@ -87,6 +91,9 @@ func New(cfg Config) (*PD, error) {
 	}
 	pd.groups, err = resource.Open(kv, func(keyspace uint32) bool { return pd.keyspaces.byID(keyspace) != nil })
 	if err != nil {
+		return nil, err
+	}
+	if err := pd.loadReports(); err != nil {
 		return nil, err
 	}
 	return pd, pd.unregister()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
@@ -56,7 +57,8 @@ func (m *Member) unknownRegion() *pdpb.ResponseHeader {
 // (TiKV raftstore's max-peer-down-duration).
 const downAfter = 10 * time.Minute
 
-// unwell lists a region's peers on stores that have not lived for long.
+// unwell lists a region's peers on stores that have not lived for long, and those of which
+// somebody reported that they are down or behind.
 func (m *Member) unwell(r *topology.Region) (down []*pdpb.PeerStats, pending []*metapb.Peer) {
 	for _, p := range r.Meta.Peers {
 		since, is := m.pd.Topology.Down(p.StoreId)
@@ -64,7 +66,13 @@ func (m *Member) unwell(r *topology.Region) (down []*pdpb.PeerStats, pending []*
 			down = append(down, &pdpb.PeerStats{Peer: p, DownSeconds: uint64(gone / time.Second)})
 		}
 	}
-	return down, nil
+	report := m.pd.heartbeats.reported(r)
+	for _, s := range report.down {
+		if !slices.ContainsFunc(down, func(o *pdpb.PeerStats) bool { return o.GetPeer().GetId() == s.GetPeer().GetId() }) {
+			down = append(down, s)
+		}
+	}
+	return down, report.pending
 }
 
 // GetRegion answers with the region that holds a key.

@@ -3,17 +3,19 @@ package topology
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 )
 
-// buckets are a region's: what PD was told last, and the version of the region when it
-// was, for the stores drop theirs when the region is split or merged (TiKV raftstore/src/
+// buckets are a region's: what PD was told last; and what the stores have, with the version
+// of the region then, for the stores drop theirs when the region is split or merged (TiKV raftstore/src/
 // store/peer.rs, reset_region_buckets), and PD keeps them (PD: pkg/core/region.go,
 // Inherit).
 type buckets struct {
 	told   *metapb.Buckets // nil: none, any more
+	own    *metapb.Buckets // nil: none
 	last   uint64          // version of those told
 	region uint64
 }
@@ -42,7 +44,9 @@ func (t *Topology) SetBuckets(id uint64, keys [][]byte) error {
 		return nil
 	}
 	next := r.Term << 32
-	if last := t.buckets[id].last; last >= next {
+	if last := t.buckets[id].last; last == math.MaxUint64 {
+		return fmt.Errorf("playground: region %d has buckets of the last version", id)
+	} else if last >= next {
 		next = last + 1
 	}
 	told := &metapb.Buckets{RegionId: id, Version: next, Keys: [][]byte{r.Meta.StartKey}}
@@ -50,8 +54,22 @@ func (t *Topology) SetBuckets(id uint64, keys [][]byte) error {
 		told.Keys = append(told.Keys, slices.Clone(key))
 	}
 	told.Keys = append(told.Keys, r.Meta.EndKey)
-	t.buckets[id] = buckets{told, next, r.Meta.RegionEpoch.GetVersion()}
+	t.buckets[id] = buckets{told, told, next, r.Meta.RegionEpoch.GetVersion()}
 	return nil
+}
+
+// TellBuckets lets PD take over buckets that somebody else than the region's stores tells of,
+// if they are newer than those it has (PD: pkg/core/region.go, CompareAndSetReportBuckets).
+func (t *Topology) TellBuckets(told *metapb.Buckets) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := t.buckets[told.RegionId]
+	if t.byID[told.RegionId] == nil || b.told != nil && told.Version <= b.told.Version {
+		return false
+	}
+	b.told, b.last = told, max(b.last, told.Version)
+	t.buckets[told.RegionId] = b
+	return true
 }
 
 // Buckets are those that PD has of a region, nil for none.
@@ -69,5 +87,5 @@ func (t *Topology) StoreBuckets(r *Region) *metapb.Buckets {
 	if b.region != r.Meta.RegionEpoch.GetVersion() {
 		return nil
 	}
-	return b.told
+	return b.own
 }

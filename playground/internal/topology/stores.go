@@ -113,6 +113,25 @@ func (t *Topology) AddLabels(id uint64, labels map[string]string) error {
 	}
 	maps.Copy(merged, labels)
 	record.Labels = merged
+	return t.setRecord(id, record)
+}
+
+// SetLabels gives a store other labels.
+func (t *Topology) SetLabels(id uint64, labels []*metapb.StoreLabel) error {
+	t.change.Lock()
+	defer t.change.Unlock()
+	if !t.known(id) {
+		return fmt.Errorf("playground: no store %d", id)
+	}
+	record := t.records[id]
+	record.Labels = make(map[string]string)
+	for _, l := range labels {
+		record.Labels[l.Key] = l.Value
+	}
+	return t.setRecord(id, record)
+}
+
+func (t *Topology) setRecord(id uint64, record storeRecord) error {
 	if err := t.saveStore(id, record); err != nil {
 		return err
 	}
@@ -152,13 +171,7 @@ func (t *Topology) SetLeaving(id uint64, leaving bool) error {
 	}
 	record := t.records[id]
 	record.Leaving = leaving
-	if err := t.saveStore(id, record); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.records[id] = record
-	return nil
+	return t.setRecord(id, record)
 }
 
 // Leaving reports whether PD says that a store is being removed.

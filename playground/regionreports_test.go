@@ -192,12 +192,20 @@ func TestRegionHeartbeatStreams(t *testing.T) {
 		if waited := time.Since(began); err != nil || resp.Header.Error != nil || resp.RegionId != 0 || waited != time.Minute {
 			t.Fatal(resp, err, waited)
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if err := first.Send(stale); err != nil { // bound again after a minute
 			t.Fatal(err)
 		}
 		if resp, err := first.Recv(); err != nil || !strings.HasPrefix(resp.Header.Error.GetMessage(), "region is stale") {
 			t.Fatal(resp, err)
+		}
+		// Faults meet each report, by its region.
+		mangled := c.Inject(Fault{Method: "RegionHeartbeat", Region: stale.Region.Id, Times: 1, Mangle: func([]byte) []byte { return nil }})
+		if err := first.Send(stale); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := first.Recv(); err != nil || resp.Header != nil || mangled.Hits() != 1 {
+			t.Fatal(resp, err, mangled.Hits())
 		}
 		if err := first.CloseSend(); err != nil {
 			t.Fatal(err)

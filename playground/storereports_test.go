@@ -119,7 +119,7 @@ func TestPutStrangeStore(t *testing.T) {
 		if s := c.getStore(77).Store; s.NodeState != metapb.NodeState_Preparing || s.Address != "far:1" {
 			t.Fatal(s)
 		}
-		time.Sleep(11 * time.Second)
+		<-time.After(11 * time.Second)
 		if s := c.getStore(77).Store; s.NodeState != metapb.NodeState_Serving {
 			t.Fatal(s)
 		}
@@ -221,7 +221,7 @@ func TestStoreHeartbeat(t *testing.T) {
 		if !told(3) || told(3) || !told(1) {
 			t.Fatal("a slow store is not told of once")
 		}
-		time.Sleep(10*time.Minute + time.Second)
+		<-time.After(10*time.Minute + time.Second)
 		must(&pdpb.StoreStats{StoreId: 2, SlowScore: 80})
 		if told(3) || !told(3) { // by the heartbeat before
 			t.Fatal("a slow store is not told of again")
@@ -265,7 +265,7 @@ func TestReportMinResolvedTS(t *testing.T) {
 		if a := resolved(); a.TS != 42 || a.Stores[1] != 42 {
 			t.Fatal(a)
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		if a := resolved(); a.TS <= 42 || a.TS == math.MaxUint64 {
 			t.Fatal(a)
 		}

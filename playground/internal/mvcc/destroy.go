@@ -2,8 +2,8 @@ package mvcc
 
 import (
 	"context"
-	"fmt"
 
+	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/keys"
@@ -13,15 +13,16 @@ import (
 
 // DeleteRange answers KvDeleteRange: every record of the keys in the range is removed,
 // whatever its timestamp. With notify_only nothing is (TiKV src/storage/mod.rs,
-// delete_range).
+// delete_range). A range that is empty or inverted is refused as the log is applied, which
+// answers with a region error of no kind (components/raftstore/src/store/fsm/apply.rs,
+// handle_delete_range).
 func (e *Engine) DeleteRange(_ context.Context, bounds keys.Range, req *kvrpcpb.DeleteRangeRequest) *kvrpcpb.DeleteRangeResponse {
 	in := keys.Range{Start: keys.Encode(req.StartKey), End: keys.Encode(req.EndKey)}
 	if err := check.Range(e.cfg.APIVersion, req.Context, "delete_range", in.Start, in.End); err != nil {
 		return &kvrpcpb.DeleteRangeResponse{Error: err.Message}
 	}
 	if in.Empty() {
-		return &kvrpcpb.DeleteRangeResponse{Error: fmt.Sprintf(
-			"invalid delete range command, start_key: %v, end_key: %v", list(in.Start), list(in.End))}
+		return &kvrpcpb.DeleteRangeResponse{RegionError: &errorpb.Error{Message: check.InvalidRange(in.Start, in.End)}}
 	}
 	if req.NotifyOnly {
 		return &kvrpcpb.DeleteRangeResponse{}

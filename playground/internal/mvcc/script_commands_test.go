@@ -388,6 +388,9 @@ func (s *script) destroy(a *args) string {
 		return orOK(s.e.UnsafeDestroyRange(s.Context(), &kvrpcpb.UnsafeDestroyRangeRequest{StartKey: start, EndKey: end}).Error)
 	}
 	resp := s.e.DeleteRange(s.Context(), s.bounds, &kvrpcpb.DeleteRangeRequest{StartKey: start, EndKey: end, NotifyOnly: notify})
+	if e := resp.RegionError; e != nil {
+		return "region error: " + e.Message
+	}
 	return orOK(resp.Error)
 }
 

@@ -2,9 +2,10 @@ package rawkv
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"fmt"
 
+	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/keys"
@@ -89,28 +90,37 @@ func (e *Engine) checkTTL(ttls ...uint64) *check.Error {
 	return nil
 }
 
-// writable makes the checks that all writes have in common. The size of keys is not
-// checked of atomic writes, as in TiKV (src/storage/mod.rs, raw_batch_put_atomic).
-func (e *Engine) writable(ctx *kvrpcpb.Context, cmd check.Command, cfName string, atomic bool, all ...[]byte) (storage.CF, *check.Error) {
+// allowed checks the API version and the mode of a write's keys. An atomic one is a
+// command of its own.
+func (e *Engine) allowed(ctx *kvrpcpb.Context, cmd check.Command, atomic bool, all ...[]byte) *check.Error {
 	if atomic {
 		cmd = "raw_atomic_store"
 	}
-	if err := check.Keys(e.cfg.APIVersion, ctx, cmd, all...); err != nil {
-		return 0, err
+	return check.Keys(e.cfg.APIVersion, ctx, cmd, all...)
+}
+
+// sized checks the size of keys; not that of an atomic write's, as in TiKV (src/storage/
+// mod.rs, raw_batch_put_atomic).
+func sized(atomic bool, all ...[]byte) *check.Error {
+	if atomic {
+		return nil
 	}
 	for _, key := range all {
-		if err := check.KeySize(len(key)); err != nil && !atomic {
-			return 0, err
+		if err := check.KeySize(len(key)); err != nil {
+			return err
 		}
 	}
-	return e.family(cfName)
+	return nil
 }
 
 // Put answers RawPut.
 func (e *Engine) Put(ctx context.Context, _ keys.Range, req *kvrpcpb.RawPutRequest) *kvrpcpb.RawPutResponse {
-	cf, err := e.writable(req.Context, "raw_put", req.Cf, req.ForCas, req.Key)
-	if err == nil {
-		err = e.checkTTL(req.Ttl)
+	cf, unknown := e.family(req.Cf)
+	err := cmp.Or(e.allowed(req.Context, "raw_put", req.ForCas, req.Key), sized(req.ForCas, req.Key))
+	if req.ForCas {
+		err = cmp.Or(err, unknown, e.checkTTL(req.Ttl))
+	} else {
+		err = cmp.Or(err, e.checkTTL(req.Ttl), unknown)
 	}
 	if err == nil {
 		err = e.write(ctx, cf, req.ForCas, mutation{req.Key, value{data: req.Value, expires: e.expiry(req.Ttl)}})
@@ -120,24 +130,26 @@ func (e *Engine) Put(ctx context.Context, _ keys.Range, req *kvrpcpb.RawPutReque
 
 // BatchPut answers RawBatchPut: all pairs or none. No TTLs are zeros, one is for all
 // pairs (TiKV src/server/service/kv.rs, future_raw_batch_put). A wrong number of them is
-// an error in V1 too, where TiKV ignores the surplus of pairs.
+// an error, but not in V1: there pairs without one are left out (src/storage/mod.rs,
+// check_ttl_valid and raw_batch_put_requests_to_modifies).
 func (e *Engine) BatchPut(ctx context.Context, _ keys.Range, req *kvrpcpb.RawBatchPutRequest) *kvrpcpb.RawBatchPutResponse {
 	all := make([][]byte, len(req.Pairs))
 	for i, pair := range req.Pairs {
 		all[i] = pair.GetKey()
 	}
-	cf, err := e.writable(req.Context, "raw_batch_put", req.Cf, req.ForCas, all...)
-	if err == nil {
-		err = e.checkTTL(req.Ttls...)
-	}
-	if err == nil && len(req.Ttls) > 1 && len(req.Ttls) != len(req.Pairs) {
-		err = errTTLCount()
+	cf, unknown := e.family(req.Cf)
+	err := cmp.Or(e.allowed(req.Context, "raw_batch_put", req.ForCas, all...), unknown, sized(req.ForCas, all...), e.checkTTL(req.Ttls...))
+	n := len(req.Pairs)
+	if len(req.Ttls) > 1 && len(req.Ttls) != n {
+		if n = min(n, len(req.Ttls)); err == nil && e.format != formatV1 {
+			err = errTTLCount()
+		}
 	}
 	if err != nil {
 		return &kvrpcpb.RawBatchPutResponse{Error: err.Message}
 	}
-	muts := make([]mutation, len(req.Pairs))
-	for i, pair := range req.Pairs {
+	muts := make([]mutation, n)
+	for i, pair := range req.Pairs[:n] {
 		var ttl uint64
 		switch len(req.Ttls) {
 		case 0:
@@ -153,7 +165,8 @@ func (e *Engine) BatchPut(ctx context.Context, _ keys.Range, req *kvrpcpb.RawBat
 
 // Delete answers RawDelete.
 func (e *Engine) Delete(ctx context.Context, _ keys.Range, req *kvrpcpb.RawDeleteRequest) *kvrpcpb.RawDeleteResponse {
-	cf, err := e.writable(req.Context, "raw_delete", req.Cf, req.ForCas, req.Key)
+	cf, unknown := e.family(req.Cf)
+	err := cmp.Or(e.allowed(req.Context, "raw_delete", req.ForCas, req.Key), sized(req.ForCas, req.Key), unknown)
 	if err == nil {
 		err = e.write(ctx, cf, req.ForCas, mutation{req.Key, value{deleted: true}})
 	}
@@ -162,7 +175,8 @@ func (e *Engine) Delete(ctx context.Context, _ keys.Range, req *kvrpcpb.RawDelet
 
 // BatchDelete answers RawBatchDelete: all keys or none.
 func (e *Engine) BatchDelete(ctx context.Context, _ keys.Range, req *kvrpcpb.RawBatchDeleteRequest) *kvrpcpb.RawBatchDeleteResponse {
-	cf, err := e.writable(req.Context, "raw_batch_delete", req.Cf, req.ForCas, req.Keys...)
+	cf, unknown := e.family(req.Cf)
+	err := cmp.Or(e.allowed(req.Context, "raw_batch_delete", req.ForCas, req.Keys...), unknown, sized(req.ForCas, req.Keys...))
 	if err == nil {
 		muts := make([]mutation, len(req.Keys))
 		for i, key := range req.Keys {
@@ -174,33 +188,33 @@ func (e *Engine) BatchDelete(ctx context.Context, _ keys.Range, req *kvrpcpb.Raw
 }
 
 // DeleteRange answers RawDeleteRange. It removes the entries themselves, in V2 too. A
-// range that is empty or inverted is refused (TiKV components/raftstore/src/store/fsm/
-// apply.rs, handle_delete_range).
+// range that is empty or inverted is refused as the log is applied, which answers with a
+// region error of no kind (TiKV components/raftstore/src/store/fsm/apply.rs,
+// handle_delete_range; src/server/raftkv/mod.rs, check_raft_cmd_response).
 func (e *Engine) DeleteRange(_ context.Context, bounds keys.Range, req *kvrpcpb.RawDeleteRangeRequest) *kvrpcpb.RawDeleteRangeResponse {
-	return &kvrpcpb.RawDeleteRangeResponse{Error: message(e.deleteRange(bounds, req))}
+	in := keys.Range{Start: e.format.bound(req.StartKey), End: e.format.bound(req.EndKey)}
+	cf, err := e.deletable(req)
+	if err == nil && in.Empty() {
+		return &kvrpcpb.RawDeleteRangeResponse{RegionError: &errorpb.Error{Message: check.InvalidRange(in.Start, in.End)}}
+	}
+	if err == nil {
+		err = e.deleteRange(cf, in.Intersect(bounds))
+	}
+	return &kvrpcpb.RawDeleteRangeResponse{Error: message(err)}
 }
 
-func (e *Engine) deleteRange(bounds keys.Range, req *kvrpcpb.RawDeleteRangeRequest) *check.Error {
-	for _, key := range [][]byte{req.StartKey, req.EndKey} {
-		if err := check.KeySize(len(key)); err != nil {
-			return err
-		}
-	}
-	if err := check.Range(e.cfg.APIVersion, req.Context, "raw_delete_range", req.StartKey, req.EndKey); err != nil {
-		return err
-	}
-	cf, err := e.family(req.Cf)
-	if err != nil {
-		return err
-	}
-	in := keys.Range{Start: e.format.bound(req.StartKey), End: e.format.bound(req.EndKey)}
+func (e *Engine) deletable(req *kvrpcpb.RawDeleteRangeRequest) (storage.CF, *check.Error) {
+	cf, unknown := e.family(req.Cf)
+	return cf, cmp.Or(sized(false, req.StartKey, req.EndKey),
+		check.Range(e.cfg.APIVersion, req.Context, "raw_delete_range", req.StartKey, req.EndKey), unknown)
+}
+
+func (e *Engine) deleteRange(cf storage.CF, in keys.Range) *check.Error {
 	if in.Empty() {
-		return check.Other(fmt.Sprintf("invalid delete range command, start_key: %v, end_key: %v", in.Start, in.End))
+		return nil
 	}
 	batch := new(storage.Batch)
-	if in = in.Intersect(bounds); !in.Empty() {
-		batch.DeleteRange(cf, in)
-	}
+	batch.DeleteRange(cf, in)
 	if err := e.store.Apply(batch); err != nil {
 		return check.Other(err.Error())
 	}

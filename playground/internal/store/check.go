@@ -157,13 +157,15 @@ func (s *Store) checkKeys(c *command, req request, r *topology.Region) *errorpb.
 		}
 	}
 	for _, kr := range in.ranges {
+		end := s.regionKey(nil, c.raw, kr.End)
+		if (keys.Range{Start: s.regionKey(nil, c.raw, kr.Start), End: end}).Empty() {
+			continue // refused as such, wherever it is
+		}
 		if e := outside(kr.Start, false); e != nil {
 			return e
 		}
-		if len(kr.End) > 0 || len(within.End) > 0 {
-			if end := s.regionKey(nil, c.raw, kr.End); len(kr.End) == 0 || keys.CompareEnds(end, within.End) > 0 {
-				return keyNotInRegion(end, r)
-			}
+		if keys.CompareEnds(end, within.End) > 0 {
+			return keyNotInRegion(end, r)
 		}
 	}
 	if size := req.Size(); size > maxEntry && (c.kind == write || c.kind == blind) {

@@ -38,6 +38,13 @@ func KeySize(size int) *Error {
 	}
 }
 
+// InvalidRange refuses to delete a range that is empty or inverted (TiKV components/
+// raftstore/src/store/fsm/apply.rs, handle_delete_range).
+func InvalidRange(start, end []byte) string {
+	list := func(b []byte) string { return strings.ReplaceAll(fmt.Sprint(b), " ", ", ") }
+	return fmt.Sprintf("invalid delete range command, start_key: %s, end_key: %s", list(start), list(end))
+}
+
 // Command is a request's kind, by TiKV's own name (src/storage/metrics.rs,
 // CommandKind). A raw one's name begins with "raw_".
 type Command string

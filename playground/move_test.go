@@ -53,7 +53,7 @@ func TestMove(t *testing.T) {
 			t.Fatal(v)
 		}
 		expect(t, c.Move(Member(3)), "no member 3")
-		expect(t, c.Move(Client()), "no the client")
+		expect(t, c.Move(Client()), "only a cut is of the client")
 	})
 }
 

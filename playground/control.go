@@ -74,8 +74,10 @@ import (
 //	POST /v1/replay                  {"journal": text}
 //
 // Bytes are in base64, as encoding/json has them (in an address "+" is "%2B"), timestamps in
-// answers in decimal as text, since they are above what is safe for a JSON number; durations as in "1m30s", errors by their
-// names in this package.
+// answers in decimal as text, since they are above what is safe for a JSON number, and in
+// requests as either; durations as in "1m30s", errors by their names in this package. The
+// fields of a verb are all needed, but those of inject, of set-store all except "store",
+// "keys", "labels" and "timeout_ms". set-store sets the whole state: what is not named is well.
 func (c *Cluster) ControlHandler() http.Handler {
 	mux := http.NewServeMux()
 	get := func(path string, f func(*http.Request) (any, error)) {

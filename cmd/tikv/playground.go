@@ -60,6 +60,8 @@ HTTP requests with JSON, for example:
   curl -d '{}'                            http://$CONTROL/v1/wait             (until every region has a leader)
   curl -d '{}'                            http://$CONTROL/v1/rotate-tls       (with --tls: a new authority, new files)
 
+docs/playground.md has a table of all of them, "go doc github.com/tikv-go/tikv/playground.Cluster.ControlHandler" their fields.
+
 With --tls D, clients find "tikv://HOST:PORT?ca=D/ca.pem&cert=D/cert.pem&key=D/key.pem".`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -71,6 +71,7 @@ func (s *syncer) catchUp(start uint64) error {
 // all sends all regions, numbered from 0, then what became of them meanwhile, and then the
 // index up to which that is (syncFullRegions).
 func (s *syncer) all() error {
+	s.m.pd.Topology.Settle() // what has an index already is among them
 	regions := s.m.pd.Topology.PD().Scan(keys.Range{}, 0)
 	if err := s.send(0, regions); err != nil {
 		return err

@@ -29,6 +29,13 @@ func (t *Topology) Watch(f func(Happening)) {
 	t.watchers = append(t.watchers, f)
 }
 
+// Settle returns once everything that those who watch have heard of can be seen. None of
+// them may call it.
+func (t *Topology) Settle() {
+	t.change.Lock()
+	defer t.change.Unlock()
+}
+
 // tell passes on what becomes of a region. Callers hold change and the region's guard.
 func (t *Topology) tell(what What, was *Region, now ...*Region) {
 	for _, f := range t.watchers {

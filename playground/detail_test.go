@@ -146,3 +146,25 @@ func TestDetailsOfTime(t *testing.T) {
 		}
 	})
 }
+
+// Of the time of a read, what a follower lacks is the wait.
+func TestDetailsOfWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		c.putOnePhase("k", "v")
+		region, followers := c.followers("k")
+		c.set(followers[0], StoreState{ApplyLag: 1500 * time.Millisecond})
+		c.putOnePhase("k", "w")
+		resp := c.getOn("k", c.timestamp(), region, followers[0], replica)
+		if string(resp.Value) != "w" {
+			t.Fatal(resp)
+		}
+		d := resp.ExecDetailsV2
+		if v2 := d.TimeDetailV2; v2.WaitWallTimeNs != 1500e6 || v2.KvReadWallTimeNs != 1500e6 || v2.ProcessWallTimeNs != 0 || v2.TotalRpcWallTimeNs != 1500e6 {
+			t.Error(d)
+		}
+		if v1 := d.TimeDetail; v1.WaitWallTimeMs != 1500 || v1.KvReadWallTimeMs != 1500 || v1.ProcessWallTimeMs != 0 {
+			t.Error(d)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package pdserver
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -94,11 +95,12 @@ func (s *scatterer) scatter(r *topology.Region, group string) error {
 	return nil
 }
 
-// spread is a group's, begun anew if nothing was scattered there for a while.
+// spread is a group's. Those in which nothing was scattered for a while are forgotten.
 func (s *scatterer) spread(group string) *spread {
 	now := s.pd.Now()
+	maps.DeleteFunc(s.groups, func(_ string, c *spread) bool { return now.Sub(c.used) >= spreadLife })
 	c := s.groups[group]
-	if c == nil || now.Sub(c.used) >= spreadLife {
+	if c == nil {
 		c = &spread{peers: make(map[uint64]int), leaders: make(map[uint64]int)}
 		s.groups[group] = c
 	}

@@ -101,6 +101,9 @@ func (c *cluster) split(t *testing.T, mode, key string) {
 // control says a verb to the playground's control address.
 func (c *cluster) control(t *testing.T, verb string, args map[string]any) {
 	t.Helper()
+	if args == nil {
+		args = map[string]any{}
+	}
 	body, err := json.Marshal(args)
 	if err != nil {
 		t.Fatal(err)

@@ -79,6 +79,9 @@ func (e *env) bare(key []byte) string { return strings.TrimPrefix(string(key), e
 // post says a verb to the control address and returns its answer's fields.
 func (e *env) post(verb string, args map[string]any) map[string]any {
 	e.Helper()
+	if args == nil {
+		args = map[string]any{}
+	}
 	body, err := json.Marshal(args)
 	e.must(err)
 	resp, err := http.Post("http://"+e.c.Control+"/v1/"+verb, "application/json", bytes.NewReader(body))
@@ -302,4 +305,28 @@ func (e *env) locks() []*txnlock.Lock {
 func (e *env) unlocked() {
 	e.Helper()
 	e.eventually("no locks", func() bool { return len(e.locks()) == 0 })
+}
+
+// tracing records the requests that reach the cluster from then on.
+type tracing struct {
+	e  *env
+	id any
+}
+
+func (e *env) trace() *tracing {
+	e.Helper()
+	return &tracing{e, e.post("trace", nil)["trace"]}
+}
+
+// nodes ends it and returns which nodes had requests of a method, and how many each.
+func (t *tracing) nodes(method string) map[string]int {
+	t.e.Helper()
+	n := make(map[string]int)
+	calls, _ := t.e.post("trace-end", map[string]any{"trace": t.id})["calls"].([]any)
+	for _, c := range calls {
+		if c := c.(map[string]any); c["method"] == method {
+			n[fmt.Sprint(c["node"])]++
+		}
+	}
+	return n
 }

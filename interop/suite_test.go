@@ -36,6 +36,8 @@ func areas() []area {
 	for _, some := range [][]area{
 		rawAreas(), txnAreas(), {readArea()}, {replicaArea()}, pessimisticAreas(), {asyncArea()}, {pipelinedArea()},
 		deadAreas(), {gcArea()}, {regionArea()}, {errorArea()}, {churnArea()}, {pdArea()}, {keyspaceArea()},
+		{feedArea(), feedKeyspaceArea()}, copAreas(), {bucketArea()}, memberAreas(),
+		{flashbackArea()}, {sharedArea()}, {busyArea()}, {forwardArea()},
 	} {
 		all = append(all, some...)
 	}

@@ -46,6 +46,9 @@ var whyNot = map[string][]string{
 		"tikvpb.Tikv/KvImport",
 	},
 	"unimplemented in TiKV": {
+		"tikvpb.Tikv/GetEstimateTiCICount",
+		"tikvpb.Tikv/GetTiFlashSystemTable",
+		"tikvpb.Tikv/ReadIndex",
 		"tikvpb.Tikv/KvGC",
 		"tikvpb.Tikv/GetLockWaitHistory",
 		"tikvpb.Tikv/DelegateCoprocessor",
@@ -78,11 +81,6 @@ var whyNot = map[string][]string{
 		"pdpb.PD/UpdateServiceSafePointV2",
 		"pdpb.PD/WatchGCSafePointV2",
 		"pdpb.PD/GetAllGCSafePointV2",
-	},
-	"being written": {
-		"tikvpb.Tikv/GetEstimateTiCICount",
-		"tikvpb.Tikv/GetTiFlashSystemTable",
-		"tikvpb.Tikv/ReadIndex",
 	},
 }
 

@@ -97,7 +97,6 @@ func (e *endpoint) advance(all []progress) {
 		case p.conn.features.multiplexed:
 			g.request = p.request
 		case !p.conn.features.batch:
-			//lint:ignore SA1019 the form for clients before 4.0.8
 			event := p.event(&cdcpb.Event_ResolvedTs{ResolvedTs: p.ts})
 			_ = p.conn.put(item{event: event}, false) // lost if there is no room
 			continue

@@ -26,14 +26,22 @@ import (
 // restless is an engine that does something before and after it is looked at.
 type restless struct {
 	storage.Engine
-	meanwhile func() // nil: nothing
+	meanwhile atomic.Pointer[func()]
+}
+
+// during sets what is done, nil for nothing, from then on.
+func (e *restless) during(f func()) {
+	if f == nil {
+		e.meanwhile.Store(nil)
+		return
+	}
+	e.meanwhile.Store(&f)
 }
 
 func (e *restless) disturb() {
-	if f := e.meanwhile; f != nil {
-		e.meanwhile = nil // what it does looks at the engine too
-		f()
-		e.meanwhile = f
+	if f := e.meanwhile.Swap(nil); f != nil { // what it does looks at the engine too
+		(*f)()
+		e.meanwhile.CompareAndSwap(nil, f)
 	}
 }
 

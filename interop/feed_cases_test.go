@@ -27,6 +27,9 @@ type feed struct {
 	resolved uint64
 	rows     []*cdcpb.Event_Row // told and not taken
 	failed   *cdcpb.Error
+
+	initialized bool               // for a mirror: what was there before has been told
+	early       []*cdcpb.Event_Row // told before it, of prewrites that are not told yet
 }
 
 // listen subscribes to the changes after a timestamp of the region of a wire key, at its
@@ -194,32 +197,52 @@ func (m *mirror) follow(from uint64, upto func() uint64) {
 
 func (m *mirror) apply(f *feed) {
 	for _, row := range f.rows {
-		key := m.bare(row.Key)
-		lock := fmt.Sprint(key, " ", row.StartTs)
-		value := string(row.Value)
-		switch row.Type {
-		case cdcpb.Event_PREWRITE:
-			m.locks[lock] = value
-			continue
-		case cdcpb.Event_COMMIT:
-			var ok bool
-			if value, ok = m.locks[lock]; !ok {
-				m.Errorf("%s was committed at %d and not prewritten", lock, row.CommitTs)
-			}
-			delete(m.locks, lock)
-		case cdcpb.Event_ROLLBACK:
-			delete(m.locks, lock)
-			continue
-		case cdcpb.Event_COMMITTED:
-			delete(m.locks, lock) // of a scan, whose prewrite an earlier feed told
-		case cdcpb.Event_INITIALIZED:
-			continue
-		}
-		if row.CommitTs > m.at[key] {
-			m.values[key], m.at[key] = value, row.CommitTs
-		}
+		m.row(f, row)
 	}
 	f.rows = nil
+}
+
+// row applies one change. Until a feed is initialized, a commit or a rollback can be told
+// before the scan tells its prewrite or, when the scan came later, the commit itself: it
+// waits (tiflow, cdc/kv: matcher.go).
+func (m *mirror) row(f *feed, row *cdcpb.Event_Row) {
+	key := m.bare(row.Key)
+	lock := fmt.Sprint(key, " ", row.StartTs)
+	switch row.Type {
+	case cdcpb.Event_INITIALIZED:
+		f.initialized = true
+		for _, later := range f.early {
+			m.row(f, later)
+		}
+		f.early = nil
+	case cdcpb.Event_PREWRITE:
+		m.locks[lock] = string(row.Value)
+	case cdcpb.Event_ROLLBACK:
+		if _, told := m.locks[lock]; !told && !f.initialized {
+			f.early = append(f.early, row)
+		}
+		delete(m.locks, lock)
+	case cdcpb.Event_COMMITTED:
+		delete(m.locks, lock) // of a scan, whose prewrite an earlier feed told
+		m.set(key, string(row.Value), row.CommitTs)
+	case cdcpb.Event_COMMIT:
+		value, told := m.locks[lock]
+		switch {
+		case told:
+			delete(m.locks, lock)
+			m.set(key, value, row.CommitTs)
+		case !f.initialized:
+			f.early = append(f.early, row)
+		case m.at[key] < row.CommitTs:
+			m.Errorf("%s was committed at %d and neither prewritten nor scanned", lock, row.CommitTs)
+		}
+	}
+}
+
+func (m *mirror) set(key, value string, at uint64) {
+	if at > m.at[key] {
+		m.values[key], m.at[key] = value, at
+	}
 }
 
 func feedArea() area {

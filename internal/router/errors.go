@@ -52,6 +52,7 @@ const (
 	NoStore
 	RefusedCall
 	PD
+	StoreDown
 	lastReason
 )
 
@@ -61,7 +62,7 @@ var reasonNames = [lastReason]string{
 	"read index not ready", "merging", "data not ready", "region not initialized", "disk full",
 	"recovery", "flashback", "flashback not prepared", "witness", "mismatched peer",
 	"bucket version", "undetermined result", "other region error", "lock", "dial",
-	"connection lost", "timeout", "queue full", "no such store", "refused", "pd",
+	"connection lost", "timeout", "queue full", "no such store", "refused", "pd", "store down",
 }
 
 // String is the reason in words.

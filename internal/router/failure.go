@@ -6,53 +6,32 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/pd"
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
 )
 
-// failures is the table of attempts that brought no reply of TiKV. Whether the request
-// may have run is for the error to tell (transport.Error.Sent).
-var failures = [...]struct {
-	kind transport.Kind
-	rule rule
-}{
-	{transport.Dial, rule{reason: Dial, do: other, wait: backoff.RPC}},
-	{transport.ConnLost, rule{reason: ConnLost, do: other, wait: backoff.RPC}},
-	{transport.Timeout, rule{reason: Timeout, do: other, wait: backoff.RPC}},
-	{transport.QueueFull, rule{reason: QueueFull, do: again, wait: backoff.RPC}},
-	{transport.Refused, rule{reason: RefusedCall, do: other, wait: backoff.RPC}},
-	{transport.Closed, rule{reason: ConnLost, do: fail}},
-}
-
 // storeFailure is the rule of a store whose address cannot be had: PD does not know it,
 // or cannot be asked.
 func storeFailure(err error) rule {
 	if errors.Is(err, region.ErrNoStore) {
-		return rule{reason: NoStore, do: relocate, wait: backoff.RegionMiss}
+		return *madeUp(NoStore)
 	}
-	return rule{reason: PD, do: again, wait: backoff.PD}
+	return *madeUp(PD)
 }
 
 // failureOf finds the rule of an error of the transport, and whether the request may
 // have run.
 func failureOf(err error) (rule, bool) {
-	unknown := rule{reason: ConnLost, do: other, wait: backoff.RPC}
 	var te *transport.Error
 	if !errors.As(err, &te) {
-		return unknown, true
+		return *madeUp(ConnLost), true
 	}
-	if te.Kind == transport.Refused && final(te) {
-		return rule{reason: RefusedCall, do: fail}, false
+	if te.Kind == transport.Refused && final(te) || te.Kind == transport.Closed {
+		return rule{reason: reasonOf(te.Kind), do: fail}, te.Sent && te.Kind == transport.Closed
 	}
-	for i := range failures {
-		if failures[i].kind == te.Kind {
-			return failures[i].rule, te.Sent
-		}
-	}
-	return unknown, te.Sent
+	return *madeUp(reasonOf(te.Kind)), te.Sent
 }
 
 // final reports whether the server refused a request for what it is, before it looked

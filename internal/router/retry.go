@@ -83,7 +83,7 @@ func (r *Router) try(ctx context.Context, call *Call, s *replicas, req transport
 	if answer, ok := t.resp.(interface{ GetRegionError() *errorpb.Error }); ok {
 		if t.region = answer.GetRegionError(); t.region != nil {
 			t.rule = *ruleOf(t.region)
-			t.mayRun = t.rule.mayRun
+			t.mayRun = t.rule.fate == open
 			t.err = &RegionError{Reason: t.rule.reason, Message: t.region.GetMessage()}
 		}
 	}
@@ -143,9 +143,9 @@ func (r *Router) judge(ctx context.Context, call *Call, s *replicas, t *try) err
 
 func (r *Router) act(ctx context.Context, call *Call, s *replicas, t *try) error {
 	switch t.rule.do {
-	case again:
+	case again, aside:
 		return r.wait(ctx, call, t.rule.wait, t.serverWait(), s.region.ID)
-	case other:
+	case other, plainly:
 		if t.store != nil && (t.rule.reason == Dial || t.rule.reason == ConnLost) {
 			r.cfg.Regions.RefreshStore(t.store)
 		}

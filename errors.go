@@ -357,6 +357,7 @@ const (
 	ReasonNoStore // PD does not know the store
 	ReasonRefused // an error status instead of an answer
 	ReasonPD
+	ReasonStoreDown // nothing was sent: the store is known to be away
 )
 
 // String is the reason in words.

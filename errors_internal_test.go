@@ -25,12 +25,13 @@ func TestReasons(t *testing.T) {
 		ReasonUndetermined: router.UndeterminedResult, ReasonOtherRegionError: router.OtherRegionError, ReasonLock: router.Lock,
 		ReasonDial: router.Dial, ReasonConnLost: router.ConnLost, ReasonTimeout: router.Timeout, ReasonQueueFull: router.QueueFull,
 		ReasonNoStore: router.NoStore, ReasonRefused: router.RefusedCall, ReasonPD: router.PD,
+		ReasonStoreDown: router.StoreDown,
 	} {
 		if router.Reason(public) != engine {
 			t.Errorf("%v is %v", public, engine)
 		}
 	}
-	if s := (ReasonPD + 1).String(); !strings.HasPrefix(s, "Reason(") {
+	if s := (ReasonStoreDown + 1).String(); !strings.HasPrefix(s, "Reason(") {
 		t.Errorf("a reason has no public name: %s", s)
 	}
 }

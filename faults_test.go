@@ -760,7 +760,7 @@ func faultStays(t *testing.T, kind faultKind, deadline time.Duration) {
 			return err
 		}},
 	} {
-		ctx, limit := t.Context(), 60*time.Second // two attempts at a read
+		ctx, limit := t.Context(), 61*time.Second // two attempts at a read, whose ends are kept within tenths
 		if deadline > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, deadline)

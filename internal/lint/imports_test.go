@@ -32,18 +32,21 @@ var allowed = map[string][]string{
 	"internal/wire":      {kvproto, grpc, pb},
 	"internal/transport": with(layer1, grpc, pb),
 	"internal/pd":        layer2,
-	"internal/region":    with(layer1),
-	"internal/router":    layer4,
-	"internal/lock":      layer5,
-	"internal/membuf":    layer0,
-	"internal/txn":       layer6,
-	"internal/raw":       layer5,
-	".":                  layer7,
-	"playground":         with(layer0, "playground/", kvproto, grpc, pb, "github.com/tidwall/btree", "go.etcd.io/bbolt"),
-	"playground/":        with(layer0, "playground/", kvproto, grpc, pb, "github.com/tidwall/btree", "go.etcd.io/bbolt"),
-	"tikvtest":           {".", "playground", "internal/task"},
-	"cmd/":               nil, // any package but the engine's: checked below
-	"internal/cmd/":      nil,
+
+	"internal/transport/transporttest": with(layer1, "internal/transport"),
+
+	"internal/region": with(layer1),
+	"internal/router": layer4,
+	"internal/lock":   layer5,
+	"internal/membuf": layer0,
+	"internal/txn":    layer6,
+	"internal/raw":    layer5,
+	".":               layer7,
+	"playground":      with(layer0, "playground/", kvproto, grpc, pb, "github.com/tidwall/btree", "go.etcd.io/bbolt"),
+	"playground/":     with(layer0, "playground/", kvproto, grpc, pb, "github.com/tidwall/btree", "go.etcd.io/bbolt"),
+	"tikvtest":        {".", "playground", "internal/task"},
+	"cmd/":            nil, // any package but the engine's: checked below
+	"internal/cmd/":   nil,
 }
 
 func with(base []string, more ...string) []string { return append(slices.Clone(base), more...) }

@@ -20,6 +20,7 @@ import (
 	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
+	"github.com/tikv-go/tikv/internal/transport/transporttest"
 )
 
 // fake is a PD and stores that hold a sorted list of keys, cut into regions at borders,
@@ -83,7 +84,7 @@ func (f *fake) Store(context.Context, uint64) (*metapb.Store, error) {
 }
 
 // Call checks the region as TiKV does, then does the work.
-func (f *fake) Call(_ context.Context, _ string, msg transport.Message) (transport.Response, error) {
+func (f *fake) call(_ context.Context, _ string, msg transport.Message) (transport.Response, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.move != nil {
@@ -162,7 +163,7 @@ func newKV(t *testing.T) (*KV, *fake) {
 	f := &fake{data: make(map[string]string), version: 1}
 	tasks := task.New(t.Context())
 	t.Cleanup(func() { tasks.Close(nil) })
-	r := router.New(tasks.Context(), router.Config{Regions: region.New(f, tasks), Transport: f})
+	r := router.New(tasks.Context(), router.Config{Regions: region.New(f, tasks), Transport: transporttest.New(f.call)})
 	return &KV{Router: r, Call: router.Call{Codec: codec.New(codec.V1, codec.Raw, 0)}}, f
 }
 
@@ -310,8 +311,11 @@ func TestLastOfEqual(t *testing.T) {
 func TestGetAllocations(t *testing.T) {
 	kv, _ := newKV(t)
 	kv2 := *kv
-	resp := &kvrpcpb.RawGetResponse{Value: []byte("v")}
-	kv2.Router = router.New(t.Context(), router.Config{Regions: region.New(&fake{version: 1}, task.New(t.Context())), Transport: constant{resp}})
+	data, err := (&kvrpcpb.RawGetResponse{Value: []byte("v")}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv2.Router = router.New(t.Context(), router.Config{Regions: region.New(&fake{version: 1}, task.New(t.Context())), Transport: constant{data}})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	least := 1e9
@@ -328,8 +332,12 @@ func TestGetAllocations(t *testing.T) {
 	}
 }
 
-type constant struct{ resp transport.Response }
+type constant struct{ resp []byte }
 
-func (c constant) Call(context.Context, string, transport.Message) (transport.Response, error) {
-	return c.resp, nil
+func (c constant) Call(_ context.Context, _ transport.Target, _ transport.Message, resp transport.Decoder) error {
+	return resp.Unmarshal(c.resp)
+}
+
+func (c constant) NewResponse(transport.Message) transport.Response {
+	return &kvrpcpb.RawGetResponse{}
 }

@@ -49,9 +49,6 @@ func final(te *transport.Error) bool {
 	return false
 }
 
-// errAttempt is the end of one attempt's time.
-var errAttempt = errors.New("router: no answer within the time of one attempt")
-
 func isClosed(err error) bool {
 	var te *transport.Error
 	return errors.Is(err, ErrClosed) || errors.Is(err, pd.ErrClosed) || errors.Is(err, task.ErrClosed) ||

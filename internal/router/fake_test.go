@@ -22,6 +22,7 @@ import (
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
+	"github.com/tikv-go/tikv/internal/transport/transporttest"
 )
 
 // fakePD answers from a list of regions, at once, and counts.
@@ -94,7 +95,7 @@ type script struct {
 	pd    *fakePD
 }
 
-func (s *script) Call(ctx context.Context, addr string, req transport.Message) (transport.Response, error) {
+func (s *script) do(ctx context.Context, addr string, req transport.Message) (transport.Response, error) {
 	c := req.(transport.Request).GetContext()
 	s.mu.Lock()
 	word := "ok"
@@ -197,7 +198,7 @@ func inWorld(t *testing.T, words string, test func(t *testing.T, w *world)) {
 		w.pd = &fakePD{regions: []*metapb.Region{regionMeta(1, "", "", 1)}, leader: 1}
 		w.script = &script{words: strings.Fields(words), pd: w.pd}
 		w.Router = New(w.tasks.Context(), Config{
-			ClusterID: 7, Regions: region.New(w.pd, w.tasks), Transport: w.script,
+			ClusterID: 7, Regions: region.New(w.pd, w.tasks), Transport: transporttest.New(w.script.do),
 		})
 		test(t, w)
 	})

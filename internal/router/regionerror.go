@@ -141,7 +141,7 @@ func reasonOf(kind transport.Kind) Reason {
 	switch kind {
 	case transport.Dial:
 		return Dial
-	case transport.Timeout:
+	case transport.Timeout, transport.Expired:
 		return Timeout
 	case transport.QueueFull:
 		return QueueFull

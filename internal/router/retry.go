@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -16,36 +17,58 @@ import (
 // ErrNoContext is a request that the router cannot address: it has no context to fill.
 var ErrNoContext = errors.New("router: request without a context")
 
-// Send sends a request, whose context it fills, to the region's leader, and again to
-// whichever replica is right after failures, as the call's rules and budget allow. With
-// ErrRegionChanged the caller locates again.
+// Answer is what an answer is decoded into: a response of kvproto, or a decoder of the
+// caller's that tells the region error, if it can have one, like those.
+type Answer interface {
+	transport.Decoder
+	Reset() // called before every attempt but the first
+}
+
+type regional interface{ GetRegionError() *errorpb.Error }
+
+// Send is SendInto with a response of kvproto's.
 func (r *Router) Send(ctx context.Context, call *Call, reg *region.Region, req transport.Request) (transport.Response, error) {
+	resp := r.cfg.Transport.NewResponse(req)
+	if resp == nil {
+		return nil, &Refused{Op: call.Op, Message: fmt.Sprintf("%T is no command", req)}
+	}
+	if err := r.SendInto(ctx, call, reg, req, resp); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// SendInto sends a request, whose context it fills, to the region's leader, and again to
+// whichever replica is right after failures, as the call's rules and budget allow. With
+// ErrRegionChanged the caller locates again. resp is empty.
+func (r *Router) SendInto(ctx context.Context, call *Call, reg *region.Region, req transport.Request, resp Answer) error {
 	if req.GetContext() == nil {
-		return nil, ErrNoContext
+		return ErrNoContext
 	}
 	call.begin()
 	s := choose(reg)
 	for {
 		if err := r.open(ctx, call, reg.ID); err != nil {
-			return nil, err
+			return err
 		}
-		t := r.try(ctx, call, &s, req)
+		t := r.try(ctx, call, &s, req, resp)
 		if t.rule.reason == ReasonNone {
 			if s.at != s.region.LeaderIndex() {
 				r.cfg.Regions.UpdateLeader(s.region, s.peer().GetId())
 			}
-			return t.resp, nil
+			return nil
 		}
 		if err := r.judge(ctx, call, &s, &t); err != nil {
-			return nil, err
+			resp.Reset() // for the caller that locates again
+			return err
 		}
+		resp.Reset()
 	}
 }
 
 // try is one attempt, and what came of it.
 type try struct {
-	resp   transport.Response // the answer, if rule.reason is ReasonNone
-	rule   rule
+	rule   rule // of a failure; if its reason is ReasonNone, there is an answer
 	mayRun bool
 	err    error
 	region *errorpb.Error // the answer, if it is a region error
@@ -53,7 +76,7 @@ type try struct {
 	began  time.Time
 }
 
-func (r *Router) try(ctx context.Context, call *Call, s *replicas, req transport.Request) (t try) {
+func (r *Router) try(ctx context.Context, call *Call, s *replicas, req transport.Request, resp Answer) (t try) {
 	t.began = time.Now()
 	store, err := r.cfg.Regions.Store(ctx, s.peer().GetStoreId())
 	if err != nil {
@@ -63,16 +86,14 @@ func (r *Router) try(ctx context.Context, call *Call, s *replicas, req transport
 	t.store = store
 	call.addr, call.region = store.Addr, s.region.ID
 	timeout := r.timeout(call)
-	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(t.began) <= timeout {
-		timeout = deadline.Sub(t.began)
-	} else {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errAttempt)
-		defer cancel()
+	to := transport.Target{Addr: store.Addr, Timeout: timeout}
+	if deadline, ok := ctx.Deadline(); ok {
+		if left := deadline.Sub(t.began); left <= timeout {
+			to.Timeout, timeout = 0, left
+		}
 	}
 	r.fill(req.GetContext(), call, s, timeout)
-	t.resp, t.err = r.cfg.Transport.Call(ctx, store.Addr, req)
-	if t.err != nil {
+	if t.err = r.cfg.Transport.Call(ctx, to, req, resp); t.err != nil {
 		t.rule, t.mayRun = failureOf(t.err)
 		if t.mayRun {
 			call.sends++
@@ -80,7 +101,7 @@ func (r *Router) try(ctx context.Context, call *Call, s *replicas, req transport
 		return t
 	}
 	call.sends++
-	if answer, ok := t.resp.(interface{ GetRegionError() *errorpb.Error }); ok {
+	if answer, ok := resp.(regional); ok {
 		if t.region = answer.GetRegionError(); t.region != nil {
 			t.rule = *ruleOf(t.region)
 			t.mayRun = t.rule.fate == open

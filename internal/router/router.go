@@ -20,7 +20,8 @@ import (
 
 // Transport is what the router sends through: a *transport.Pool.
 type Transport interface {
-	Call(ctx context.Context, addr string, req transport.Message) (transport.Response, error)
+	Call(ctx context.Context, to transport.Target, req transport.Message, resp transport.Decoder) error
+	NewResponse(req transport.Message) transport.Response
 }
 
 // Config is what a Router is made with.
@@ -265,23 +266,27 @@ func take(call *Call, wireKeys [][]byte, missing []int, found []*region.Region, 
 // Do locates a wire key's region and sends, until there is an answer or the call ends.
 func Do[Resp transport.Response](ctx context.Context, r *Router, call *Call, wireKey []byte, req transport.Request) (Resp, error) {
 	var none Resp
+	resp, ok := r.cfg.Transport.NewResponse(req).(Resp)
+	if !ok {
+		return none, &Refused{Op: call.Op, Message: "the answer is to another request"}
+	}
+	if err := r.DoInto(ctx, call, wireKey, req, resp); err != nil {
+		return none, err
+	}
+	return resp, nil
+}
+
+// DoInto is Do for a caller that brings what the answer is decoded into.
+func (r *Router) DoInto(ctx context.Context, call *Call, wireKey []byte, req transport.Request, resp Answer) error {
 	call.Key = wireKey
 	for {
 		reg, err := r.Locate(ctx, call, wireKey)
 		if err != nil {
-			return none, err
+			return err
 		}
-		resp, err := r.Send(ctx, call, reg, req)
-		if err == ErrRegionChanged {
-			continue
+		if err = r.SendInto(ctx, call, reg, req, resp); err != ErrRegionChanged {
+			return err
 		}
-		if err != nil {
-			return none, err
-		}
-		if typed, ok := resp.(Resp); ok {
-			return typed, nil
-		}
-		return none, &Refused{Op: call.Op, RegionID: reg.ID, Message: "the answer is to another request"}
 	}
 }
 

@@ -88,7 +88,7 @@ func BenchmarkRawGet(b *testing.B) {
 						Peer: &metapb.Peer{Id: 3, StoreId: 1}},
 				}
 			}
-			if _, err := p.Call(ctx, peer, newRequest()); err != nil {
+			if _, err := ask(ctx, p, peer, newRequest()); err != nil {
 				b.Fatal(err)
 			}
 			b.ReportAllocs()
@@ -100,7 +100,7 @@ func BenchmarkRawGet(b *testing.B) {
 				go func() {
 					req := newRequest()
 					for left.Add(-1) >= 0 {
-						if _, err := p.Call(ctx, peer, req); err != nil {
+						if _, err := ask(ctx, p, peer, req); err != nil {
 							done <- err
 							return
 						}

@@ -5,7 +5,7 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
-	"github.com/pingcap/kvproto/pkg/tikvpb"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // command is what the transport knows of one TiKV request type.
@@ -13,33 +13,19 @@ type command struct {
 	method string         // of the service, full
 	reply  func() Message // a new response
 
-	// Set for commands of the batched stream alone: how the request enters its
-	// message, and how the response leaves its own, nil if it is another's.
-	wrap   func(*request, Message)
-	unwrap func(*response) Message
+	// number is the command's field in the messages of the batched stream (kvproto
+	// tikvpb.proto, BatchCommandsRequest.Request and BatchCommandsResponse.Response);
+	// 0: the stream does not know it.
+	number protowire.Number
+	shares bool // a decoded response refers to the bytes it was decoded from
 }
-
-type (
-	request  = tikvpb.BatchCommandsRequest_Request
-	response = tikvpb.BatchCommandsResponse_Response
-)
 
 const service = "/tikvpb.Tikv/"
 
 // batched describes a command of the stream.
-func batched[Q, R any, PQ pointer[Q], PR pointer[R]](table map[reflect.Type]*command, method string,
-	wrap func(*request, PQ), unwrap func(*response) PR) {
-	table[reflect.TypeFor[PQ]()] = &command{
-		method: service + method,
-		reply:  func() Message { return PR(new(R)) },
-		wrap:   func(b *request, m Message) { wrap(b, m.(PQ)) },
-		unwrap: func(b *response) Message {
-			if m := unwrap(b); m != nil {
-				return m
-			}
-			return nil
-		},
-	}
+func batched[Q, R any, PQ pointer[Q], PR pointer[R]](table map[reflect.Type]*command, method string, number protowire.Number) {
+	alone[Q, R, PQ, PR](table, method)
+	table[reflect.TypeFor[PQ]()].number = number
 }
 
 // alone describes a command that the stream does not know.
@@ -65,102 +51,40 @@ func newCommands() map[reflect.Type]*command {
 }
 
 func addBatched(t map[reflect.Type]*command) {
-	batched(t, "KvGet", func(b *request, m *kvrpcpb.GetRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_Get{Get: m}
-	}, (*response).GetGet)
-	batched(t, "KvScan", func(b *request, m *kvrpcpb.ScanRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_Scan{Scan: m}
-	}, (*response).GetScan)
-	batched(t, "KvPrewrite", func(b *request, m *kvrpcpb.PrewriteRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_Prewrite{Prewrite: m}
-	}, (*response).GetPrewrite)
-	batched(t, "KvPessimisticLock", func(b *request, m *kvrpcpb.PessimisticLockRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_PessimisticLock{PessimisticLock: m}
-	}, (*response).GetPessimisticLock)
-	batched(t, "KVPessimisticRollback", func(b *request, m *kvrpcpb.PessimisticRollbackRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_PessimisticRollback{PessimisticRollback: m}
-	}, (*response).GetPessimisticRollback)
-	batched(t, "KvTxnHeartBeat", func(b *request, m *kvrpcpb.TxnHeartBeatRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_TxnHeartBeat{TxnHeartBeat: m}
-	}, (*response).GetTxnHeartBeat)
-	batched(t, "KvCheckTxnStatus", func(b *request, m *kvrpcpb.CheckTxnStatusRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_CheckTxnStatus{CheckTxnStatus: m}
-	}, (*response).GetCheckTxnStatus)
-	batched(t, "KvCheckSecondaryLocks", func(b *request, m *kvrpcpb.CheckSecondaryLocksRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_CheckSecondaryLocks{CheckSecondaryLocks: m}
-	}, (*response).GetCheckSecondaryLocks)
-	batched(t, "KvCommit", func(b *request, m *kvrpcpb.CommitRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_Commit{Commit: m}
-	}, (*response).GetCommit)
-	batched(t, "KvCleanup", func(b *request, m *kvrpcpb.CleanupRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_Cleanup{Cleanup: m}
-	}, (*response).GetCleanup)
-	batched(t, "KvBatchGet", func(b *request, m *kvrpcpb.BatchGetRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_BatchGet{BatchGet: m}
-	}, (*response).GetBatchGet)
-	batched(t, "KvBatchRollback", func(b *request, m *kvrpcpb.BatchRollbackRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_BatchRollback{BatchRollback: m}
-	}, (*response).GetBatchRollback)
-	batched(t, "KvScanLock", func(b *request, m *kvrpcpb.ScanLockRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_ScanLock{ScanLock: m}
-	}, (*response).GetScanLock)
-	batched(t, "KvResolveLock", func(b *request, m *kvrpcpb.ResolveLockRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_ResolveLock{ResolveLock: m}
-	}, (*response).GetResolveLock)
-	batched(t, "KvDeleteRange", func(b *request, m *kvrpcpb.DeleteRangeRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_DeleteRange{DeleteRange: m}
-	}, (*response).GetDeleteRange)
-	batched(t, "KvPrepareFlashbackToVersion", func(b *request, m *kvrpcpb.PrepareFlashbackToVersionRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_PrepareFlashbackToVersion{PrepareFlashbackToVersion: m}
-	}, (*response).GetPrepareFlashbackToVersion)
-	batched(t, "KvFlashbackToVersion", func(b *request, m *kvrpcpb.FlashbackToVersionRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_FlashbackToVersion{FlashbackToVersion: m}
-	}, (*response).GetFlashbackToVersion)
-	batched(t, "KvFlush", func(b *request, m *kvrpcpb.FlushRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_Flush{Flush: m}
-	}, (*response).GetFlush)
-	batched(t, "KvBufferBatchGet", func(b *request, m *kvrpcpb.BufferBatchGetRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_BufferBatchGet{BufferBatchGet: m}
-	}, (*response).GetBufferBatchGet)
-	batched(t, "RawGet", func(b *request, m *kvrpcpb.RawGetRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawGet{RawGet: m}
-	}, (*response).GetRawGet)
-	batched(t, "RawBatchGet", func(b *request, m *kvrpcpb.RawBatchGetRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawBatchGet{RawBatchGet: m}
-	}, (*response).GetRawBatchGet)
-	batched(t, "RawPut", func(b *request, m *kvrpcpb.RawPutRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawPut{RawPut: m}
-	}, (*response).GetRawPut)
-	batched(t, "RawBatchPut", func(b *request, m *kvrpcpb.RawBatchPutRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawBatchPut{RawBatchPut: m}
-	}, (*response).GetRawBatchPut)
-	batched(t, "RawDelete", func(b *request, m *kvrpcpb.RawDeleteRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawDelete{RawDelete: m}
-	}, (*response).GetRawDelete)
-	batched(t, "RawBatchDelete", func(b *request, m *kvrpcpb.RawBatchDeleteRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawBatchDelete{RawBatchDelete: m}
-	}, (*response).GetRawBatchDelete)
-	batched(t, "RawScan", func(b *request, m *kvrpcpb.RawScanRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawScan{RawScan: m}
-	}, (*response).GetRawScan)
-	batched(t, "RawDeleteRange", func(b *request, m *kvrpcpb.RawDeleteRangeRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawDeleteRange{RawDeleteRange: m}
-	}, (*response).GetRawDeleteRange)
-	batched(t, "RawBatchScan", func(b *request, m *kvrpcpb.RawBatchScanRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawBatchScan{RawBatchScan: m}
-	}, (*response).GetRawBatchScan)
-	batched(t, "RawCoprocessor", func(b *request, m *kvrpcpb.RawCoprocessorRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_RawCoprocessor{RawCoprocessor: m}
-	}, (*response).GetRawCoprocessor)
-	batched(t, "GetHealthFeedback", func(b *request, m *kvrpcpb.GetHealthFeedbackRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_GetHealthFeedback{GetHealthFeedback: m}
-	}, (*response).GetGetHealthFeedback)
-	batched(t, "BroadcastTxnStatus", func(b *request, m *kvrpcpb.BroadcastTxnStatusRequest) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_BroadcastTxnStatus{BroadcastTxnStatus: m}
-	}, (*response).GetBroadcastTxnStatus)
-	batched(t, "Coprocessor", func(b *request, m *coprocessor.Request) {
-		b.Cmd = &tikvpb.BatchCommandsRequest_Request_Coprocessor{Coprocessor: m}
-	}, (*response).GetCoprocessor)
+	batched[kvrpcpb.GetRequest, kvrpcpb.GetResponse](t, "KvGet", 1)
+	batched[kvrpcpb.ScanRequest, kvrpcpb.ScanResponse](t, "KvScan", 2)
+	batched[kvrpcpb.PrewriteRequest, kvrpcpb.PrewriteResponse](t, "KvPrewrite", 3)
+	batched[kvrpcpb.CommitRequest, kvrpcpb.CommitResponse](t, "KvCommit", 4)
+	batched[kvrpcpb.CleanupRequest, kvrpcpb.CleanupResponse](t, "KvCleanup", 6)
+	batched[kvrpcpb.BatchGetRequest, kvrpcpb.BatchGetResponse](t, "KvBatchGet", 7)
+	batched[kvrpcpb.BatchRollbackRequest, kvrpcpb.BatchRollbackResponse](t, "KvBatchRollback", 8)
+	batched[kvrpcpb.ScanLockRequest, kvrpcpb.ScanLockResponse](t, "KvScanLock", 9)
+	batched[kvrpcpb.ResolveLockRequest, kvrpcpb.ResolveLockResponse](t, "KvResolveLock", 10)
+	batched[kvrpcpb.DeleteRangeRequest, kvrpcpb.DeleteRangeResponse](t, "KvDeleteRange", 12)
+	batched[kvrpcpb.RawGetRequest, kvrpcpb.RawGetResponse](t, "RawGet", 13)
+	batched[kvrpcpb.RawBatchGetRequest, kvrpcpb.RawBatchGetResponse](t, "RawBatchGet", 14)
+	batched[kvrpcpb.RawPutRequest, kvrpcpb.RawPutResponse](t, "RawPut", 15)
+	batched[kvrpcpb.RawBatchPutRequest, kvrpcpb.RawBatchPutResponse](t, "RawBatchPut", 16)
+	batched[kvrpcpb.RawDeleteRequest, kvrpcpb.RawDeleteResponse](t, "RawDelete", 17)
+	batched[kvrpcpb.RawBatchDeleteRequest, kvrpcpb.RawBatchDeleteResponse](t, "RawBatchDelete", 18)
+	batched[kvrpcpb.RawScanRequest, kvrpcpb.RawScanResponse](t, "RawScan", 19)
+	batched[kvrpcpb.RawDeleteRangeRequest, kvrpcpb.RawDeleteRangeResponse](t, "RawDeleteRange", 20)
+	batched[kvrpcpb.RawBatchScanRequest, kvrpcpb.RawBatchScanResponse](t, "RawBatchScan", 21)
+	batched[coprocessor.Request, coprocessor.Response](t, "Coprocessor", 22)
+	batched[kvrpcpb.PessimisticLockRequest, kvrpcpb.PessimisticLockResponse](t, "KvPessimisticLock", 23)
+	batched[kvrpcpb.PessimisticRollbackRequest, kvrpcpb.PessimisticRollbackResponse](t, "KVPessimisticRollback", 24)
+	batched[kvrpcpb.CheckTxnStatusRequest, kvrpcpb.CheckTxnStatusResponse](t, "KvCheckTxnStatus", 25)
+	batched[kvrpcpb.TxnHeartBeatRequest, kvrpcpb.TxnHeartBeatResponse](t, "KvTxnHeartBeat", 26)
+	batched[kvrpcpb.CheckSecondaryLocksRequest, kvrpcpb.CheckSecondaryLocksResponse](t, "KvCheckSecondaryLocks", 33)
+	batched[kvrpcpb.RawCoprocessorRequest, kvrpcpb.RawCoprocessorResponse](t, "RawCoprocessor", 34)
+	batched[kvrpcpb.FlashbackToVersionRequest, kvrpcpb.FlashbackToVersionResponse](t, "KvFlashbackToVersion", 35)
+	batched[kvrpcpb.PrepareFlashbackToVersionRequest, kvrpcpb.PrepareFlashbackToVersionResponse](t, "KvPrepareFlashbackToVersion", 36)
+	batched[kvrpcpb.FlushRequest, kvrpcpb.FlushResponse](t, "KvFlush", 37)
+	batched[kvrpcpb.BufferBatchGetRequest, kvrpcpb.BufferBatchGetResponse](t, "KvBufferBatchGet", 38)
+	batched[kvrpcpb.GetHealthFeedbackRequest, kvrpcpb.GetHealthFeedbackResponse](t, "GetHealthFeedback", 39)
+	batched[kvrpcpb.BroadcastTxnStatusRequest, kvrpcpb.BroadcastTxnStatusResponse](t, "BroadcastTxnStatus", 40)
+	// kvproto lets these refer to the bytes they are decoded from (pkg/sharedbytes).
+	t[reflect.TypeFor[*coprocessor.Request]()].shares = true
 }
 
 func addAlone(t map[reflect.Type]*command) {

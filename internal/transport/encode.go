@@ -1,60 +1,84 @@
 package transport
 
 import (
-	"github.com/pingcap/kvproto/pkg/tikvpb"
+	"sync"
+
 	"google.golang.org/grpc/mem"
+
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
-// encoder encodes one request as a BatchCommandsRequest of its own. Protobuf merges
-// concatenated messages field by field and appends what is repeated, so that a frame
-// of many requests is the concatenation of theirs.
-type encoder struct {
-	batch tikvpb.BatchCommandsRequest
-	one   request
+// buffers is a pool of the bytes of frames. It is a mem.BufferPool that does not clear
+// what it gives out: all of it is written before it is read.
+type buffers struct{ free sync.Pool }
+
+// The sizes of a new buffer, at least, and of one that is kept, at most. grpc does not
+// return buffers of 1 KiB or less.
+const (
+	newBuffer  = 4 << 10
+	keptBuffer = 256 << 10
+)
+
+// Get returns a buffer with the capacity, and length size.
+func (p *buffers) Get(size int) *[]byte {
+	if size <= keptBuffer {
+		if b, _ := p.free.Get().(*[]byte); b != nil && cap(*b) >= size {
+			*b = (*b)[:size]
+			return b
+		}
+	}
+	b := make([]byte, size, max(size, newBuffer))
+	return &b
 }
 
-func newEncoder() *encoder {
-	e := &encoder{}
-	e.batch.Requests = []*request{&e.one}
-	e.batch.RequestIds = []uint64{0}
-	return e
+// Put takes a buffer back.
+func (p *buffers) Put(b *[]byte) {
+	if cap(*b) <= keptBuffer {
+		p.free.Put(b)
+	}
 }
 
-// encode returns the encoded request in a buffer of the byte-buffer pool.
-func (e *encoder) encode(cmd *command, id uint64, req Message) (*[]byte, error) {
-	cmd.wrap(&e.one, req)
-	e.batch.RequestIds[0] = id
-	size := e.batch.Size()
-	buf := mem.DefaultBufferPool().Get(size)
-	*buf = (*buf)[:size]
-	_, err := e.batch.MarshalToSizedBuffer(*buf)
-	e.one.Cmd = nil
-	if err != nil {
-		mem.DefaultBufferPool().Put(buf)
-		return nil, err
-	}
-	return buf, nil
+// assembly is a frame in the making: requests that are copied one behind the other,
+// between those that are too big to copy.
+type assembly struct {
+	pool  *buffers
+	open  *[]byte
+	parts mem.BufferSlice
+	size  int
 }
 
-// smallFrame is the size up to which a frame is copied into a buffer of this size, the
-// least for which grpc returns a buffer to its pool.
-const smallFrame = 4 << 10
+// add takes the encoded request of c.
+func (a *assembly) add(c *call) {
+	if c.big == nil {
+		a.begin()
+		*a.open = append(*a.open, c.small...)
+		a.size += len(c.small)
+		return
+	}
+	a.end()
+	a.size += len(*c.big)
+	a.parts = append(a.parts, mem.NewBuffer(c.big, a.pool))
+	c.big = nil
+}
 
-// join makes one frame of encoded requests and takes their buffers.
-func join(parts []*[]byte) *frame {
-	pool := mem.DefaultBufferPool()
-	size := 0
-	for _, p := range parts {
-		size += len(*p)
+func (a *assembly) begin() {
+	if a.open == nil {
+		a.open = a.pool.Get(newBuffer)
+		*a.open = (*a.open)[:0]
 	}
-	if len(parts) == 1 && size > smallFrame {
-		return &frame{mem.BufferSlice{mem.NewBuffer(parts[0], pool)}}
+}
+
+func (a *assembly) end() {
+	if a.open != nil {
+		a.parts = append(a.parts, mem.NewBuffer(a.open, a.pool))
+		a.open = nil
 	}
-	buf := pool.Get(max(size, smallFrame))
-	*buf = (*buf)[:0]
-	for _, p := range parts {
-		*buf = append(*buf, *p...)
-		pool.Put(p)
-	}
-	return &frame{mem.BufferSlice{mem.NewBuffer(buf, pool)}}
+}
+
+// frame returns the frame of the requests with the ids.
+func (a *assembly) frame(ids []uint64) *frame {
+	a.begin()
+	*a.open = wire.AppendIDs(*a.open, ids)
+	a.end()
+	return &frame{a.parts}
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"testing"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -16,25 +17,23 @@ import (
 // with kvproto's own code, as one message with all of them in order.
 func TestFramesAreConcatenations(t *testing.T) {
 	commands := newCommands()
-	byMethod := map[string]*command{}
-	for _, c := range commands {
-		byMethod[c.method] = c
-	}
-	enc := newEncoder()
-	for _, sizes := range [][]int{{0}, {10}, {smallFrame}, {3 * smallFrame}, {1, 2, 3}, {smallFrame, 0, smallFrame}, make([]int, frameCalls)} {
-		var parts []*[]byte
+	var pool buffers
+	for _, sizes := range [][]int{{0}, {10}, {copyLimit}, {3 * newBuffer}, {1, 2, 3}, {copyLimit, 0, copyLimit}, {keptBuffer, 1, keptBuffer + 1}, make([]int, frameCalls)} {
+		a := assembly{pool: &pool}
+		var ids []uint64
 		for i, size := range sizes {
-			cmd, req := byMethod[service+"RawGet"], Message(&kvrpcpb.RawGetRequest{Key: make([]byte, size)})
+			var req Message = &kvrpcpb.RawGetRequest{Key: make([]byte, size)}
 			if i%2 == 1 {
-				cmd, req = byMethod[service+"RawPut"], &kvrpcpb.RawPutRequest{Value: make([]byte, size)}
+				req = &kvrpcpb.RawPutRequest{Value: make([]byte, size)}
 			}
-			data, err := enc.encode(cmd, uint64(1000+i), req)
-			if err != nil {
+			c := &call{cmd: commands[reflect.TypeOf(req)]}
+			if err := c.encode(req, &pool); err != nil {
 				t.Fatal(err)
 			}
-			parts = append(parts, data)
+			a.add(c)
+			ids = append(ids, uint64(1000+i))
 		}
-		f := join(parts)
+		f := a.frame(ids)
 		var got tikvpb.BatchCommandsRequest
 		if err := got.Unmarshal(f.data.Materialize()); err != nil {
 			t.Fatal(err)
@@ -90,7 +89,7 @@ func TestGRPCCodec(t *testing.T) {
 		t.Error("decoded into nothing")
 	}
 	bad := mem.BufferSlice{mem.SliceBuffer{0xff, 0xff, 0xff}}
-	for _, out := range []any{&kvrpcpb.RawPutRequest{}, &tikvpb.BatchCommandsResponse{}, &grpc_health_v1.HealthCheckRequest{}} {
+	for _, out := range []any{&kvrpcpb.RawPutRequest{}, &grpc_health_v1.HealthCheckRequest{}} {
 		if err := c.Unmarshal(bad, out); err == nil {
 			t.Errorf("decoded garbage into a %T", out)
 		}

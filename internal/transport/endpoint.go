@@ -4,10 +4,9 @@ import (
 	"context"
 	"runtime"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/mem"
 )
 
 // A frame takes requests up to either limit; TiKV answers with at most as many (TiKV
@@ -15,6 +14,13 @@ import (
 const (
 	frameCalls = 128
 	frameBytes = 1 << 20
+)
+
+// tick is how exact the end of an attempt's time is: it is noticed up to two ticks late.
+// Attempts shorter than exactBelow have a timer of their own instead.
+const (
+	tick       = 100 * time.Millisecond
+	exactBelow = time.Second
 )
 
 // endpoint is one address: its connection, the calls that wait to be written, and the
@@ -27,7 +33,6 @@ type endpoint struct {
 	conn    *grpc.ClientConn
 	ctx     context.Context // of the streams; ends with close
 	cancel  context.CancelCauseFunc
-	lastID  atomic.Uint64
 	wake    chan struct{} // the queue is no longer empty
 
 	mu      sync.Mutex
@@ -36,6 +41,10 @@ type endpoint struct {
 	queue   queue
 	pending int     // calls that are writing or sent
 	stream  *stream // the one to write to; nil: open one
+
+	ticks   uint64 // counted while there are calls
+	clock   *time.Timer
+	ticking bool
 }
 
 func newEndpoint(p *Pool, addr string) (*endpoint, error) {
@@ -48,38 +57,27 @@ func newEndpoint(p *Pool, addr string) (*endpoint, error) {
 	return e, nil
 }
 
-// call sends req on the stream and waits for the answer.
-func (e *endpoint) call(ctx context.Context, cmd *command, req Message) (Message, error) {
+// start puts req into the queue of the stream.
+func (e *endpoint) start(cmd *command, req Message, timeout time.Duration) (Pending, error) {
 	c := e.pool.takeCall()
-	c.id, c.cmd = e.lastID.Add(1), cmd
-	if err := e.pool.encode(c, req); err != nil {
+	c.cmd = cmd
+	if err := c.encode(req, &e.pool.buffers); err != nil {
 		e.pool.giveCall(c)
-		return nil, &Error{Addr: e.addr, Kind: Refused, Err: err}
+		return Pending{}, &Error{Addr: e.addr, Kind: Refused, Err: err}
 	}
-	if err := e.enqueue(c); err != nil {
-		mem.DefaultBufferPool().Put(c.data)
+	if timeout > 0 && timeout < exactBelow {
+		c.setTimer(timeout)
+		timeout = 0
+	}
+	if err := e.enqueue(c, timeout); err != nil {
 		e.pool.giveCall(c)
-		return nil, err
+		return Pending{}, err
 	}
-	select {
-	case <-c.ready:
-	case <-ctx.Done():
-		if taken, wasSent := e.withdraw(c); taken {
-			e.pool.giveCall(c)
-			return nil, &Error{Addr: e.addr, Kind: Timeout, Sent: wasSent, Err: context.Cause(ctx)}
-		}
-		<-c.ready // the answer came first
-	}
-	resp, err := c.resp, c.err
-	e.pool.giveCall(c)
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return Pending{e, c}, nil
 }
 
 // enqueue puts c at the end of the queue.
-func (e *endpoint) enqueue(c *call) error {
+func (e *endpoint) enqueue(c *call, timeout time.Duration) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
@@ -91,6 +89,10 @@ func (e *endpoint) enqueue(c *call) error {
 		if e.owned = e.pool.tasks.Go("transport owner", e.own); !e.owned {
 			return &Error{Addr: e.addr, Kind: Closed, Err: ErrClosed}
 		}
+	}
+	if timeout > 0 {
+		e.startClock()
+		c.expires = e.ticks + 1 + uint64((timeout+tick-1)/tick)
 	}
 	c.state = queued
 	e.queue.push(c)
@@ -108,10 +110,14 @@ func (e *endpoint) enqueue(c *call) error {
 func (e *endpoint) withdraw(c *call) (taken, wasSent bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.remove(c)
+}
+
+// remove is withdraw; the mutex is held.
+func (e *endpoint) remove(c *call) (taken, wasSent bool) {
 	switch c.state {
 	case queued:
 		e.queue.remove(c)
-		mem.DefaultBufferPool().Put(c.data)
 	case writing, sent:
 		e.forget(c)
 		wasSent = true
@@ -124,8 +130,50 @@ func (e *endpoint) withdraw(c *call) (taken, wasSent bool) {
 
 // forget removes c from those that wait for an answer; e.mu is held.
 func (e *endpoint) forget(c *call) {
-	delete(c.stream.calls, c.id)
+	c.stream.calls.remove(c)
 	e.pending--
+}
+
+// startClock makes the ticks count; e.mu is held.
+func (e *endpoint) startClock() {
+	if e.ticking {
+		return
+	}
+	e.ticking = true
+	if e.clock == nil {
+		e.clock = time.AfterFunc(tick, e.onTick)
+	} else {
+		e.clock.Reset(tick)
+	}
+}
+
+// onTick ends the calls whose time is over. It ticks on while there are calls.
+func (e *endpoint) onTick() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ticks++
+	for c := e.queue.first; c != nil; {
+		next := c.next
+		e.expire(c)
+		c = next
+	}
+	if e.stream != nil {
+		for _, c := range e.stream.calls.places {
+			e.expire(c)
+		}
+	}
+	e.ticking = e.over == nil && e.queue.n+e.pending > 0
+	if e.ticking {
+		e.clock.Reset(tick)
+	}
+}
+
+func (e *endpoint) expire(c *call) {
+	if c == nil || c.expires == 0 || c.expires > e.ticks {
+		return
+	}
+	_, wasSent := e.remove(c)
+	c.fail(&Error{Addr: e.addr, Kind: Expired, Sent: wasSent, Err: ErrNoAnswer})
 }
 
 // own is the owner's loop: whenever there are calls, write them.
@@ -159,11 +207,11 @@ func (e *endpoint) flush() bool {
 			return false
 		}
 	}
-	parts, more := e.take(s)
-	if len(parts) == 0 {
+	f, more := e.take(s)
+	if f == nil {
 		return false
 	}
-	s.written(s.grpc.SendMsg(join(parts)))
+	s.written(s.grpc.SendMsg(f))
 	return more
 }
 
@@ -179,24 +227,26 @@ func (e *endpoint) empty() bool {
 	return e.queue.n == 0
 }
 
-// take moves calls from the queue into a frame for s, and returns their requests, valid
-// until the next take, and whether there are more.
-func (e *endpoint) take(s *stream) (parts []*[]byte, more bool) {
+// take moves calls from the queue into a frame for s, nil if there are none, and
+// reports whether there are more. What is copied is little: see copyLimit.
+func (e *endpoint) take(s *stream) (f *frame, more bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	parts, s.frame = s.parts[:0], s.frame[:0]
-	for size := 0; e.queue.n > 0 && len(parts) < frameCalls && size < frameBytes; {
+	s.ids = s.ids[:0]
+	a := assembly{pool: &e.pool.buffers}
+	for e.queue.n > 0 && len(s.ids) < frameCalls && a.size < frameBytes {
 		c := e.queue.first
 		e.queue.remove(c)
-		size += len(*c.data)
-		parts = append(parts, c.data)
-		s.frame = append(s.frame, c.id)
-		c.state, c.stream, c.data = writing, s, nil
-		s.calls[c.id] = c
+		a.add(c)
+		s.calls.add(c)
+		s.ids = append(s.ids, c.id)
+		c.state, c.stream = writing, s
 		e.pending++
 	}
-	s.parts = parts
-	return parts, e.queue.n > 0
+	if len(s.ids) == 0 {
+		return nil, false
+	}
+	return a.frame(s.ids), e.queue.n > 0
 }
 
 // failQueue fails all calls of the queue, none of which was sent, with what the
@@ -209,8 +259,7 @@ func (e *endpoint) failQueue(err *Error) {
 	}
 	for c := e.queue.first; c != nil; c = e.queue.first {
 		e.queue.remove(c)
-		mem.DefaultBufferPool().Put(c.data)
-		c.finish(nil, err)
+		c.fail(err)
 	}
 }
 
@@ -219,6 +268,9 @@ func (e *endpoint) close(kind Kind, cause error) {
 	e.mu.Lock()
 	if e.over == nil {
 		e.over = &Error{Addr: e.addr, Kind: kind, Err: cause}
+	}
+	if e.clock != nil {
+		e.clock.Stop()
 	}
 	e.mu.Unlock()
 	e.cancel(cause)

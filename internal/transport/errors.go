@@ -16,6 +16,7 @@ const (
 	QueueFull                 // too many calls wait for this address already
 	Refused                   // the server answered, with an error status or without a usable reply
 	Closed                    // the pool is closed
+	Expired                   // no answer within the attempt's own time
 )
 
 // String is the kind's name.
@@ -33,6 +34,8 @@ func (k Kind) String() string {
 		return "refused"
 	case Closed:
 		return "closed"
+	case Expired:
+		return "no answer"
 	}
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
@@ -62,3 +65,6 @@ var ErrClosed = errors.New("pool closed")
 
 // ErrDropped is the cause of errors of an address that was dropped.
 var ErrDropped = errors.New("address dropped")
+
+// ErrNoAnswer is the cause of errors of an attempt whose own time ended.
+var ErrNoAnswer = errors.New("no answer within the time of one attempt")

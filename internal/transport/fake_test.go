@@ -9,6 +9,11 @@ import (
 	"github.com/pingcap/kvproto/pkg/tikvpb"
 )
 
+type (
+	request  = tikvpb.BatchCommandsRequest_Request
+	response = tikvpb.BatchCommandsResponse_Response
+)
+
 type unaryFuncs struct {
 	cas func(context.Context, *kvrpcpb.RawCASRequest) (*kvrpcpb.RawCASResponse, error)
 }

@@ -3,13 +3,15 @@ package transport
 import (
 	"fmt"
 
-	"github.com/pingcap/kvproto/pkg/tikvpb"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 )
 
 // frame is a message that is encoded already. Sending it hands over its bytes.
 type frame struct{ data mem.BufferSlice }
+
+// received is a message that its receiver decodes, and frees.
+type received struct{ data mem.Buffer }
 
 // grpcCodec encodes kvproto's messages with their own methods, frames not at all, and
 // the few messages of google's protobuf (grpc.health) with that.
@@ -36,28 +38,13 @@ func (grpcCodec) Marshal(v any) (mem.BufferSlice, error) {
 // Unmarshal implements encoding.CodecV2.
 func (grpcCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	switch m := v.(type) {
-	case *tikvpb.BatchCommandsResponse:
-		buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
-		err := m.Unmarshal(buf.ReadOnlyData())
-		if !sharesBytes(m) {
-			buf.Free()
-		}
-		return err
+	case *received:
+		m.data = data.MaterializeToBuffer(mem.DefaultBufferPool())
+		return nil
 	case Message:
 		return m.Unmarshal(data.Materialize())
 	case proto.Message:
 		return proto.Unmarshal(data.Materialize(), m)
 	}
 	return fmt.Errorf("transport: cannot decode a %T", v)
-}
-
-// sharesBytes reports whether m refers to the bytes it was decoded from: kvproto copies
-// bytes fields, but for those of coprocessor replies (pkg/sharedbytes).
-func sharesBytes(m *tikvpb.BatchCommandsResponse) bool {
-	for _, r := range m.Responses {
-		if _, ok := r.GetCmd().(*tikvpb.BatchCommandsResponse_Response_Coprocessor); ok {
-			return true
-		}
-	}
-	return false
 }

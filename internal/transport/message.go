@@ -19,5 +19,9 @@ type Request interface {
 	GetContext() *kvrpcpb.Context
 }
 
+// Decoder is what an answer is decoded into, once, by the caller that waits for it. The
+// bytes are the transport's and valid only during the call. Every Message is one.
+type Decoder interface{ Unmarshal([]byte) error }
+
 // Response is a TiKV response.
 type Response = Message

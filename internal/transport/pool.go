@@ -44,7 +44,7 @@ type Pool struct {
 	commands map[reflect.Type]*command
 	tasks    *task.Group
 	calls    sync.Pool // *call
-	encoders sync.Pool // *encoder
+	buffers  buffers
 
 	endpoints atomic.Pointer[map[string]*endpoint] // replaced whole, under mu
 	mu        sync.Mutex
@@ -67,30 +67,74 @@ func New(cfg Config) *Pool {
 	return p
 }
 
-// Call sends req to addr and returns the answer: on the address's stream of batched
-// commands where the command is one of those, else as a call of its own. req is fully
-// encoded when Call waits first, so that nobody reads it once Call returned, and the
-// answer belongs to the caller.
+// Target is where a request goes to, and for how long.
+type Target struct {
+	Addr    string
+	Timeout time.Duration // of the attempt; 0: none. It is kept within two tenths of a second
+}
+
+// Call sends req and decodes the answer into resp, which must be empty: on the
+// address's stream of batched commands where the command is one of those, else as a
+// call of its own. req is fully encoded when Call waits first, so that nobody reads it
+// once Call returned; what resp keeps is its own.
 //
 // Call does not wait for a connection longer than one attempt to make one, and returns
 // as soon as ctx ends. An answer may never come (TiKV drops a batched command that
-// ends in an internal error), so ctx should have an end. Every error is an *Error.
-func (p *Pool) Call(ctx context.Context, addr string, req Message) (Response, error) {
+// ends in an internal error), so ctx or the target should have an end. Every error is
+// an *Error.
+func (p *Pool) Call(ctx context.Context, to Target, req Message, resp Decoder) error {
+	cmd, e, err := p.prepare(ctx, to, req)
+	if err != nil {
+		return err
+	}
+	if cmd.number == 0 {
+		return e.invoke(ctx, cmd, req, resp, to.Timeout)
+	}
+	pending, err := e.start(cmd, req, to.Timeout)
+	if err != nil {
+		return err
+	}
+	return pending.Wait(ctx, resp)
+}
+
+// Start sends req without waiting, so that one caller can have many under way. Commands
+// that are not batched are refused: see Batched. req is fully encoded when Start
+// returns.
+func (p *Pool) Start(ctx context.Context, to Target, req Message) (Pending, error) {
+	cmd, e, err := p.prepare(ctx, to, req)
+	if err != nil {
+		return Pending{}, err
+	}
+	if cmd.number == 0 {
+		return Pending{}, &Error{Addr: to.Addr, Kind: Refused, Err: fmt.Errorf("%T is not batched", req)}
+	}
+	return e.start(cmd, req, to.Timeout)
+}
+
+// Batched reports whether req goes on a stream of batched commands.
+func (p *Pool) Batched(req Message) bool {
+	cmd := p.commands[reflect.TypeOf(req)]
+	return cmd != nil && cmd.number != 0
+}
+
+// NewResponse returns an empty response to req, or nil if req is no request.
+func (p *Pool) NewResponse(req Message) Response {
+	if cmd := p.commands[reflect.TypeOf(req)]; cmd != nil {
+		return cmd.reply()
+	}
+	return nil
+}
+
+func (p *Pool) prepare(ctx context.Context, to Target, req Message) (*command, *endpoint, error) {
 	cmd := p.commands[reflect.TypeOf(req)]
 	if cmd == nil {
-		return nil, &Error{Addr: addr, Kind: Refused, Err: fmt.Errorf("%T is no command", req)}
+		return nil, nil, &Error{Addr: to.Addr, Kind: Refused, Err: fmt.Errorf("%T is no command", req)}
 	}
 	if ctx.Err() != nil {
-		return nil, &Error{Addr: addr, Kind: Timeout, Err: context.Cause(ctx)}
+		return nil, nil, &Error{Addr: to.Addr, Kind: Timeout, Err: context.Cause(ctx)}
 	}
-	e, err := p.endpoint(addr)
-	if err != nil {
-		return nil, err
-	}
-	if cmd.wrap == nil {
-		return e.invoke(ctx, cmd, req)
-	}
-	return e.call(ctx, cmd, req)
+	e, err := p.endpoint(to.Addr)
+	return cmd, e, err
 }
 
 // Conn returns the connection to addr for calls that Call has no command for: PD's, and
@@ -179,17 +223,6 @@ func (p *Pool) endpoint(addr string) (*endpoint, error) {
 	return e, nil
 }
 
-// encode puts the encoded request into c.
-func (p *Pool) encode(c *call, req Message) (err error) {
-	enc, _ := p.encoders.Get().(*encoder)
-	if enc == nil {
-		enc = newEncoder()
-	}
-	c.data, err = enc.encode(c.cmd, c.id, req)
-	p.encoders.Put(enc)
-	return err
-}
-
 // takeCall returns an idle call.
 func (p *Pool) takeCall() *call {
 	c, _ := p.calls.Get().(*call)
@@ -201,6 +234,12 @@ func (p *Pool) takeCall() *call {
 
 // giveCall takes back a call that is idle or done and whose token was taken.
 func (p *Pool) giveCall(c *call) {
-	*c = call{ready: c.ready}
+	if c.timed {
+		c.timer.Stop()
+	}
+	if c.big != nil {
+		p.buffers.Put(c.big)
+	}
+	*c = call{ready: c.ready, timer: c.timer, small: c.small}
 	p.calls.Put(c)
 }

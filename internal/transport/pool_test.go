@@ -44,11 +44,23 @@ type result struct {
 	err  error
 }
 
+// ask makes a call without a time of its own.
+func ask(ctx context.Context, p *Pool, addr string, req Message) (Message, error) {
+	resp := p.NewResponse(req)
+	if resp == nil {
+		resp = &kvrpcpb.RawGetResponse{}
+	}
+	if err := p.Call(ctx, Target{Addr: addr}, req, resp); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
 // start makes a call in the background.
 func start(ctx context.Context, p *Pool, req Message) chan result {
 	ch := make(chan result, 1)
 	go func() {
-		resp, err := p.Call(ctx, addr, req)
+		resp, err := ask(ctx, p, addr, req)
 		ch <- result{resp, err}
 	}()
 	return ch
@@ -114,22 +126,22 @@ func TestCommandsOfTheirOwn(t *testing.T) {
 		s.unary.cas = func(_ context.Context, r *kvrpcpb.RawCASRequest) (*kvrpcpb.RawCASResponse, error) {
 			return &kvrpcpb.RawCASResponse{Succeed: true, PreviousValue: r.Value}, nil
 		}
-		resp, err := p.Call(t.Context(), addr, &kvrpcpb.RawCASRequest{Key: []byte("k"), Value: []byte("v")})
+		resp, err := ask(t.Context(), p, addr, &kvrpcpb.RawCASRequest{Key: []byte("k"), Value: []byte("v")})
 		if err != nil || !resp.(*kvrpcpb.RawCASResponse).Succeed || string(resp.(*kvrpcpb.RawCASResponse).PreviousValue) != "v" {
 			t.Fatal(resp, err)
 		}
-		resp, err = p.Call(t.Context(), addr, &kvrpcpb.StoreSafeTSRequest{})
+		resp, err = ask(t.Context(), p, addr, &kvrpcpb.StoreSafeTSRequest{})
 		if err != nil || resp.(*kvrpcpb.StoreSafeTSResponse).SafeTs != 7 {
 			t.Fatal(resp, err)
 		}
-		_, err = p.Call(t.Context(), addr, &metapb.Region{})
+		_, err = ask(t.Context(), p, addr, &metapb.Region{})
 		wantError(t, err, Refused, false, nil)
 
 		// TiKV's way to say that something went wrong inside.
 		s.unary.cas = func(context.Context, *kvrpcpb.RawCASRequest) (*kvrpcpb.RawCASResponse, error) {
 			return nil, status.Error(codes.Unknown, "canceled")
 		}
-		_, err = p.Call(t.Context(), addr, &kvrpcpb.RawCASRequest{Key: []byte("k")})
+		_, err = ask(t.Context(), p, addr, &kvrpcpb.RawCASRequest{Key: []byte("k")})
 		wantError(t, err, Refused, true, nil)
 	})
 }
@@ -186,7 +198,7 @@ func TestCancelWhereverItWaits(t *testing.T) {
 				}
 				wantLoad(t, p, queued, pending)
 
-				_, err := p.Call(ctx, addr, c.req)
+				_, err := ask(ctx, p, addr, c.req)
 				wantError(t, err, Timeout, false, errEnough)
 			})
 		})
@@ -308,7 +320,7 @@ func TestDeadAddress(t *testing.T) {
 				}
 				began := time.Now()
 				for range 100 {
-					_, err := p.Call(t.Context(), addr, req)
+					_, err := ask(t.Context(), p, addr, req)
 					wantError(t, err, Dial, false, nil)
 				}
 				if d := time.Since(began); d != 0 {
@@ -320,7 +332,7 @@ func TestDeadAddress(t *testing.T) {
 				}
 				n.serve(t, addr, &store{batch: echo(nil)})
 				advance(t, 4*time.Second)
-				if _, err := p.Call(t.Context(), addr, req); err != nil {
+				if _, err := ask(t.Context(), p, addr, req); err != nil {
 					t.Fatal(err)
 				}
 			})
@@ -373,7 +385,7 @@ func TestQueueFull(t *testing.T) {
 		leaves := start(ctx, p, rawGet("k"))
 		stays := []chan result{start(t.Context(), p, rawGet("k")), start(t.Context(), p, rawGet("k"))}
 		synctest.Wait()
-		_, err := p.Call(t.Context(), addr, rawGet("k"))
+		_, err := ask(t.Context(), p, addr, rawGet("k"))
 		wantError(t, err, QueueFull, false, nil)
 		cancel(errEnough)
 		r := <-leaves
@@ -409,7 +421,7 @@ func TestCloseEndsAll(t *testing.T) {
 		if names := p.tasks.Running(); len(names) != 0 {
 			t.Errorf("still running: %v", names)
 		}
-		_, err := p.Call(t.Context(), addr, rawGet("k"))
+		_, err := ask(t.Context(), p, addr, rawGet("k"))
 		wantError(t, err, Closed, false, ErrClosed)
 		_, err = p.Conn(addr)
 		wantError(t, err, Closed, false, ErrClosed)
@@ -443,7 +455,7 @@ func TestNoStream(t *testing.T) {
 		single := start(t.Context(), p, &kvrpcpb.RawCASRequest{})
 		synctest.Wait()
 		began := time.Now()
-		_, err := p.Call(t.Context(), addr, rawGet("k"))
+		_, err := ask(t.Context(), p, addr, rawGet("k"))
 		wantError(t, err, Dial, false, errDialTimeout)
 		if d := time.Since(began); d != DefaultDialTimeout {
 			t.Errorf("took %v", d)
@@ -475,7 +487,7 @@ func TestDrop(t *testing.T) {
 		n.cut(addr)
 		n.unlisten(addr)
 		synctest.Wait()
-		_, err := p.Call(t.Context(), addr, rawGet("k"))
+		_, err := ask(t.Context(), p, addr, rawGet("k"))
 		wantError(t, err, Dial, false, nil)
 		n.serve(t, addr, &store{batch: echo(nil)})
 		p.Drop(addr)
@@ -498,7 +510,7 @@ func TestBigMessages(t *testing.T) {
 		wantValue(t, <-calls[0], key)
 		wantValue(t, <-calls[1], "small")
 		wantValue(t, <-calls[2], key[1:])
-		resp, err := p.Call(t.Context(), addr, &kvrpcpb.RawCASRequest{Value: []byte(key)})
+		resp, err := ask(t.Context(), p, addr, &kvrpcpb.RawCASRequest{Value: []byte(key)})
 		if err != nil || string(resp.(*kvrpcpb.RawCASResponse).PreviousValue) != key {
 			t.Fatal(err)
 		}
@@ -513,7 +525,7 @@ func TestAnswersBelongToTheCaller(t *testing.T) {
 		var kept [][]byte
 		fill := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 5000) }
 		for i := range 50 {
-			resp, err := p.Call(t.Context(), addr, &coprocessor.Request{Data: fill(i)})
+			resp, err := ask(t.Context(), p, addr, &coprocessor.Request{Data: fill(i)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -538,14 +550,14 @@ func TestRequestIsFreeOnReturn(t *testing.T) {
 		req := rawGet("before")
 		for i := range 10 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond)
-			if _, err := p.Call(ctx, addr, req); err == nil {
+			if _, err := ask(ctx, p, addr, req); err == nil {
 				t.Fatal("no error")
 			}
 			cancel()
 			req.Key[0]++
 		}
 		n.release(addr)
-		if _, err := p.Call(t.Context(), addr, req); err != nil {
+		if _, err := ask(t.Context(), p, addr, req); err != nil {
 			t.Fatal(err)
 		}
 		req.Key[0]++

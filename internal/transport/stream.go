@@ -6,10 +6,12 @@ import (
 	"io"
 	"time"
 
-	"github.com/pingcap/kvproto/pkg/tikvpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 // stream is one stream of batched commands. Its owner writes it, its reader reads it.
@@ -19,13 +21,12 @@ type stream struct {
 	cancel   context.CancelCauseFunc
 	ended    chan struct{} // closed when the reader has ended
 
-	// The owner's: what take made last.
-	parts []*[]byte
-	frame []uint64
+	ids   []uint64 // the owner's: of the frame that take made last
+	woken []*call  // the reader's: answered by the last frame
 
 	// Under the endpoint's mutex.
-	calls map[uint64]*call // in the frame being written, or without an answer
-	err   error            // why the stream ended; nil: it has not
+	calls table // in the frame being written, or without an answer
+	err   error // why the stream ended; nil: it has not
 }
 
 const batchMethod = service + "BatchCommands"
@@ -45,10 +46,7 @@ func (e *endpoint) open() (*stream, *Error) {
 		e.pool.cfg.Logger.Debug("no stream", "addr", e.addr, "err", err)
 		return nil, e.failure(Dial, false, err)
 	}
-	s := &stream{
-		endpoint: e, grpc: g, cancel: cancel,
-		ended: make(chan struct{}), calls: make(map[uint64]*call),
-	}
+	s := &stream{endpoint: e, grpc: g, cancel: cancel, ended: make(chan struct{})}
 	if !e.pool.tasks.Go("transport reader", s.read) {
 		cancel(ErrClosed)
 		return nil, e.failure(Closed, false, ErrClosed)
@@ -73,8 +71,8 @@ func (s *stream) written(err error) {
 	e := s.endpoint
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, id := range s.frame {
-		switch c := s.calls[id]; {
+	for _, id := range s.ids {
+		switch c := s.calls.find(id); {
 		case c == nil: // answered or withdrawn by now
 		case s.err != nil:
 			s.fail(c, err == nil)
@@ -93,7 +91,7 @@ func (s *stream) fail(c *call, wasSent bool) {
 	if e.over != nil {
 		err.Kind, err.Err = e.over.Kind, e.over.Err
 	}
-	c.finish(nil, err)
+	c.fail(err)
 }
 
 // read is the reader: it hands out answers until the stream ends, then fails the calls
@@ -109,8 +107,8 @@ func (s *stream) read(context.Context) {
 		e.stream = nil
 	}
 	lost := 0
-	for _, c := range s.calls {
-		if c.state == sent { // one that is writing is the owner's to judge
+	for _, c := range s.calls.places {
+		if c != nil && c.state == sent { // one that is writing is the owner's to judge
 			s.fail(c, true)
 			lost++
 		}
@@ -122,45 +120,50 @@ func (s *stream) read(context.Context) {
 	}
 }
 
-var (
-	errBadFrame = errors.New("frame with unequal numbers of answers and ids")
-	errNoAnswer = errors.New("answer without a result, or with that of another command")
-)
+var errNoAnswer = errors.New("answer without a result, or with that of another command")
 
 // receive reads frames until the stream ends.
 func (s *stream) receive() error {
-	var f tikvpb.BatchCommandsResponse
+	var f received
+	var r wire.Response
 	for {
-		clear(f.Responses)
-		f = tikvpb.BatchCommandsResponse{Responses: f.Responses[:0], RequestIds: f.RequestIds[:0]}
 		if err := s.grpc.RecvMsg(&f); err != nil {
 			return err
 		}
-		if len(f.Responses) != len(f.RequestIds) {
-			return errBadFrame
+		err := r.Parse(f.data.ReadOnlyData())
+		if err == nil {
+			s.deliver(&r, f.data)
 		}
-		s.deliver(&f)
+		f.data.Free()
+		if err != nil {
+			return err
+		}
 	}
 }
 
-// deliver gives the answers of a frame to their calls. One whose call is gone, or that
-// the server made up, is nobody's.
-func (s *stream) deliver(f *tikvpb.BatchCommandsResponse) {
+// deliver hands the answers of a frame to their calls, each with a reference to its
+// bytes. One whose call is gone, or that the server made up, is nobody's.
+func (s *stream) deliver(r *wire.Response, data mem.Buffer) {
 	e := s.endpoint
+	woken := s.woken[:0]
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	for i, id := range f.RequestIds {
-		c := s.calls[id]
+	for i, id := range r.IDs {
+		c := s.calls.find(id)
 		if c == nil {
 			continue
 		}
 		e.forget(c)
-		if resp := c.cmd.unwrap(f.Responses[i]); resp != nil {
-			c.finish(resp, nil)
-		} else {
-			c.finish(nil, &Error{Addr: e.addr, Kind: Refused, Sent: true, Err: errNoAnswer})
-		}
+		c.state, c.answer = done, r.Answers[i]
+		woken = append(woken, c)
 	}
+	e.mu.Unlock()
+	for _, c := range woken { // nobody else touches them: they are done and have no token
+		data.Ref()
+		c.frame = data
+		c.ready <- struct{}{}
+	}
+	clear(woken)
+	s.woken = woken
 }
 
 // streamKind tells a server that ended the stream on purpose (a wrong cluster id, a

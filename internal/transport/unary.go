@@ -1,10 +1,12 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -15,33 +17,58 @@ import (
 
 // invoke sends req in a call of its own. It is grpc's Invoke in its three steps,
 // because the step that fails tells whether the server can have seen the request.
-func (e *endpoint) invoke(ctx context.Context, cmd *command, req Message) (Message, error) {
+//
+// Where the attempt's own time ends before ctx, its end is told from that of ctx.
+func (e *endpoint) invoke(ctx context.Context, cmd *command, req Message, resp Decoder, timeout time.Duration) error {
+	deadline, bounded := ctx.Deadline()
+	if timeout <= 0 || bounded && time.Until(deadline) <= timeout {
+		return e.exchange(ctx, cmd, req, resp)
+	}
+	attempt, cancel := context.WithTimeoutCause(ctx, timeout, ErrNoAnswer)
+	defer cancel()
+	err := e.exchange(attempt, cmd, req, resp)
+	if failed, ok := err.(*Error); ok && failed.Kind == Timeout && ctx.Err() == nil {
+		failed.Kind, failed.Err = Expired, ErrNoAnswer
+	}
+	return err
+}
+
+func (e *endpoint) exchange(ctx context.Context, cmd *command, req Message, resp Decoder) error {
 	data, err := req.Marshal()
 	if err != nil {
-		return nil, &Error{Addr: e.addr, Kind: Refused, Err: err}
+		return &Error{Addr: e.addr, Kind: Refused, Err: err}
 	}
 	gctx, cancel := context.WithCancel(ctx)
 	defer cancel() // grpc asks for it, where a stream is left before its end
 	s, err := e.conn.NewStream(gctx, &grpc.StreamDesc{ClientStreams: true}, cmd.method)
 	if err != nil {
-		return nil, e.callFailure(ctx, Dial, false, err)
+		return e.callFailure(ctx, Dial, false, err)
 	}
-	resp := cmd.reply()
+	var in received
 	if err := s.SendMsg(&frame{mem.BufferSlice{mem.SliceBuffer(data)}}); err != nil {
 		if errors.Is(err, io.EOF) { // the reason is for the receiver
-			if err = s.RecvMsg(resp); err == nil {
+			if err = s.RecvMsg(&in); err == nil {
+				in.data.Free()
 				err = io.ErrUnexpectedEOF
 			}
 		}
-		return nil, e.callFailure(ctx, callKind(err), false, err)
+		return e.callFailure(ctx, callKind(err), false, err)
 	}
 	if err = s.CloseSend(); err == nil {
-		err = s.RecvMsg(resp)
+		err = s.RecvMsg(&in)
 	}
 	if err != nil {
-		return nil, e.callFailure(ctx, callKind(err), true, err)
+		return e.callFailure(ctx, callKind(err), true, err)
 	}
-	return resp, nil
+	defer in.data.Free()
+	body := in.data.ReadOnlyData()
+	if cmd.shares {
+		body = bytes.Clone(body)
+	}
+	if err := resp.Unmarshal(body); err != nil {
+		return &Error{Addr: e.addr, Kind: Refused, Sent: true, Err: err}
+	}
+	return nil
 }
 
 // callFailure is failure, but for a caller's context that has ended.

@@ -23,6 +23,7 @@ import (
 	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
+	"github.com/tikv-go/tikv/internal/transport/transporttest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -58,7 +59,7 @@ func newEngine(t *testing.T, f *fake) (*Engine, *task.Group) {
 	t.Helper()
 	tasks, owed := task.New(context.WithoutCancel(t.Context())), task.New(context.WithoutCancel(t.Context()))
 	log := slog.New(slog.DiscardHandler)
-	r := router.New(tasks.Context(), router.Config{ClusterID: 1, Regions: region.New(f, tasks), Transport: f, Logger: log})
+	r := router.New(tasks.Context(), router.Config{ClusterID: 1, Regions: region.New(f, tasks), Transport: transporttest.New(f.call), Logger: log})
 	e := New(Config{PD: f, Router: r, Codec: codec.New(codec.V1, codec.Txn, 0), Tasks: tasks, Owed: owed, Logger: log})
 	t.Cleanup(func() {
 		owed.Close(router.ErrClosed)
@@ -145,7 +146,7 @@ func (f *fake) Store(_ context.Context, id uint64) (*metapb.Store, error) {
 
 // Call is the store. Requests arrive in the order of regions and keys, so that what is
 // sent in parallel is logged in one order.
-func (f *fake) Call(ctx context.Context, addr string, req transport.Message) (transport.Response, error) {
+func (f *fake) call(ctx context.Context, addr string, req transport.Message) (transport.Response, error) {
 	id, text := req.(transport.Request).GetContext().GetRegionId(), describe(req)
 	way := time.Duration(id) * time.Millisecond
 	if i := strings.IndexAny(text, ":["); i >= 0 {

@@ -172,7 +172,7 @@ func (c *Cache) admit(f Found) (*Region, error) {
 	if f.Meta == nil {
 		return nil, ErrNoRegion
 	}
-	r := f.entry()
+	r := f.Region()
 	if r == nil {
 		return nil, ErrNoPeer
 	}
@@ -223,29 +223,16 @@ func (c *Cache) Invalidate(r *Region) {
 // UpdateLeader notes that the peer leads r, and returns the entry that says so; nil if
 // r has no such peer: it is not cached any more then.
 func (c *Cache) UpdateLeader(r *Region, peer uint64) *Region {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	x := c.index.Load()
-	cur := x.find(r.Range.Start)
-	cached := cur != nil && cur.ID == r.ID && cur.Epoch.GetVersion() == r.Epoch.GetVersion()
-	if !cached {
-		cur = r
+	if cur := c.index.Load().find(r.Range.Start); cur != nil && cur.ID == r.ID && cur.Epoch.Version == r.Epoch.Version {
+		r = cur
 	}
-	i := cur.peerIndex(peer)
-	switch {
-	case i < 0 && cached:
-		c.index.Store(x.replace([]*Region{cur}, nil))
+	i := r.PeerIndex(peer)
+	if i < 0 {
+		c.Invalidate(r)
 		return nil
-	case i < 0:
-		return nil
-	case i == cur.leader:
-		return cur
 	}
-	next := cur.withLeader(i)
-	if cached {
-		c.index.Store(x.replace([]*Region{cur}, next))
-	}
-	return next
+	r.leader.Store(int32(i))
+	return r
 }
 
 // ReplaceEpoch takes over the regions that a store told in an EpochNotMatch about r. It

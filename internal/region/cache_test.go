@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -330,26 +329,53 @@ func TestIdleEntriesExpire(t *testing.T) {
 func TestPeersThatMayLead(t *testing.T) {
 	f := found(1, "", "", 1, 3)
 	f.Meta.Peers[0].IsWitness = true
-	f.Down = f.Meta.Peers[1:2]
+	f.Down, f.Pending = f.Meta.Peers[1:2], f.Meta.Peers[2:3]
 	f.Meta.Peers = append(f.Meta.Peers, &metapb.Peer{Id: 9, StoreId: 9, Role: metapb.PeerRole_Learner})
-	stores := func(f Found) (out []uint64) {
-		for _, p := range f.entry().Peers {
-			out = append(out, p.StoreId)
+	describe := func(f Found) string {
+		r := f.Region()
+		if r == nil {
+			return "none"
 		}
-		return out
+		var out strings.Builder
+		for i, p := range r.Peers() {
+			fmt.Fprintf(&out, " %d", p.StoreId)
+			if r.Able(i) {
+				out.WriteString("*")
+			}
+			if r.Down(i) {
+				out.WriteString("d")
+			}
+			if r.Pending(i) {
+				out.WriteString("p")
+			}
+			if i == r.LeaderIndex() {
+				out.WriteString("L")
+			}
+		}
+		return out.String()
 	}
-	if got := stores(f); !slices.Equal(got, []uint64{3}) {
-		t.Fatal(got)
+	check := func(why, want string) {
+		t.Helper()
+		if got := describe(f); got != want {
+			t.Errorf("%s: %s, not %s", why, got, want)
+		}
 	}
+	check("a leader, one that is down, a witness and a learner", " 1 2d 3*pL 9")
 	f.Leader, f.Down = nil, f.Meta.Peers[1:3]
-	if got := stores(f); !slices.Equal(got, []uint64{2, 3}) {
-		t.Fatal("with all of them down, there must still be someone to ask:", got)
-	}
+	check("with all of them down, there must still be someone to ask", " 1 2*dL 3*dp 9")
+	f.Leader = f.Meta.Peers[0]
+	check("a witness that leads", " 1*L 2*d 3*dp 9")
+	f.Leader, f.Down, f.Pending = &metapb.Peer{Id: 77}, nil, nil
+	check("a leader that is no peer", " 1 2*L 3* 9")
+	f.Leader = f.Meta.Peers[3]
+	check("a learner cannot lead", " 1 2*L 3* 9")
+	f.Meta.Peers = f.Meta.Peers[3:]
+	check("nobody may lead", "none")
 }
 
 func TestScanKeepsWhatIsNewer(t *testing.T) {
 	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
-		c.insert(found(2, "g", "p", 5, 1).entry())
+		c.insert(found(2, "g", "p", 5, 1).Region())
 		pd.regions = []Found{found(1, "", "g", 1, 1), found(2, "g", "p", 4, 1), found(3, "p", "", 1, 1)}
 		got, err := c.Scan(t.Context(), keys.Range{}, 10)
 		if err != nil || len(got) != 2 || c.Len() != 3 || c.Lookup([]byte("h")).Epoch.Version != 5 {

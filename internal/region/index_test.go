@@ -113,7 +113,7 @@ func randomRegion(rnd *rand.Rand, key func() []byte, span int) *Region {
 	for i := range uint64(3) {
 		meta.Peers = append(meta.Peers, &metapb.Peer{Id: meta.Id*10 + i, StoreId: i + 1})
 	}
-	return Found{Meta: meta}.entry()
+	return Found{Meta: meta}.Region()
 }
 
 func updateLeader(t *testing.T, rnd *rand.Rand, c *Cache, m *model, key []byte) {
@@ -123,18 +123,23 @@ func updateLeader(t *testing.T, rnd *rand.Rand, c *Cache, m *model, key []byte) 
 	}
 	peer := r.ID*10 + rnd.Uint64N(4) // the last is unknown
 	got := c.UpdateLeader(r, peer)
-	if r.Peer(peer) == nil {
+	if r.PeerIndex(peer) < 0 {
 		if got != nil {
 			t.Fatal("an unknown peer leads")
 		}
 		m.drop(r)
 		return
 	}
-	if got == nil || got.Leader().Id != peer || got.ID != r.ID {
+	if got != r || got.Leader().Id != peer {
 		t.Fatalf("leader %v", got)
 	}
-	m.drop(r)
-	*m = append(*m, got)
+}
+
+func peersOf(r *Region) (out []*metapb.Peer) {
+	for i := range r.NumPeers() {
+		out = append(out, r.Peer(i))
+	}
+	return out
 }
 
 func replaceEpoch(t *testing.T, rnd *rand.Rand, c *Cache, m *model, key []byte, span int) {
@@ -143,7 +148,7 @@ func replaceEpoch(t *testing.T, rnd *rand.Rand, c *Cache, m *model, key []byte, 
 		return
 	}
 	own := &metapb.Region{
-		Id: r.ID, StartKey: r.Range.Start, EndKey: r.Range.End, Peers: r.Peers,
+		Id: r.ID, StartKey: r.Range.Start, EndKey: r.Range.End, Peers: peersOf(r),
 		RegionEpoch: &metapb.RegionEpoch{Version: r.Epoch.Version + rnd.Uint64N(2), ConfVer: r.Epoch.ConfVer + rnd.Uint64N(3)},
 	}
 	own.RegionEpoch.ConfVer -= min(own.RegionEpoch.ConfVer, 1)
@@ -157,7 +162,7 @@ func replaceEpoch(t *testing.T, rnd *rand.Rand, c *Cache, m *model, key []byte, 
 	if own.RegionEpoch.Version != r.Epoch.Version || own.RegionEpoch.ConfVer != r.Epoch.ConfVer {
 		m.drop(r)
 	}
-	entry := Found{Meta: own, Leader: own.Peers[1]}.entry()
+	entry := Found{Meta: own, Leader: own.Peers[1]}.Region()
 	if m.insert(entry) { // the cache made one of its own
 		m.drop(entry)
 		*m = append(*m, c.Lookup(r.Range.Start))
@@ -197,7 +202,7 @@ func TestLookupAllocatesNothing(t *testing.T) {
 		c.insert(Found{Meta: &metapb.Region{
 			Id: uint64(i + 1), StartKey: fmt.Appendf(nil, "%04d", i), EndKey: fmt.Appendf(nil, "%04d", i+1),
 			Peers: []*metapb.Peer{{Id: 1, StoreId: 1}},
-		}}.entry())
+		}}.Region())
 	}
 	key := []byte("0500x")
 	least := 1e9

@@ -128,7 +128,7 @@ func (r *Router) timeout(call *Call) time.Duration {
 // proposed.
 func (r *Router) fill(c *kvrpcpb.Context, call *Call, s *replicas, timeout time.Duration) {
 	c.RegionId = s.region.ID
-	c.RegionEpoch = s.region.Epoch
+	c.RegionEpoch = &s.region.Epoch
 	c.Peer = s.peer()
 	c.ClusterId = r.cfg.ClusterID
 	c.Priority = call.Priority

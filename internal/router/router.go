@@ -310,7 +310,7 @@ func found(r *pd.Region, err error) (region.Found, error) {
 	if r == nil || err != nil {
 		return region.Found{}, err
 	}
-	return region.Found{Meta: r.Meta, Leader: r.Leader, Down: r.Down}, nil
+	return region.Found{Meta: r.Meta, Leader: r.Leader, Down: r.Down, Pending: r.Pending}, nil
 }
 
 func (s pdSource) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]region.Found, error) {

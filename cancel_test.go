@@ -535,9 +535,9 @@ func lockKeys(t *testing.T, p *parkTest) (func(), func() int) {
 var (
 	atTimestamp   = &parkPoint{name: "timestamp", park: hold("Tso")}
 	atSharedTS    = &parkPoint{name: "another's timestamp", park: hold("Tso"), share: true}
-	atLookup      = &parkPoint{name: "lookup", cold: true, park: hold("GetRegion", "GetPrevRegion", "BatchScanRegions")}
+	atLookup      = &parkPoint{name: "lookup", cold: true, park: hold("GetRegion", "GetPrevRegion", "BatchScanRegions", "QueryRegion")}
 	atStore       = &parkPoint{name: "store lookup", cold: true, park: hold("GetStore")}
-	atSharedLoad  = &parkPoint{name: "another's load", cold: true, park: hold("GetRegion", "GetPrevRegion", "BatchScanRegions"), share: true}
+	atSharedLoad  = &parkPoint{name: "another's load", cold: true, park: hold("GetRegion", "GetPrevRegion", "BatchScanRegions", "QueryRegion"), share: true}
 	atStreamWrite = &parkPoint{name: "stream write", park: jam(1)}
 	atQueue       = &parkPoint{name: "queue", park: jam(2)}
 	atLock        = &parkPoint{name: "lock", park: lockKeys}

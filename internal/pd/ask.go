@@ -3,50 +3,55 @@ package pd
 import (
 	"context"
 	"errors"
-	"fmt"
-	"reflect"
-	"strings"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/pdpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/tikv-go/tikv/internal/backoff"
-	"github.com/tikv-go/tikv/internal/transport"
 )
 
 // answer is a response of PD.
 type answer interface{ GetHeader() *pdpb.ResponseHeader }
 
 // ask makes a call to the leader, again and again until it has an answer, an error that
-// stays, or no more time.
+// stays, or no more time. It goes through the relay where there is one.
 func ask[R answer](ctx context.Context, c *Client, op string, f func(context.Context, pdpb.PDClient) (R, error)) (R, error) {
-	return askConn(ctx, c, op, func(ctx context.Context, conn *grpc.ClientConn) (R, error) {
+	return askLeader(ctx, c, op, (*members).route, func(ctx context.Context, conn *grpc.ClientConn) (R, error) {
 		return f(ctx, pdpb.NewPDClient(conn))
 	})
 }
 
-// askConn is ask for any of PD's services.
+// askConn is ask for those of PD's services whose calls no member passes on.
 func askConn[R answer](ctx context.Context, c *Client, op string, f func(context.Context, *grpc.ClientConn) (R, error)) (R, error) {
+	return askLeader(ctx, c, op, (*members).direct, f)
+}
+
+func askLeader[R answer](ctx context.Context, c *Client, op string, way func(*members) target, f func(context.Context, *grpc.ClientConn) (R, error)) (R, error) {
 	ctx, cancel := c.bound(ctx, c.cfg.Timeout)
 	defer cancel()
 	var none R
+	var attempts []Attempt
 	retry := backoff.New(0)
 	for moved := false; ; {
 		m := c.members.Load()
-		resp, err := attemptConn(ctx, c, m.leader, f)
-		e := judge(op, m.leader, m.clusterID, resp, err)
-		switch {
-		case e == nil:
+		c.freshen(m)
+		to := way(m)
+		resp, err := attemptAt(ctx, c, m, to, f)
+		e := judgeAnswer(op, to.addr, m.clusterID, resp, err)
+		if e == nil {
 			return resp, nil
+		}
+		attempts = noted(attempts, e)
+		e.Attempts = attempts
+		switch {
 		case ctx.Err() != nil:
 			return none, c.late(ctx, e)
 		case !e.retryable():
 			return none, e
 		}
-		// At once if the leader is another, but not twice in a row.
-		if moved = !moved && c.follow(ctx, m.leader); moved {
+		// At once if the way is another, but not twice in a row.
+		if moved = !moved && c.follow(ctx, m); moved {
 			continue
 		}
 		if err := retry.Wait(ctx, backoff.PD); err != nil {
@@ -55,23 +60,58 @@ func askConn[R answer](ctx context.Context, c *Client, op string, f func(context
 	}
 }
 
-// attempt makes one call to one member.
-func attempt[R any](ctx context.Context, c *Client, addr string, f func(context.Context, pdpb.PDClient) (R, error)) (R, error) {
-	return attemptConn(ctx, c, addr, func(ctx context.Context, conn *grpc.ClientConn) (R, error) {
+// judgeAnswer is judge for an answer that may be nil.
+func judgeAnswer[R answer](op, addr string, clusterID uint64, resp R, err error) *Error {
+	if err != nil {
+		return judge(op, addr, clusterID, nil, err)
+	}
+	return judge(op, addr, clusterID, resp.GetHeader(), nil) // generated: of a nil one, nil
+}
+
+// attemptAt makes one call. While it is silent the members are asked whether another
+// leads; it ends when the way to the leader is another than in m.
+func attemptAt[R any](ctx context.Context, c *Client, m *members, to target, f func(context.Context, *grpc.ClientConn) (R, error)) (R, error) {
+	if to.relayed {
+		c.relayUsed.Store(true)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	suspect := time.AfterFunc(suspicion, func() {
+		c.tasks.Go("pd suspicion", func(context.Context) {
+			for ctx.Err() == nil {
+				if c.follow(ctx, m) {
+					cancel(errMoved)
+				} else if backoff.Sleep(ctx, suspicion) != nil {
+					return
+				}
+			}
+		})
+	})
+	defer suspect.Stop()
+	resp, err := attemptConn(ctx, c, to, c.cfg.AttemptTimeout, f)
+	if err != nil && context.Cause(ctx) == errMoved {
+		err = errMoved
+	}
+	return resp, err
+}
+
+// attemptFor makes one call of PD's own service, of at most limit.
+func attemptFor[R any](ctx context.Context, c *Client, to target, limit time.Duration, f func(context.Context, pdpb.PDClient) (R, error)) (R, error) {
+	return attemptConn(ctx, c, to, limit, func(ctx context.Context, conn *grpc.ClientConn) (R, error) {
 		return f(ctx, pdpb.NewPDClient(conn))
 	})
 }
 
-func attemptConn[R any](ctx context.Context, c *Client, addr string, f func(context.Context, *grpc.ClientConn) (R, error)) (R, error) {
+func attemptConn[R any](ctx context.Context, c *Client, to target, limit time.Duration, f func(context.Context, *grpc.ClientConn) (R, error)) (R, error) {
 	var none R
 	if ctx.Err() != nil {
 		return none, context.Cause(ctx)
 	}
-	conn, err := c.cfg.Pool.Conn(addr)
+	conn, err := c.cfg.Pool.Conn(to.addr)
 	if err != nil {
 		return none, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.AttemptTimeout, errSilent)
+	ctx, cancel := context.WithTimeoutCause(to.context(ctx), min(limit, c.cfg.AttemptTimeout), errSilent)
 	defer cancel()
 	resp, err := f(ctx, conn)
 	if err != nil && context.Cause(ctx) == errSilent {
@@ -82,59 +122,3 @@ func attemptConn[R any](ctx context.Context, c *Client, addr string, f func(cont
 
 // errSilent is a member that did not answer within AttemptTimeout.
 var errSilent = errors.New("member is silent")
-
-// judge returns what is wrong with an outcome, or nil. clusterID is checked where it is
-// not 0.
-func judge(op, addr string, clusterID uint64, resp answer, err error) *Error {
-	e := &Error{Op: op, Addr: addr, Kind: Unavailable}
-	if err != nil {
-		e.Message = err.Error()
-		if errors.Is(err, transport.ErrClosed) {
-			e.Kind, e.Err = Closed, ErrClosed
-			return e
-		}
-		if s, ok := status.FromError(err); ok {
-			e.Message = s.Code().String() + ": " + s.Message()
-			e.Kind, e.Err = statusKind(s)
-		}
-		return e
-	}
-	if resp == nil || reflect.ValueOf(resp).IsNil() {
-		e.Message = "empty answer"
-		return e
-	}
-	h := resp.GetHeader()
-	if he := h.GetError(); he.GetType() != pdpb.ErrorType_OK {
-		e.Code, e.Message = he.GetType(), he.GetType().String()+": "+he.GetMessage()
-		switch e.Code {
-		case pdpb.ErrorType_NOT_BOOTSTRAPPED: // yet
-		case pdpb.ErrorType_REGION_NOT_FOUND: // so say members that do not lead; a leader says nothing
-		default:
-			e.Kind = Rejected
-		}
-		return e
-	}
-	if id := h.GetClusterId(); clusterID != 0 && id != clusterID {
-		e.Kind, e.Err = WrongCluster, ErrWrongCluster
-		e.Message = fmt.Sprintf("%d, not %d", id, clusterID)
-		return e
-	}
-	return nil
-}
-
-// statusKind classifies PD's gRPC errors (PD server/grpc_service.go): not started, not
-// leader and closing are UNAVAILABLE, and plain errors arrive as UNKNOWN, which may be
-// over by the next attempt.
-func statusKind(s *status.Status) (Kind, error) {
-	switch s.Code() {
-	case codes.FailedPrecondition:
-		if strings.Contains(s.Message(), "mismatch cluster id") {
-			return WrongCluster, ErrWrongCluster
-		}
-		return Rejected, nil
-	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied,
-		codes.OutOfRange, codes.Unimplemented, codes.DataLoss, codes.Unauthenticated:
-		return Rejected, nil
-	}
-	return Unavailable, nil
-}

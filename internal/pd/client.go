@@ -17,6 +17,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/pdpb"
 
 	"github.com/tikv-go/tikv/internal/backoff"
+	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
 )
@@ -36,6 +37,9 @@ type Config struct {
 	AttemptTimeout   time.Duration // 0: DefaultAttemptTimeout
 	TimestampTimeout time.Duration // 0: DefaultTimestampTimeout
 	Timeout          time.Duration // 0: DefaultTimeout
+
+	TSOFollowerProxy bool // timestamps through any member, which merges the requests it passes on
+	FollowerReads    bool // lookups of regions by any member; the leader where that fails
 }
 
 // Client is a client of one cluster's PD. It is safe for concurrent use.
@@ -45,9 +49,17 @@ type Client struct {
 	tasks      *task.Group
 	members    atomic.Pointer[members]
 	oracle     oracle
+	recent     recent
+	queries    queries
+	keyspace   atomic.Uint32 // whose timestamps the client uses
 
-	mu      sync.Mutex
-	refresh *refresh // under way, or nil
+	relayUsed  atomic.Bool // since the last probe
+	probing    atomic.Bool
+	freshening atomic.Bool
+
+	mu           sync.Mutex
+	refresh      *refresh // under way, or nil
+	shunnedUntil map[string]time.Time
 }
 
 // Open asks the members at addrs (host:port, with or without a scheme) for the cluster
@@ -64,7 +76,10 @@ func Open(ctx context.Context, addrs []string, cfg Config) (*Client, error) {
 		return nil, &Error{Op: opMembers, Kind: Rejected, Message: err.Error()}
 	}
 	c := &Client{cfg: cfg, configured: configured, tasks: task.Root(ctx)}
+	c.keyspace.Store(codec.NullKeyspaceID)
 	c.oracle.init(c)
+	c.recent.client = c
+	c.queries.init(c)
 	if err := c.discover(ctx); err != nil {
 		c.Close()
 		return nil, err
@@ -92,6 +107,7 @@ func (c *Client) discover(ctx context.Context) error {
 			}
 		}
 		if m := elect(answers); m != nil {
+			m.services = c.askServices(ctx, m, nil)
 			c.members.Store(m)
 			return nil
 		}
@@ -135,7 +151,7 @@ func (c *Client) bound(ctx context.Context, d time.Duration) (context.Context, c
 
 // late is the error of a call whose ctx has ended, after a last failed attempt or none.
 func (c *Client) late(ctx context.Context, last *Error) *Error {
-	e := &Error{Op: last.Op, Addr: last.Addr, Kind: Unavailable, Code: last.Code, Message: last.Message}
+	e := &Error{Op: last.Op, Addr: last.Addr, Kind: Unavailable, Code: last.Code, Message: last.Message, Attempts: last.Attempts}
 	switch e.Err = context.Cause(ctx); e.Err {
 	case ErrClosed:
 		e.Kind = Closed

@@ -124,7 +124,7 @@ func TestRegions(t *testing.T) {
 		client := c.open(t, pool)
 		for _, q := range []struct {
 			name string
-			get  func(context.Context, []byte) (*Region, error)
+			get  func(context.Context, []byte, ...LookupOption) (*Region, error)
 			key  string
 			id   uint64
 		}{

@@ -3,6 +3,7 @@ package pd
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pingcap/kvproto/pkg/pdpb"
 )
@@ -45,6 +46,25 @@ type Error struct {
 	Message string         // what the last attempt came to
 	Err     error          // the cause: a sentinel, or context.Cause of the caller's context
 	Ended   error          // Err of the caller's context, if that is what ended the call
+
+	Attempts []Attempt // the last of those that failed, oldest first
+}
+
+// Attempt is one that failed.
+type Attempt struct {
+	Addr    string // the member asked, or the service
+	Message string
+}
+
+// maxAttempts is how many an error tells of.
+const maxAttempts = 8
+
+// noted returns the attempts and e's, without touching what errors share already.
+func noted(attempts []Attempt, e *Error) []Attempt {
+	if len(attempts) == maxAttempts {
+		attempts = attempts[1:]
+	}
+	return append(slices.Clip(attempts), Attempt{Addr: e.Addr, Message: e.Message})
 }
 
 // Error says what happened, where.

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -225,7 +226,7 @@ func (c *cluster) onTso(f func(*pdpb.TsoResponse) error) {
 }
 
 // enter is what every call but GetMembers meets first.
-func (m *member) enter(call string, h *pdpb.RequestHeader) (*pdpb.ResponseHeader, error) {
+func (m *member) enter(ctx context.Context, call string, h *pdpb.RequestHeader) (*pdpb.ResponseHeader, error) {
 	c := m.cluster
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,7 +234,17 @@ func (m *member) enter(call string, h *pdpb.RequestHeader) (*pdpb.ResponseHeader
 	if h.GetClusterId() != m.id && !m.lax {
 		return nil, status.Errorf(codes.FailedPrecondition, "mismatch cluster id, need %d but got %d", m.id, h.GetClusterId())
 	}
-	if c.leader != m.index {
+	if hosts := metadata.ValueFromIncomingContext(ctx, "pd-forwarded-host"); len(hosts) > 0 {
+		// As PD server/forward.go: to the leader and nobody else.
+		leader := c.members[c.leader]
+		if hosts[0] != "http://"+leader.addr {
+			return nil, status.Error(codes.InvalidArgument, "forwarded host is not a client URL of the PD leader: pd is not leader of cluster")
+		}
+		if leader.listener == nil {
+			return nil, status.Error(codes.Unavailable, "connection refused")
+		}
+		c.calls["forwarded "+call]++
+	} else if c.leader != m.index {
 		return nil, status.Error(codes.Unavailable, "not leader")
 	}
 	e := c.headerErr
@@ -273,7 +284,7 @@ func (m *member) Tso(s pdpb.PD_TsoServer) error {
 		if err != nil {
 			return err
 		}
-		h, err := m.enter("Tso", req.GetHeader())
+		h, err := m.enter(s.Context(), "Tso", req.GetHeader())
 		if err != nil {
 			return err
 		}
@@ -314,24 +325,24 @@ func (m *member) oneRegion(h *pdpb.ResponseHeader, i int) *pdpb.GetRegionRespons
 	return &pdpb.GetRegionResponse{Header: h, Region: r.Region, Leader: r.Leader, DownPeers: r.DownPeers, PendingPeers: r.PendingPeers}
 }
 
-func (m *member) GetRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
-	h, err := m.enter("GetRegion", req.GetHeader())
+func (m *member) GetRegion(ctx context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+	h, err := m.enter(ctx, "GetRegion", req.GetHeader())
 	if err != nil {
 		return nil, err
 	}
 	return m.oneRegion(h, m.find(req.RegionKey)), nil
 }
 
-func (m *member) GetPrevRegion(_ context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
-	h, err := m.enter("GetPrevRegion", req.GetHeader())
+func (m *member) GetPrevRegion(ctx context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+	h, err := m.enter(ctx, "GetPrevRegion", req.GetHeader())
 	if err != nil {
 		return nil, err
 	}
 	return m.oneRegion(h, m.find(req.RegionKey)-1), nil
 }
 
-func (m *member) GetRegionByID(_ context.Context, req *pdpb.GetRegionByIDRequest) (*pdpb.GetRegionResponse, error) {
-	h, err := m.enter("GetRegionByID", req.GetHeader())
+func (m *member) GetRegionByID(ctx context.Context, req *pdpb.GetRegionByIDRequest) (*pdpb.GetRegionResponse, error) {
+	h, err := m.enter(ctx, "GetRegionByID", req.GetHeader())
 	if err != nil {
 		return nil, err
 	}
@@ -340,8 +351,8 @@ func (m *member) GetRegionByID(_ context.Context, req *pdpb.GetRegionByIDRequest
 	})), nil
 }
 
-func (m *member) BatchScanRegions(_ context.Context, req *pdpb.BatchScanRegionsRequest) (*pdpb.BatchScanRegionsResponse, error) {
-	h, err := m.enter("BatchScanRegions", req.GetHeader())
+func (m *member) BatchScanRegions(ctx context.Context, req *pdpb.BatchScanRegionsRequest) (*pdpb.BatchScanRegionsResponse, error) {
+	h, err := m.enter(ctx, "BatchScanRegions", req.GetHeader())
 	if err != nil {
 		return nil, err
 	}
@@ -361,8 +372,8 @@ func (m *member) BatchScanRegions(_ context.Context, req *pdpb.BatchScanRegionsR
 	return resp, nil
 }
 
-func (m *member) GetStore(_ context.Context, req *pdpb.GetStoreRequest) (*pdpb.GetStoreResponse, error) {
-	h, err := m.enter("GetStore", req.GetHeader())
+func (m *member) GetStore(ctx context.Context, req *pdpb.GetStoreRequest) (*pdpb.GetStoreResponse, error) {
+	h, err := m.enter(ctx, "GetStore", req.GetHeader())
 	if err != nil {
 		return nil, err
 	}
@@ -374,8 +385,8 @@ func (m *member) GetStore(_ context.Context, req *pdpb.GetStoreRequest) (*pdpb.G
 	return &pdpb.GetStoreResponse{Header: h, Store: s}, nil
 }
 
-func (m *member) GetAllStores(_ context.Context, req *pdpb.GetAllStoresRequest) (*pdpb.GetAllStoresResponse, error) {
-	h, err := m.enter("GetAllStores", req.GetHeader())
+func (m *member) GetAllStores(ctx context.Context, req *pdpb.GetAllStoresRequest) (*pdpb.GetAllStoresResponse, error) {
+	h, err := m.enter(ctx, "GetAllStores", req.GetHeader())
 	if err != nil {
 		return nil, err
 	}
@@ -388,8 +399,8 @@ func (m *member) GetAllStores(_ context.Context, req *pdpb.GetAllStoresRequest) 
 	return resp, nil
 }
 
-func (m *member) LoadKeyspace(_ context.Context, req *keyspacepb.LoadKeyspaceRequest) (*keyspacepb.LoadKeyspaceResponse, error) {
-	h, err := m.enter("LoadKeyspace", req.GetHeader())
+func (m *member) LoadKeyspace(ctx context.Context, req *keyspacepb.LoadKeyspaceRequest) (*keyspacepb.LoadKeyspaceResponse, error) {
+	h, err := m.enter(ctx, "LoadKeyspace", req.GetHeader())
 	if err != nil {
 		return nil, err
 	}
@@ -407,8 +418,8 @@ func (m *member) LoadKeyspace(_ context.Context, req *keyspacepb.LoadKeyspaceReq
 	return resp, nil
 }
 
-func (m *member) GetGCState(_ context.Context, req *pdpb.GetGCStateRequest) (*pdpb.GetGCStateResponse, error) {
-	h, err := m.enter("GetGCState", req.GetHeader())
+func (m *member) GetGCState(ctx context.Context, req *pdpb.GetGCStateRequest) (*pdpb.GetGCStateResponse, error) {
+	h, err := m.enter(ctx, "GetGCState", req.GetHeader())
 	if err != nil {
 		return nil, err
 	}

@@ -2,31 +2,41 @@ package pd
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/pdpb"
+
+	"github.com/tikv-go/tikv/internal/backoff"
 )
 
-// members is one member's view of all of them. It is immutable.
+// members is one member's view of all of them, and what the client made of it. It is
+// immutable.
 type members struct {
 	from      string // who said so
 	clusterID uint64
 	leader    string
+	leaderURL string   // as it advertises itself
 	addrs     []string // all, the leader included
+
+	relay    string    // the member through which the leader is reached, where only that works
+	services *services // beside PD, nil for none
+	until    time.Time // when to ask again
 }
 
 const opMembers = "GetMembers"
 
 // askMembers asks one member.
 func (c *Client) askMembers(ctx context.Context, addr string) (*members, *Error) {
-	resp, err := attempt(ctx, c, addr, func(ctx context.Context, pd pdpb.PDClient) (*pdpb.GetMembersResponse, error) {
+	resp, err := attemptFor(ctx, c, target{addr: addr}, c.cfg.AttemptTimeout, func(ctx context.Context, pd pdpb.PDClient) (*pdpb.GetMembersResponse, error) {
 		return pd.GetMembers(ctx, &pdpb.GetMembersRequest{})
 	})
-	if e := judge(opMembers, addr, 0, resp, err); e != nil {
+	if e := judge(opMembers, addr, 0, resp.GetHeader(), err); e != nil {
 		return nil, e
 	}
-	m := &members{from: addr, clusterID: resp.GetHeader().GetClusterId(), leader: firstURL(resp.GetLeader())}
+	m := &members{from: addr, clusterID: resp.GetHeader().GetClusterId()}
+	m.leader, m.leaderURL = firstURL(resp.GetLeader())
 	switch {
 	case m.clusterID == 0:
 		return nil, &Error{Op: opMembers, Addr: addr, Kind: Unavailable, Message: "no cluster id"}
@@ -35,21 +45,22 @@ func (c *Client) askMembers(ctx context.Context, addr string) (*members, *Error)
 	}
 	m.addrs = []string{m.leader}
 	for _, member := range resp.GetMembers() {
-		if a := firstURL(member); a != "" && !slices.Contains(m.addrs, a) {
+		if a, _ := firstURL(member); a != "" && !slices.Contains(m.addrs, a) {
 			m.addrs = append(m.addrs, a)
 		}
 	}
+	m.until = time.Now().Add(refreshEvery/2 + rand.N(refreshEvery/2))
 	return m, nil
 }
 
-// firstURL is the address of a member's first usable client URL.
-func firstURL(m *pdpb.Member) string {
+// firstURL is a member's first usable client URL, and its address.
+func firstURL(m *pdpb.Member) (addr, url string) {
 	for _, u := range m.GetClientUrls() {
 		if a, err := hostPort(u); err == nil {
-			return a
+			return a, u
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // survey asks the members at addrs, all at once. It returns what they said as soon as
@@ -117,19 +128,25 @@ const patience = 100 * time.Millisecond
 // refresh is one search for the leader, shared by all calls that need it.
 type refresh struct{ done chan struct{} }
 
-// follow asks the members who leads them, and waits for the outcome or for the end of
-// ctx. The search outlives its callers. It reports whether the leader is now another
-// than the one given.
-func (c *Client) follow(ctx context.Context, leader string) bool {
+// follow asks the members who leads them, after an attempt by the view m has failed, and
+// waits for the outcome or for the end of ctx. The search outlives its callers. It reports
+// whether the way to the leader is now another than in m.
+func (c *Client) follow(ctx context.Context, m *members) bool {
 	c.mu.Lock()
 	r := c.refresh
 	if r == nil {
-		if now := c.Leader(); now != leader { // found while this call failed
+		if now := c.members.Load(); !now.sameRoute(m) { // found while this call failed
 			c.mu.Unlock()
 			return true
 		}
 		r = &refresh{done: make(chan struct{})}
-		if !c.tasks.Go("pd leader", func(ctx context.Context) { c.search(ctx, r) }) {
+		if !c.tasks.Go("pd leader", func(ctx context.Context) {
+			c.search(ctx, m)
+			c.mu.Lock()
+			c.refresh = nil
+			c.mu.Unlock()
+			close(r.done)
+		}) {
 			c.mu.Unlock()
 			return false
 		}
@@ -140,11 +157,41 @@ func (c *Client) follow(ctx context.Context, leader string) bool {
 	case <-r.done:
 	case <-ctx.Done():
 	}
-	return c.Leader() != leader
+	return !c.members.Load().sameRoute(m)
 }
 
-// search does the work of r.
-func (c *Client) search(ctx context.Context, r *refresh) {
+// search looks for the leader after an attempt by the view failed.
+func (c *Client) search(ctx context.Context, failed *members) {
+	m, answers := c.poll(ctx)
+	if m == nil {
+		return
+	}
+	m.relay = relay(m, answers, failed)
+	m.services = c.members.Load().services
+	if m.services != nil {
+		m.services = c.askServices(ctx, m, m.services)
+	}
+	c.publish(m)
+}
+
+// research asks for everything where nothing failed.
+func (c *Client) research(ctx context.Context, before *members) {
+	m, _ := c.poll(ctx)
+	if m == nil {
+		later := *before
+		later.until = time.Now().Add(refreshEvery / 2)
+		c.members.CompareAndSwap(before, &later)
+		return
+	}
+	if m.leader == before.leader {
+		m.relay = before.relay
+	}
+	m.services = c.askServices(ctx, m, before.services)
+	c.publish(m)
+}
+
+// poll asks all members that are known, and those that the user named.
+func (c *Client) poll(ctx context.Context) (*members, []*members) {
 	old := c.members.Load()
 	addrs := slices.Clone(old.addrs)
 	for _, a := range c.configured {
@@ -159,16 +206,79 @@ func (c *Client) search(ctx context.Context, r *refresh) {
 		}
 		return m.clusterID != old.clusterID
 	})
-	if m := elect(answers); m != nil {
-		c.members.Store(m)
-		if m.leader != old.leader {
-			c.cfg.Logger.Info("pd leader changed", "from", old.leader, "to", m.leader)
-		}
-	} else {
+	m := elect(answers)
+	if m == nil {
 		c.cfg.Logger.Warn("no pd member answers", "err", failed)
 	}
-	c.mu.Lock()
-	c.refresh = nil
-	c.mu.Unlock()
-	close(r.done)
+	return m, answers
+}
+
+// relay returns the member through which to reach the leader of m: one that knows it, if
+// the leader failed us and does not answer us now, though others say that it leads. After
+// a relay has failed it is another one, or none, so that the leader is tried itself again.
+func relay(m *members, answers []*members, failed *members) string {
+	if m.leader != failed.leader {
+		return ""
+	}
+	var know []string
+	for _, a := range answers {
+		if a.from == m.leader {
+			return ""
+		}
+		if a.leader == m.leader && a.from != failed.relay {
+			know = append(know, a.from)
+		}
+	}
+	if len(know) == 0 {
+		return ""
+	}
+	return know[rand.N(len(know))]
+}
+
+// publish makes m the client's view.
+func (c *Client) publish(m *members) {
+	old := c.members.Swap(m)
+	if m.leader != old.leader {
+		c.cfg.Logger.Info("pd leader changed", "from", old.leader, "to", m.leader)
+	}
+	if m.relay != old.relay {
+		c.cfg.Logger.Info("pd leader out of reach", "leader", m.leader, "through", m.relay)
+	}
+	if m.relay != "" && c.probing.CompareAndSwap(false, true) {
+		if !c.tasks.Go("pd probe", c.probe) {
+			c.probing.Store(false)
+		}
+	}
+	c.oracle.moved()
+}
+
+// probePace is that of asking a leader that is out of reach whether it is back.
+var probePace = backoff.Kind{Name: "pd-probe", Base: time.Second, Cap: 5 * time.Second, Jitter: true}
+
+// probe goes back to the leader itself as soon as it answers, or where nobody needed the
+// relay since the last time.
+func (c *Client) probe(ctx context.Context) {
+	defer c.probing.Store(false)
+	retry := backoff.New(0)
+	for {
+		c.relayUsed.Store(false)
+		if retry.Wait(ctx, probePace) != nil {
+			return
+		}
+		m := c.members.Load()
+		if m.relay == "" {
+			return
+		}
+		if c.relayUsed.Load() {
+			if v, e := c.askMembers(ctx, m.leader); e != nil || v.leader != m.leader {
+				continue
+			}
+		}
+		direct := *m
+		direct.relay = ""
+		if c.members.CompareAndSwap(m, &direct) {
+			c.oracle.moved()
+			return
+		}
+	}
 }

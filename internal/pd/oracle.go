@@ -2,54 +2,57 @@ package pd
 
 import (
 	"context"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/tikv-go/tikv/internal/backoff"
 )
 
 const opTso = "Tso"
 
-// batchLimit is the most callers that share a request. The logical part of a timestamp
-// has 18 bits.
-const batchLimit = 10000
-
-// oracle collects the callers that want a timestamp. While one request is under way the
-// next is filled, so that any number of callers need one at a time, and one caller alone
-// waits for nobody. One task, the owner, sends.
+// oracle gathers the callers that want a timestamp into batches. While a request is under
+// way the next batch fills, so that any number of callers need one at a time, and one
+// caller alone waits for nobody: it sends by itself. Where the network is slow several
+// requests are under way, a fraction of its round trip apart.
+//
+// Who finds something to send sends it (flush). One task connects and receives (run).
+// A timer that runs only while somebody waits watches over both (watch).
 type oracle struct {
 	client *Client
-	wake   chan struct{} // waiting is no longer empty
-	free   sync.Pool     // *waiter
+	wake   chan struct{} // there is work, for a task without a stream
+	free   sync.Pool     // *batch
+	open   atomic.Pointer[batch]
 
-	mu      sync.Mutex
-	owned   bool // the owner runs
-	waiting line
-	failed  *Error    // the last failure since the last success
-	last    uint64    // the highest timestamp received
-	asked   time.Time // when that was asked for
+	// The newest timestamp, when it was asked for and when it came, in nanoseconds since
+	// epoch: written in this order and read in the other, so that who reads a time has a
+	// timestamp that is not older.
+	newest  atomic.Uint64
+	askedAt atomic.Int64
+	cameAt  atomic.Int64
+	epoch   time.Time
+
+	mu       sync.Mutex
+	running  bool
+	closed   bool
+	sending  bool
+	stream   *tsoStream // nil while there is none
+	queue    []*batch   // sealed, to be sent before the open one
+	crowd    int        // callers of the last batch answered
+	lastSent time.Time
+	trip     tripTime
+	watching bool
+	watchdog *time.Timer
+	spacer   *time.Timer
+	attempts []Attempt // that failed since the last answer
 }
 
-func (o *oracle) init(c *Client) { o.client, o.wake = c, make(chan struct{}, 1) }
-
-// place is where a waiter is. It changes under the oracle's mutex only.
-type place uint8
-
-const (
-	outside  place = iota
-	inLine         // waiting
-	inFlight       // in the owner's batch
-	served         // ready has a token
-)
-
-// waiter is one caller.
-type waiter struct {
-	ready      chan struct{}
-	timer      *time.Timer // of a caller without a deadline
-	place      place
-	prev, next *waiter
-	ts         uint64
-	err        error
+func (o *oracle) init(c *Client) {
+	o.client, o.wake, o.epoch = c, make(chan struct{}, 1), time.Now()
+	o.watchdog = time.AfterFunc(time.Hour, o.watch)
+	o.watchdog.Stop()
+	o.spacer = time.AfterFunc(time.Hour, o.space)
+	o.spacer.Stop()
+	o.open.Store(o.newBatch())
 }
 
 // Timestamp returns a timestamp above every one that was returned before the call
@@ -59,264 +62,246 @@ func (c *Client) Timestamp(ctx context.Context) (uint64, error) {
 	if ctx.Err() != nil {
 		return 0, c.late(ctx, &Error{Op: opTso})
 	}
-	w, _ := o.free.Get().(*waiter)
-	if w == nil {
-		w = &waiter{ready: make(chan struct{}, 1)}
-	}
-	if err := o.join(w); err != nil {
-		return 0, err
-	}
-	var late <-chan time.Time
-	if _, ok := ctx.Deadline(); !ok {
-		if w.timer == nil {
-			w.timer = time.NewTimer(c.cfg.TimestampTimeout)
-		} else {
-			w.timer.Reset(c.cfg.TimestampTimeout)
-		}
-		late = w.timer.C
-	}
-	cause := ErrNoAnswer
-	select {
-	case <-w.ready:
-		return o.leave(w)
-	case <-late:
-	case <-ctx.Done():
-		cause = context.Cause(ctx)
-	}
-	if e := o.quit(w); e != nil {
-		e.Err, e.Ended = cause, ctx.Err()
-		return 0, e
-	}
-	<-w.ready // served just now
-	return o.leave(w)
-}
-
-// RecentTimestamp returns a timestamp that PD gave out at most maxAge ago, the last one
-// received if it is.
-func (c *Client) RecentTimestamp(ctx context.Context, maxAge time.Duration) (uint64, error) {
-	o := &c.oracle
-	o.mu.Lock()
-	ts, asked := o.last, o.asked
-	o.mu.Unlock()
-	if ts != 0 && maxAge > 0 && time.Since(asked) <= maxAge {
-		return ts, nil
-	}
-	return c.Timestamp(ctx)
-}
-
-// join puts w in line.
-func (o *oracle) join(w *waiter) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.owned {
-		if o.owned = o.client.tasks.Go("pd oracle", o.own); !o.owned {
-			return &Error{Op: opTso, Kind: Closed, Err: ErrClosed}
-		}
-	}
-	if cause := o.client.tasks.Context().Err(); cause != nil { // the owner may have ended
-		return &Error{Op: opTso, Kind: Closed, Err: ErrClosed}
-	}
-	w.place = inLine
-	o.waiting.push(w)
-	if o.waiting.n == 1 {
+	for {
+		b, place := o.join()
 		select {
-		case o.wake <- struct{}{}:
+		case <-b.done:
+		case <-ctx.Done():
+			b.left.Add(1)
+			return 0, o.gaveUp(ctx)
+		}
+		if b.err == nil {
+			ts := b.first + uint64(place)
+			o.give(b)
+			return ts, nil
+		}
+		err, late := b.err, b.late
+		o.give(b)
+		if _, bounded := ctx.Deadline(); !late || !bounded {
+			return 0, err
+		}
+	}
+}
+
+// join finds the caller a place in a batch. The first of a batch sees to it that it is
+// sent.
+func (o *oracle) join() (*batch, int64) {
+	for {
+		b := o.open.Load()
+		place, ok := b.join()
+		switch {
+		case !ok:
+			o.overflow(b)
+		case place == 0:
+			o.begin(b)
+			fallthrough
 		default:
+			return b, place
+		}
+	}
+}
+
+// begin is what the first caller of a batch does for it.
+func (o *oracle) begin(b *batch) {
+	o.mu.Lock()
+	if b.opened.IsZero() {
+		b.opened = time.Now()
+	}
+	if !o.running && !o.closed {
+		o.running = o.client.tasks.Go("pd timestamps", o.run)
+		o.closed = !o.running
+	}
+	if o.closed {
+		o.failAll(&Error{Op: opTso, Kind: Closed, Err: ErrClosed})
+		o.mu.Unlock()
+		return
+	}
+	if !o.watching {
+		o.watching = true
+		o.watchdog.Reset(suspicion)
+	}
+	o.flush()
+	o.mu.Unlock()
+}
+
+// overflow makes room where b, which took no more, is the open batch still.
+func (o *oracle) overflow(b *batch) {
+	o.mu.Lock()
+	if o.open.Load() == b && b.callers() == batchLimit {
+		o.queue = append(o.queue, o.seal())
+		o.flush()
+	}
+	o.mu.Unlock()
+}
+
+// seal closes the open batch to callers and opens another. Under mu.
+func (o *oracle) seal() *batch {
+	b := o.open.Load()
+	o.open.Store(o.newBatch())
+	b.seal()
+	if b.opened.IsZero() {
+		b.opened = time.Now()
+	}
+	return b
+}
+
+// work reports whether anybody waits to be sent. Under mu.
+func (o *oracle) work() bool { return len(o.queue) > 0 || o.open.Load().callers() > 0 }
+
+// flush sends what may be sent now. One at a time does it: who finds another at it leaves
+// the rest to him, who looks again after each request. mu is held on entry and on return,
+// and not while sending, which does not wait: the requests under way are too few and too
+// small to fill what a stream takes.
+func (o *oracle) flush() {
+	if o.sending {
+		return
+	}
+	o.sending = true
+	for b := o.next(); b != nil; b = o.next() {
+		s := o.stream
+		b.sent = time.Now()
+		o.lastSent = b.sent
+		s.inFlight = append(s.inFlight, b)
+		o.mu.Unlock()
+		err := s.send(uint32(b.count))
+		o.mu.Lock()
+		if err != nil {
+			s.cancel(nil) // the receiver finds out why
+		}
+	}
+	o.sending = false
+}
+
+// next takes the batch that may be sent now, sealed, or returns nil.
+func (o *oracle) next() *batch {
+	for gathered := false; o.work(); {
+		s := o.stream
+		switch {
+		case s == nil:
+			select {
+			case o.wake <- struct{}{}:
+			default:
+			}
+			return nil
+		case len(o.queue) > 0:
+			if len(s.inFlight) >= window {
+				return nil
+			}
+			b := o.queue[0]
+			o.queue = o.queue[1:]
+			if !b.over && !b.abandoned() {
+				return b
+			}
+		case !o.may(s):
+			return nil
+		case !gathered:
+			gathered = true
+			o.gather(s)
+		default:
+			return o.seal()
 		}
 	}
 	return nil
 }
 
-// leave takes the outcome of w, which is served and whose token was taken.
-func (o *oracle) leave(w *waiter) (uint64, error) {
-	if w.timer != nil {
-		w.timer.Stop()
+// window is the most requests under way. A second one is sent only where the round trip
+// is networkBound, and a window's part of it after the one before: with a server that is
+// near, fewer and larger requests cost less and are as quick.
+const (
+	window       = 4
+	networkBound = 500 * time.Microsecond
+)
+
+// may reports whether another request may be sent now on s; if only later, the spacer
+// tries again then.
+func (o *oracle) may(s *tsoStream) bool {
+	trip := o.trip.least()
+	switch {
+	case len(s.inFlight) == 0:
+		return true
+	case len(s.inFlight) >= window || trip < networkBound:
+		return false // who takes the answer goes on
 	}
-	ts, err := w.ts, w.err
-	*w = waiter{ready: w.ready, timer: w.timer}
-	o.free.Put(w)
-	return ts, err
+	wait := trip/window - time.Since(o.lastSent)
+	if wait > 0 {
+		o.spacer.Reset(wait)
+	}
+	return wait <= 0
 }
 
-// quit takes w out of where it waits and returns the error that says so, or nil if it
-// is served.
-func (o *oracle) quit(w *waiter) *Error {
+// gather lets those join who were woken by the last answer and are about to ask again, as
+// long as that helps. It costs a lone caller nothing.
+func (o *oracle) gather(s *tsoStream) {
+	for range 8 {
+		n := o.open.Load().callers()
+		if n >= o.crowd || len(s.inFlight) > 0 {
+			return
+		}
+		o.mu.Unlock()
+		runtime.Gosched()
+		o.mu.Lock()
+		if o.open.Load().callers() <= n {
+			return
+		}
+	}
+}
+
+// gaveUp is the error of a caller whose ctx has ended.
+func (o *oracle) gaveUp(ctx context.Context) *Error {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	switch w.place {
-	case inLine:
-		o.waiting.remove(w)
-	case inFlight: // the owner finds it gone; the others of the batch are not touched
-	default:
-		return nil
-	}
-	w.place = outside
-	if w.timer != nil {
-		w.timer.Stop()
-	}
-	e := &Error{Op: opTso, Addr: o.client.Leader(), Kind: Unavailable}
-	if o.failed != nil {
-		e.Addr, e.Message = o.failed.Addr, o.failed.Message
+	e := o.failure()
+	o.mu.Unlock()
+	e.Err, e.Ended = context.Cause(ctx), ctx.Err()
+	return e
+}
+
+// failure tells of the attempts that failed since the last answer. Under mu.
+func (o *oracle) failure() *Error {
+	e := &Error{Op: opTso, Addr: o.client.Leader(), Kind: Unavailable, Attempts: o.attempts}
+	if n := len(o.attempts); n > 0 {
+		e.Addr, e.Message = o.attempts[n-1].Addr, o.attempts[n-1].Message
 	}
 	return e
 }
 
-// own is the owner's loop.
-func (o *oracle) own(ctx context.Context) {
-	c := o.client
-	var s *tsoStream
-	defer func() { s.close() }()
-	var batch []*waiter
-	for {
-		select {
-		case <-o.wake:
-		case <-ctx.Done():
-			o.fail(nil, &Error{Op: opTso, Kind: Closed, Err: ErrClosed})
-			return
-		}
-		retry, moved := backoff.New(0), false
-		for ctx.Err() == nil {
-			if batch = o.take(batch[:0]); len(batch) == 0 {
-				break
-			}
-			var e *Error
-			if s, e = s.follow(ctx, c); e == nil {
-				asked := time.Now()
-				var first uint64
-				if first, e = s.fetch(uint32(len(batch)), o.newest()); e == nil {
-					o.serve(batch, first, asked)
-					retry, moved = backoff.New(0), false
-					continue
-				}
-			}
-			s.close()
-			s = nil
-			if ctx.Err() != nil || !e.retryable() {
-				o.fail(batch, e)
-				continue
-			}
-			leader := e.Addr
-			o.takeBack(batch, e)
-			c.cfg.Logger.Warn("no timestamp", "err", e)
-			if moved = !moved && c.follow(ctx, leader); moved {
-				continue
-			}
-			retry.WaitAtMost(ctx, backoff.PD, retryLimit) // ctx is looked at next
-		}
-	}
-}
-
-// retryLimit bounds the delay between two attempts at a timestamp: one request serves
-// all callers, so that trying often costs PD little.
-const retryLimit = 500 * time.Millisecond
-
-func (o *oracle) newest() uint64 {
+// answered takes the answer to the oldest request of a stream.
+func (o *oracle) answered(s *tsoStream, a tsoAnswer) *Error {
+	now := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.last
-}
-
-// take moves the head of the line into a batch.
-func (o *oracle) take(batch []*waiter) []*waiter {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for o.waiting.n > 0 && len(batch) < batchLimit {
-		w := o.waiting.first
-		o.waiting.remove(w)
-		w.place = inFlight
-		batch = append(batch, w)
+	if len(s.inFlight) == 0 {
+		return &Error{Op: opTso, Addr: s.addr, Kind: Unavailable, Message: "answer without a request"}
 	}
-	return batch
+	b := s.inFlight[0]
+	first, err := a.first(uint32(b.count), o.newest.Load())
+	if err != nil {
+		return &Error{Op: opTso, Addr: s.addr, Kind: Unavailable, Message: err.Error()}
+	}
+	s.inFlight = append(s.inFlight[:0], s.inFlight[1:]...)
+	s.used = true
+	o.newest.Store(first + uint64(b.count) - 1)
+	o.askedAt.Store(int64(b.sent.Sub(o.epoch)))
+	o.cameAt.Store(int64(now.Sub(o.epoch)))
+	o.trip.add(now.Sub(b.sent))
+	o.crowd, o.attempts = b.count, nil
+	if !b.over {
+		b.first = first
+		b.finish()
+	}
+	o.flush()
+	return nil
 }
 
-// takeBack puts those of a batch that still wait back to the head of the line.
-func (o *oracle) takeBack(batch []*waiter, e *Error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.failed = e
-	for i := len(batch) - 1; i >= 0; i-- {
-		if w := batch[i]; w.place == inFlight {
-			w.place = inLine
-			o.waiting.pushFront(w)
+// failAll gives an error to all that wait to be sent. Under mu.
+func (o *oracle) failAll(e *Error) {
+	if o.open.Load().callers() > 0 {
+		o.queue = append(o.queue, o.seal())
+	}
+	for _, b := range o.queue {
+		if !b.over {
+			b.err = e
+			b.finish()
 		}
 	}
-	clear(batch)
-}
-
-// serve gives each of a batch its timestamp, from first on.
-func (o *oracle) serve(batch []*waiter, first uint64, asked time.Time) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.failed, o.last, o.asked = nil, first+uint64(len(batch)-1), asked
-	for i, w := range batch {
-		if w.place == inFlight {
-			w.place, w.ts = served, first+uint64(i)
-			w.ready <- struct{}{} // has room for one and gets one
-		}
-	}
-	clear(batch)
-}
-
-// fail gives an error to a batch and to all in line.
-func (o *oracle) fail(batch []*waiter, e *Error) {
-	if o.client.tasks.Context().Err() != nil {
-		e = &Error{Op: opTso, Kind: Closed, Err: ErrClosed}
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, w := range batch {
-		if w.place == inFlight {
-			w.place, w.err = served, e
-			w.ready <- struct{}{}
-		}
-	}
-	clear(batch)
-	for w := o.waiting.first; w != nil; w = o.waiting.first {
-		o.waiting.remove(w)
-		w.place, w.err = served, e
-		w.ready <- struct{}{}
-	}
-}
-
-// line is waiters in order, of which any may leave.
-type line struct {
-	first, last *waiter
-	n           int
-}
-
-func (l *line) push(w *waiter) {
-	w.prev, w.next = l.last, nil
-	if l.last == nil {
-		l.first = w
-	} else {
-		l.last.next = w
-	}
-	l.last = w
-	l.n++
-}
-
-func (l *line) pushFront(w *waiter) {
-	w.prev, w.next = nil, l.first
-	if l.first == nil {
-		l.last = w
-	} else {
-		l.first.prev = w
-	}
-	l.first = w
-	l.n++
-}
-
-func (l *line) remove(w *waiter) {
-	if w.prev == nil {
-		l.first = w.next
-	} else {
-		w.prev.next = w.next
-	}
-	if w.next == nil {
-		l.last = w.prev
-	} else {
-		w.next.prev = w.prev
-	}
-	w.prev, w.next = nil, nil
-	l.n--
+	o.queue = nil
 }

@@ -2,104 +2,158 @@ package pd
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"time"
 
-	"github.com/pingcap/kvproto/pkg/pdpb"
+	"github.com/tikv-go/tikv/internal/backoff"
 )
 
-// logicalBits is the width of a timestamp's logical part, below the milliseconds.
-const logicalBits = 18
+// retryLimit bounds the delay between two attempts at a timestamp: one request serves
+// all callers, so that trying often costs PD little.
+const retryLimit = 500 * time.Millisecond
 
-// tsoStream is a stream of timestamps from one member. One task uses it.
-type tsoStream struct {
-	client   *Client
-	addr     string
-	cluster  uint64
-	grpc     pdpb.PD_TsoClient
-	cancel   context.CancelCauseFunc
-	watchdog *time.Timer // cancels, when an answer is late
-	req      pdpb.TsoRequest
-	resp     pdpb.TsoResponse
-}
-
-// follow returns s if it is a stream from the leader, else a new one, and closes s then.
-func (s *tsoStream) follow(ctx context.Context, c *Client) (*tsoStream, *Error) {
-	m := c.members.Load()
-	if s != nil && s.addr == m.leader {
-		return s, nil
-	}
-	s.close()
-	conn, err := c.cfg.Pool.Conn(m.leader)
-	if err != nil {
-		return nil, judge(opTso, m.leader, 0, nil, err)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	s = &tsoStream{client: c, addr: m.leader, cluster: m.clusterID, cancel: cancel}
-	s.req.Header = c.header()
-	s.watchdog = time.AfterFunc(c.cfg.AttemptTimeout, func() { cancel(errSilent) })
-	if s.grpc, err = pdpb.NewPDClient(conn).Tso(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+// run is the oracle's task: it has a stream while somebody wants timestamps, receives,
+// and replaces a stream that has ended.
+func (o *oracle) run(ctx context.Context) {
+	c := o.client
+	defer o.end()
+	retry, moved := backoff.New(0), false
+	for o.await(ctx) {
+		m := c.members.Load()
+		s, e := o.dial(ctx, m)
+		if e == nil {
+			e = o.serve(s)
 		}
-		s.close()
-		return nil, judge(opTso, m.leader, 0, nil, err)
-	}
-	return s, nil
-}
-
-// close ends the stream; that of nil does nothing.
-func (s *tsoStream) close() {
-	if s != nil {
-		s.watchdog.Stop()
-		s.cancel(nil)
-	}
-}
-
-// fetch asks for count timestamps, all above newest, and returns the first of them. The
-// stream is of no more use after an error: answers belong to requests by their order.
-func (s *tsoStream) fetch(count uint32, newest uint64) (first uint64, e *Error) {
-	s.watchdog.Reset(s.client.cfg.AttemptTimeout)
-	defer s.watchdog.Stop()
-	s.req.Count = count
-	err := s.grpc.Send(&s.req)
-	if err == nil || errors.Is(err, io.EOF) { // the reason is for the receiver
-		s.resp = pdpb.TsoResponse{}
-		err = s.grpc.RecvMsg(&s.resp)
-	}
-	if err != nil {
-		if context.Cause(s.grpc.Context()) == errSilent {
-			err = errSilent
+		switch {
+		case ctx.Err() != nil:
+			return
+		case s != nil && s.used:
+			retry, moved = backoff.New(0), false
 		}
-		return 0, judge(opTso, s.addr, 0, nil, err)
+		if e.Err == errMoved {
+			continue
+		}
+		if !o.settle(e) {
+			continue
+		}
+		if e.Addr != m.leader {
+			c.shun(e.Addr)
+		}
+		c.cfg.Logger.Warn("no timestamp", "err", e)
+		if moved = !moved && c.follow(ctx, m); moved {
+			continue
+		}
+		retry.WaitAtMost(ctx, backoff.PD, retryLimit) // ctx is looked at next
 	}
-	if e := judge(opTso, s.addr, s.cluster, &s.resp, nil); e != nil {
-		return 0, e
-	}
-	if first, err = s.first(count, newest); err != nil {
-		return 0, &Error{Op: opTso, Addr: s.addr, Kind: Unavailable, Message: err.Error()}
-	}
-	return first, nil
 }
 
-// first checks the answer, which has the last timestamp of the range, and returns the
-// first one (PD pkg/tso).
-func (s *tsoStream) first(count uint32, newest uint64) (uint64, error) {
-	ts := s.resp.GetTimestamp()
-	physical, logical := ts.GetPhysical(), ts.GetLogical()
-	switch {
-	case s.resp.GetCount() != count:
-		return 0, fmt.Errorf("%d timestamps, not %d", s.resp.GetCount(), count)
-	case physical <= 0 || physical >= 1<<(63-logicalBits):
-		return 0, fmt.Errorf("physical part %d", physical)
-	case logical < int64(count)-1 || logical >= 1<<logicalBits:
-		return 0, fmt.Errorf("logical part %d, the last of %d", logical, count)
+// await waits until somebody wants timestamps, or returns false when ctx ends.
+func (o *oracle) await(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		o.mu.Lock()
+		work := o.work()
+		o.mu.Unlock()
+		if work {
+			return true
+		}
+		select {
+		case <-o.wake:
+		case <-ctx.Done():
+		}
 	}
-	first := uint64(physical)<<logicalBits + uint64(logical-int64(count)+1)
-	if first <= newest {
-		return 0, fmt.Errorf("timestamp %d is not above %d, which was given out before", first, newest)
+	return false
+}
+
+// dial opens a stream from whom the timestamps are to come.
+func (o *oracle) dial(ctx context.Context, m *members) (*tsoStream, *Error) {
+	to, e := o.client.timestampTarget(ctx, m)
+	if e != nil {
+		return nil, e
 	}
-	return first, nil
+	return o.connect(ctx, m, to)
+}
+
+// serve uses a stream until it ends, and takes back what is not answered then.
+func (o *oracle) serve(s *tsoStream) *Error {
+	o.mu.Lock()
+	o.stream = s
+	stale := o.stale(s)
+	if !stale {
+		o.flush()
+	}
+	o.mu.Unlock()
+	if stale {
+		s.cancel(errMoved)
+	}
+	e := o.receive(s)
+	s.cancel(nil)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stream = nil
+	o.queue = append(s.inFlight, o.queue...)
+	return e
+}
+
+// stale reports whether s is not from whom timestamps are to come any more.
+func (o *oracle) stale(s *tsoStream) bool {
+	now := o.client.members.Load()
+	if s.group != nil || now.tso() != nil {
+		return (s.group == nil) != (now.tso() == nil)
+	}
+	return s.members.leader != now.leader || s.relayed && now.relay != s.members.relay
+}
+
+// moved makes a stream end that is stale by now; what it has not answered is asked again.
+func (o *oracle) moved() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s := o.stream; s != nil && o.stale(s) {
+		s.cancel(errMoved)
+	}
+}
+
+// leave ends a stream of a service, to choose again.
+func (o *oracle) leave() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s := o.stream; s != nil && s.group != nil {
+		s.cancel(errMoved)
+	}
+}
+
+// settle notes a failed attempt. It reports whether there is another to be made: not
+// where nobody waits any more, nor after an error that stays, which all get.
+func (o *oracle) settle(e *Error) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.attempts = noted(o.attempts, e)
+	if !e.retryable() {
+		o.failAll(e)
+	}
+	o.sweep()
+	return o.work()
+}
+
+// sweep forgets the batches that nobody waits for.
+func (o *oracle) sweep() {
+	if b := o.open.Load(); b.callers() > 0 && b.left.Load() >= int64(b.callers()) {
+		o.queue = append(o.queue, o.seal()) // who joined just now counts
+	}
+	rest := o.queue[:0]
+	for _, b := range o.queue {
+		if !b.over && !b.abandoned() {
+			rest = append(rest, b)
+		}
+	}
+	clear(o.queue[len(rest):])
+	o.queue = rest
+}
+
+// end fails all that wait, and all that come.
+func (o *oracle) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.watchdog.Stop()
+	o.spacer.Stop()
+	o.failAll(&Error{Op: opTso, Kind: Closed, Err: ErrClosed})
 }

@@ -123,7 +123,7 @@ func packages(t *testing.T) []*pkg {
 
 // tool reports whether p is a command or benchmark: outside of most rules.
 func (p *pkg) tool() bool {
-	return strings.HasPrefix(p.rel, "cmd/") || strings.HasPrefix(p.rel, "bench/") || strings.HasPrefix(p.rel, "internal/cmd/")
+	return strings.HasPrefix(p.rel, "cmd/") || p.rel == "bench" || strings.HasPrefix(p.rel, "bench/") || strings.HasPrefix(p.rel, "internal/cmd/")
 }
 
 // at names a position for an error.

@@ -1,0 +1,5 @@
+//go:build !unix && !windows
+
+package harness
+
+func usage() Usage { return Usage{} }

@@ -94,14 +94,31 @@ func (cfg *config) apply(op string, addrs []string, opts []Option) error {
 		}
 		cfg.api = APIV2
 	}
+	cfg.certify()
 	return cfg.err()
+}
+
+// certify makes the credentials that the options ask for.
+func (cfg *config) certify() {
+	if cfg.tls == nil {
+		if cfg.tlsNames != nil {
+			cfg.add("WithTLSNames", "needs WithTLS or WithTLSFiles")
+		}
+		return
+	}
+	var err error
+	if cfg.credentials, err = cfg.tls(cfg.tlsNames); err != nil {
+		cfg.add("WithTLSFiles", "cannot use "+err.Error())
+	}
 }
 
 // start makes the engine's parts in the order in which they need each other.
 func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err error) {
 	e.tasks = task.Root(ctx)
 	e.owed = task.New(e.tasks.Context())
-	e.pool = transport.New(transport.Config{Dial: cfg.dial, Credentials: cfg.credentials, AddressMap: cfg.addressMap, Logger: cfg.logger})
+	e.pool = transport.New(transport.Config{
+		Dial: cfg.dial, AddressMap: cfg.addressMap, Credentials: cfg.credentials, DialOptions: cfg.compression, Logger: cfg.logger,
+	})
 	if e.pd, err = pd.Open(ctx, addrs, pd.Config{Pool: e.pool, Logger: cfg.logger}); err != nil {
 		return err
 	}

@@ -6,13 +6,16 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/tikv-go/tikv/internal/codec"
+	"github.com/tikv-go/tikv/internal/transport"
 )
 
 // One interface a call family. An option that makes sense in several families
@@ -54,7 +57,10 @@ type config struct {
 	apiGiven     bool
 	keyspace     string
 	hasKeyspace  bool
-	credentials  credentials.TransportCredentials
+	tls          func(names []string) (credentials.TransportCredentials, error) // nil: plain text
+	tlsNames     []string
+	credentials  credentials.TransportCredentials // what tls made
+	compression  []grpc.DialOption
 	dial         func(ctx context.Context, addr string) (net.Conn, error)
 	addressMap   func(advertised string) string
 	logger       *slog.Logger
@@ -185,7 +191,61 @@ func WithTLS(cfg *tls.Config) Option {
 		if cfg == nil {
 			return "needs a configuration"
 		}
-		c.credentials = credentials.NewTLS(cfg) // a copy
+		cfg := cfg.Clone()
+		c.tls = func(names []string) (credentials.TransportCredentials, error) {
+			transport.AllowNames(cfg, names)
+			return credentials.NewTLS(cfg), nil
+		}
+		return ""
+	}}
+}
+
+// WithTLSFiles is WithTLS with files in PEM: the authorities to trust ("": those of the
+// system), and the certificate to show and its key ("" both: none). The client looks at
+// the files every 10 s, and sooner when a connection fails. When they have changed,
+// authorities included, each connection is replaced by one made with the new files; the
+// old one ends with its calls, at most 30 s later. New files that cannot be used, or get
+// no connection, leave the old connections in place; the logger is told.
+func WithTLSFiles(ca, cert, key string) Option {
+	return openOption{"WithTLSFiles", func(c *config) string {
+		if (cert == "") != (key == "") {
+			return "needs cert and key together"
+		}
+		c.tls = func(names []string) (credentials.TransportCredentials, error) {
+			f, err := transport.LoadTLS(transport.TLSFiles{CA: ca, Cert: cert, Key: key, Names: names})
+			if err != nil {
+				return nil, err
+			}
+			return f, nil
+		}
+		return ""
+	}}
+}
+
+// WithTLSNames lets the client speak only to servers whose certificate is for one of the
+// names: its common name, or a DNS name, IP address, e-mail address or URI (SPIFFE) among
+// its alternative names. Authority and host are verified as without it.
+func WithTLSNames(names ...string) Option {
+	return openOption{"WithTLSNames", func(c *config) string {
+		c.tlsNames = names
+		if len(names) == 0 || slices.Contains(names, "") {
+			return "needs names"
+		}
+		return ""
+	}}
+}
+
+// WithCompression compresses what is sent, with gzip, and lets TiKV compress its answers,
+// which it does where it is configured to. It saves bytes at the price of time on both
+// sides. The default is no compression.
+func WithCompression() Option {
+	return openOption{"WithCompression", func(c *config) string {
+		// These two, and not grpc's registry of compressors, because that links gzip
+		// into every program and is one for all clients of a process.
+		c.compression = []grpc.DialOption{
+			grpc.WithCompressor(grpc.NewGZIPCompressor()),     //lint:ignore SA1019 see above
+			grpc.WithDecompressor(grpc.NewGZIPDecompressor()), //lint:ignore SA1019 see above
+		}
 		return ""
 	}}
 }

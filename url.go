@@ -2,12 +2,9 @@ package tikv
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"maps"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,20 +12,16 @@ import (
 
 // OpenURL is Open for tikv://pd1:2379,pd2:2379/keyspace?ca=…&cert=…&key=…&api=…: the
 // members of PD, a keyspace, files with the certificate authority, the client's
-// certificate and its key in PEM, and the API version (v1, v1ttl, v2). All but the
-// members may be left out; a member without a port has PD's, 2379. opts win over the
-// URL. An unknown parameter is ErrInvalid.
+// certificate and its key in PEM (as for WithTLSFiles), and the API version (v1, v1ttl,
+// v2). All but the members may be left out; a member without a port has PD's, 2379. opts
+// win over the URL. An unknown parameter is ErrInvalid.
 func OpenURL(ctx context.Context, url string, opts ...Option) (*Client, error) {
 	const op = "OpenURL"
 	t, err := parseURL(op, url)
 	if err != nil {
 		return nil, err
 	}
-	own, err := t.options(op)
-	if err != nil {
-		return nil, err
-	}
-	return open(ctx, op, t.pd, append(own, opts...))
+	return open(ctx, op, t.pd, append(t.options(), opts...))
 }
 
 // target is what a URL says.
@@ -122,8 +115,8 @@ func (t *target) parameters(bad *problems, query string) {
 	}
 }
 
-// options makes Open's options of a URL. It reads the files that the URL names.
-func (t *target) options(op string) ([]Option, error) {
+// options makes Open's options of a URL.
+func (t *target) options() []Option {
 	var opts []Option
 	switch t.api {
 	case "v1":
@@ -137,25 +130,7 @@ func (t *target) options(op string) ([]Option, error) {
 		opts = append(opts, WithKeyspace(t.keyspace))
 	}
 	if t.ca == "" && t.cert == "" {
-		return opts, nil
+		return opts
 	}
-	bad := &problems{op: op}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if t.ca != "" {
-		pem, err := os.ReadFile(t.ca)
-		cfg.RootCAs = x509.NewCertPool()
-		if err != nil {
-			bad.add("ca", "cannot be read: "+err.Error())
-		} else if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			bad.add("ca", "has no certificate in PEM: "+t.ca)
-		}
-	}
-	if t.cert != "" {
-		pair, err := tls.LoadX509KeyPair(t.cert, t.key)
-		if err != nil {
-			bad.add("cert", "cannot be loaded: "+err.Error())
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return append(opts, WithTLS(cfg)), bad.err()
+	return append(opts, WithTLSFiles(t.ca, t.cert, t.key))
 }

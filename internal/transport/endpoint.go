@@ -4,9 +4,8 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"google.golang.org/grpc"
 )
 
 // A frame takes requests up to either limit; TiKV answers with at most as many (TiKV
@@ -27,13 +26,15 @@ const (
 // stream they are written to. One task, the owner, opens streams and writes; each
 // stream has one that reads.
 type endpoint struct {
-	pool    *Pool
-	addr    string
-	sockets sockets
-	conn    *grpc.ClientConn
-	ctx     context.Context // of the streams; ends with close
-	cancel  context.CancelCauseFunc
-	wake    chan struct{} // the queue is no longer empty
+	pool   *Pool
+	addr   string
+	conn   *link
+	ctx    context.Context // of the streams; ends with close
+	cancel context.CancelCauseFunc
+	wake   chan struct{} // the queue is no longer empty
+
+	condition condition
+	version   atomic.Int64 // of the credentials that all of its connections go by
 
 	mu      sync.Mutex
 	owned   bool // the owner runs
@@ -49,8 +50,10 @@ type endpoint struct {
 
 func newEndpoint(p *Pool, addr string) (*endpoint, error) {
 	e := &endpoint{pool: p, addr: addr, wake: make(chan struct{}, 1)}
+	e.version.Store(p.version.Load())
+	e.condition.failed = p.suspectFiles
 	var err error
-	if e.conn, err = newConn(p.cfg, addr, e.sockets.dialer(p.cfg.dialer())); err != nil {
+	if e.conn, err = newLink(p.cfg, addr, &e.condition); err != nil {
 		return nil, &Error{Addr: addr, Kind: Dial, Err: err}
 	}
 	e.ctx, e.cancel = context.WithCancelCause(p.tasks.Context())
@@ -274,7 +277,6 @@ func (e *endpoint) close(kind Kind, cause error) {
 	}
 	e.mu.Unlock()
 	e.cancel(cause)
-	e.sockets.close()
 	if err := e.conn.Close(); err != nil {
 		e.pool.cfg.Logger.Debug("close", "addr", e.addr, "err", err)
 	}
@@ -286,6 +288,9 @@ func (e *endpoint) failure(kind Kind, wasSent bool, err error) *Error {
 	defer e.mu.Unlock()
 	if e.over != nil {
 		return &Error{Addr: e.addr, Kind: e.over.Kind, Sent: wasSent, Err: e.over.Err}
+	}
+	if kind == Dial {
+		err = e.condition.reason(err)
 	}
 	return &Error{Addr: e.addr, Kind: kind, Sent: wasSent, Err: err}
 }

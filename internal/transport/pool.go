@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,7 @@ type Config struct {
 	// links it.
 	Credentials credentials.TransportCredentials
 	AddressMap  func(addr string) string // what to dial for an address; nil: itself
+	DialOptions []grpc.DialOption        // of every connection, after the pool's own
 	Logger      *slog.Logger             // nil: silent
 	DialTimeout time.Duration            // of one attempt, handshakes included; 0: DefaultDialTimeout
 	QueueLimit  int                      // calls that wait to be written, for each address; 0: DefaultQueueLimit
@@ -47,7 +49,10 @@ type Pool struct {
 	buffers  buffers
 
 	endpoints atomic.Pointer[map[string]*endpoint] // replaced whole, under mu
+	version   atomic.Int64                         // of the credentials
+	suspect   chan struct{}                        // they may have changed
 	mu        sync.Mutex
+	draining  []*endpoint // replaced, until their calls have ended
 	closed    bool
 }
 
@@ -62,8 +67,11 @@ func New(cfg Config) *Pool {
 	if cfg.QueueLimit <= 0 {
 		cfg.QueueLimit = DefaultQueueLimit
 	}
-	p := &Pool{cfg: cfg, commands: newCommands(), tasks: task.Root(context.Background())}
+	p := &Pool{cfg: cfg, commands: newCommands(), tasks: task.Root(context.Background()), suspect: make(chan struct{}, 1)}
 	p.endpoints.Store(&map[string]*endpoint{})
+	if creds, ok := cfg.Credentials.(refreshing); ok {
+		p.tasks.Go("transport TLS files", func(ctx context.Context) { p.watch(ctx, creds) })
+	}
 	return p
 }
 
@@ -71,6 +79,7 @@ func New(cfg Config) *Pool {
 type Target struct {
 	Addr    string
 	Timeout time.Duration // of the attempt; 0: none. It is kept within two tenths of a second
+	Forward string        // the store that Addr is to pass the request on to; "": none
 }
 
 // Call sends req and decodes the answer into resp, which must be empty: on the
@@ -144,7 +153,7 @@ func (p *Pool) Conn(addr string) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.conn, nil
+	return e.conn.ClientConn, nil
 }
 
 // Health asks addr whether it serves (grpc.health.v1).
@@ -162,15 +171,21 @@ func (p *Pool) Health(ctx context.Context, addr string) error {
 // between attempts to connect.
 func (p *Pool) Drop(addr string) {
 	p.mu.Lock()
+	var gone []*endpoint
+	for _, e := range p.draining {
+		if e.addr == addr {
+			gone = append(gone, e)
+		}
+	}
 	old := *p.endpoints.Load()
-	e := old[addr]
-	if e != nil {
+	if e := old[addr]; e != nil {
+		gone = append(gone, e)
 		rest := maps.Clone(old)
 		delete(rest, addr)
 		p.endpoints.Store(&rest)
 	}
 	p.mu.Unlock()
-	if e != nil {
+	for _, e := range gone {
 		e.close(ConnLost, ErrDropped)
 	}
 }
@@ -190,13 +205,35 @@ func (p *Pool) Load() (queued, pending int) {
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true
-	open := *p.endpoints.Load()
+	open := slices.AppendSeq(slices.Clone(p.draining), maps.Values(*p.endpoints.Load()))
 	p.endpoints.Store(&map[string]*endpoint{})
 	p.mu.Unlock()
 	for _, e := range open {
 		e.close(Closed, ErrClosed)
 	}
 	p.tasks.Close(ErrClosed)
+}
+
+// swap puts an endpoint in the place of another, which must still be there.
+func (p *Pool) swap(old, next *endpoint) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := *p.endpoints.Load()
+	if p.closed || all[old.addr] != old {
+		return false
+	}
+	all = maps.Clone(all)
+	all[old.addr] = next
+	p.endpoints.Store(&all)
+	p.draining = append(p.draining, old)
+	return true
+}
+
+// drained takes e from those that were replaced.
+func (p *Pool) drained(e *endpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.draining = slices.DeleteFunc(p.draining, func(d *endpoint) bool { return d == e })
 }
 
 // endpoint returns that of addr, a new one for its first call.

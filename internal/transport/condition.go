@@ -1,0 +1,175 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+)
+
+// Condition is what is known of the connections to an address, from what they met.
+type Condition struct {
+	Connected bool      // a connection stands on which the peer has spoken
+	Since     time.Time // of that; zero: nothing was tried yet
+	Failures  int       // failures since the peer was heard last
+	Failure   error     // the last of them
+	Failed    time.Time // its time
+}
+
+// Condition tells how the connections to addr are. It sends nothing.
+func (p *Pool) Condition(addr string) Condition {
+	e := (*p.endpoints.Load())[addr]
+	if e == nil {
+		return Condition{}
+	}
+	return e.condition.get()
+}
+
+// condition gathers an address's Condition.
+type condition struct {
+	failed func() // called after a failure; nil: nobody
+
+	mu   sync.Mutex
+	open int // connections on which the peer has spoken
+	now  Condition
+}
+
+func (c *condition) get() Condition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// heard notes the first word of the peer on a new connection.
+func (c *condition) heard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open++
+	if !c.now.Connected {
+		c.now = Condition{Connected: true, Since: time.Now()}
+	}
+}
+
+// lost notes the end of a connection on which the peer had spoken.
+func (c *condition) lost() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open--
+	if c.open == 0 {
+		c.now.Connected, c.now.Since = false, time.Now()
+	}
+}
+
+// fail notes a failure.
+func (c *condition) fail(err error) {
+	c.mu.Lock()
+	t := time.Now()
+	if c.now.Since.IsZero() {
+		c.now.Since = t
+	}
+	c.now.Failures++
+	c.now.Failure, c.now.Failed = err, t
+	failed := c.failed
+	c.mu.Unlock()
+	if failed != nil {
+		failed()
+	}
+}
+
+// reason replaces grpc's rendering of why there is no connection by the failure itself.
+func (c *condition) reason(err error) error {
+	if _, ok := status.FromError(err); !ok {
+		return err
+	}
+	if now := c.get(); !now.Connected && now.Failure != nil {
+		return now.Failure
+	}
+	return err
+}
+
+// dialer returns dial with its failures noted.
+func (c *condition) dialer(dial dialFunc) dialFunc {
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, addr)
+		if err != nil {
+			c.fail(err)
+		}
+		return conn, err
+	}
+}
+
+// telling is credentials that note how handshakes end and what becomes of their
+// connections. grpc does its own settings of a socket before the handshake, which is why
+// sockets are wrapped here and not at dialling.
+type telling struct {
+	credentials.TransportCredentials
+	tell    *condition
+	sockets *sockets
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (t telling) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	conn, info, err := t.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		t.tell.fail(err)
+		return nil, nil, err
+	}
+	return &tellingConn{Conn: conn, told: t}, info, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (t telling) Clone() credentials.TransportCredentials {
+	return telling{t.TransportCredentials.Clone(), t.tell, t.sockets}
+}
+
+// tellingConn notes the first bytes of the peer, and the end of the connection.
+type tellingConn struct {
+	net.Conn
+	told  telling
+	heard atomic.Bool
+	broke atomic.Pointer[error] // what reading ended with
+	once  sync.Once
+}
+
+// Read implements net.Conn.
+func (c *tellingConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.heard.Load() && !c.heard.Swap(true) {
+		c.told.tell.heard()
+	}
+	if err != nil {
+		c.broke.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// Why grpc gave a connection up that had not broken.
+var (
+	errMute = errors.New("the peer took the connection and said nothing")
+	errGone = errors.New("no answer to a ping, or the peer's farewell")
+)
+
+// Close implements net.Conn.
+func (c *tellingConn) Close() error {
+	c.once.Do(func() {
+		tell, heard := c.told.tell, c.heard.Load()
+		if heard {
+			tell.lost()
+		}
+		switch broke := c.broke.Load(); {
+		case c.told.sockets.areClosed(): // this side meant it
+		case broke != nil:
+			tell.fail(*broke)
+		case heard:
+			tell.fail(errGone)
+		default:
+			tell.fail(errMute)
+		}
+	})
+	return c.Conn.Close()
+}

@@ -29,6 +29,7 @@ type network struct {
 	held      map[string]chan struct{}
 	dials     map[string]int
 	conns     map[string][]*conn
+	register  func(*grpc.Server) // more services, for stores to come
 }
 
 func newNetwork() *network {
@@ -157,6 +158,8 @@ type store struct {
 	health *health.Server
 	batch  func(tikvpb.Tikv_BatchCommandsServer) error
 	unary  unaryFuncs
+
+	implementation tikvpb.TikvServer // nil: the store itself
 }
 
 func (s *store) BatchCommands(stream tikvpb.Tikv_BatchCommandsServer) error { return s.batch(stream) }
@@ -169,7 +172,13 @@ func (n *network) serve(t testing.TB, addr string, s *store, opts ...grpc.Server
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	s.Server = grpc.NewServer(opts...)
 	s.health = health.NewServer()
-	tikvpb.RegisterTikvServer(s.Server, s)
+	if s.implementation == nil {
+		s.implementation = s
+	}
+	tikvpb.RegisterTikvServer(s.Server, s.implementation)
+	if n.register != nil {
+		n.register(s.Server)
+	}
 	healthpb.RegisterHealthServer(s.Server, s.health)
 	l := n.listen(addr)
 	go s.Server.Serve(l)

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 )
 
 // DefaultStreamIdle is how long a streaming call waits for a message if its target does
@@ -23,8 +21,8 @@ const DefaultStreamIdle = time.Minute
 var ErrIdle = errors.New("no message in time on a stream")
 
 // Stream is a call that is a stream of messages: coprocessor, MPP, the change feed. It
-// is a grpc.ClientStream, so that kvproto's generated clients work on it: see Streams.
-// One goroutine may send while another receives.
+// is a grpc.ClientStream, so that kvproto's generated types fit around it. One goroutine
+// may send while another receives.
 //
 // It ends with an error or io.EOF from RecvMsg, with its context, with Close, and with
 // its address or pool; whoever leaves it before it has ended must call Close.
@@ -155,27 +153,4 @@ func (s *Stream) failure(err error) *Error {
 		}
 	}
 	return s.e.callFailure(s.caller, kind, sent, err)
-}
-
-// Streams returns a connection to a target on which kvproto's generated clients open
-// their streaming calls; it has no others.
-func (p *Pool) Streams(to Target) grpc.ClientConnInterface { return streams{p, to} }
-
-type streams struct {
-	pool *Pool
-	to   Target
-}
-
-// Invoke implements grpc.ClientConnInterface.
-func (s streams) Invoke(_ context.Context, method string, _, _ any, _ ...grpc.CallOption) error {
-	return status.Error(codes.Unimplemented, method+" is no stream")
-}
-
-// NewStream implements grpc.ClientConnInterface.
-func (s streams) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-	st, err := s.pool.Stream(ctx, s.to, desc, method)
-	if err != nil {
-		return nil, err
-	}
-	return st, nil
 }

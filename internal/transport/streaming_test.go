@@ -52,8 +52,8 @@ func page(r *coprocessor.Request, out tikvpb.Tikv_CoprocessorStreamServer) error
 	return out.Context().Err()
 }
 
-// ask opens a call that is answered by a stream.
-func ask(ctx context.Context, p *Pool, to Target, method string, req Message) (*Stream, error) {
+// askStream opens a call that is answered by a stream.
+func askStream(ctx context.Context, p *Pool, to Target, method string, req Message) (*Stream, error) {
 	s, err := p.Stream(ctx, to, &grpc.StreamDesc{ServerStreams: true}, service+method)
 	if err == nil {
 		err = s.SendMsg(req)
@@ -65,7 +65,7 @@ func ask(ctx context.Context, p *Pool, to Target, method string, req Message) (*
 }
 
 func askCop(ctx context.Context, p *Pool, to Target) (*Stream, error) {
-	return ask(ctx, p, to, "CoprocessorStream", &coprocessor.Request{Data: []byte("d")})
+	return askStream(ctx, p, to, "CoprocessorStream", &coprocessor.Request{Data: []byte("d")})
 }
 
 func mustAskCop(t *testing.T, ctx context.Context, p *Pool, to Target) *Stream {
@@ -104,7 +104,7 @@ func TestStreams(t *testing.T) {
 		if _, err := recv(s); err != io.EOF {
 			t.Fatal(err)
 		}
-		s, err := ask(t.Context(), p, to, "BatchCoprocessor", &coprocessor.BatchRequest{})
+		s, err := askStream(t.Context(), p, to, "BatchCoprocessor", &coprocessor.BatchRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func TestStreams(t *testing.T) {
 		if err := s.RecvMsg(&batch); err != io.EOF {
 			t.Fatal(err)
 		}
-		if s, err = ask(t.Context(), p, to, "EstablishMPPConnection", &mpp.EstablishMPPConnectionRequest{}); err != nil {
+		if s, err = askStream(t.Context(), p, to, "EstablishMPPConnection", &mpp.EstablishMPPConnectionRequest{}); err != nil {
 			t.Fatal(err)
 		}
 		var packet mpp.MPPDataPacket
@@ -126,7 +126,7 @@ func TestStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		// One that the server does not have.
-		if s, err = ask(t.Context(), p, to, "Nonsense", &coprocessor.Request{}); err != nil {
+		if s, err = askStream(t.Context(), p, to, "Nonsense", &coprocessor.Request{}); err != nil {
 			t.Fatal(err)
 		}
 		_, err = recv(s)
@@ -168,11 +168,11 @@ func TestFeedStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var m cdcpb.ChangeDataEvent
 		for i := range uint64(5) {
 			if err := feed.SendMsg(&cdcpb.ChangeDataRequest{RegionId: i}); err != nil {
 				t.Fatal(err)
 			}
+			var m cdcpb.ChangeDataEvent
 			if err := feed.RecvMsg(&m); err != nil || m.Events[0].RegionId != i {
 				t.Fatal(&m, err)
 			}
@@ -180,7 +180,7 @@ func TestFeedStream(t *testing.T) {
 		if err := feed.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
-		if err := feed.RecvMsg(&m); err != io.EOF {
+		if err := feed.RecvMsg(&cdcpb.ChangeDataEvent{}); err != io.EOF {
 			t.Fatal(err)
 		}
 		if p.busy(addr) {

@@ -17,6 +17,7 @@ import (
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/pd"
+	"github.com/tikv-go/tikv/internal/raw"
 	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
@@ -47,6 +48,7 @@ type engine struct {
 
 	txn, raw codec.Codec
 	txns     *txn.Engine
+	rawOps   raw.Pool
 }
 
 // Open connects to the cluster whose PD members listen at pd, each a host:port, perhaps

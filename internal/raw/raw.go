@@ -16,6 +16,7 @@ import (
 // made, and safe for concurrent use.
 type KV struct {
 	Router *router.Router
+	Pool   *Pool
 	Call   router.Call // what every operation begins with: codec and options
 	CF     string
 	Atomic bool // writes go through latches (for_cas) and are never sent twice
@@ -36,24 +37,20 @@ func (kv *KV) write(op string) *router.Call {
 
 // Get returns the value of a key, never nil if it was found.
 func (kv *KV) Get(ctx context.Context, op string, key []byte) (value []byte, found bool, err error) {
-	// One allocation for all that the request takes.
-	m := &struct {
-		call    router.Call
-		context kvrpcpb.Context
-		req     kvrpcpb.RawGetRequest
-	}{call: kv.Call}
-	m.call.Op, m.call.Resend = op, true
-	m.req = kvrpcpb.RawGetRequest{Context: &m.context, Key: key, Cf: kv.CF}
-	resp, err := router.Do[*kvrpcpb.RawGetResponse](ctx, kv.Router, &m.call, key, &m.req)
+	o := kv.take(op)
+	defer kv.give(o)
+	o.call.Resend = true
+	o.get = kvrpcpb.RawGetRequest{Context: &o.context, Key: key, Cf: kv.CF}
+	err = kv.Router.DoInto(ctx, &o.call, key, &o.get, &o.got)
 	switch {
 	case err != nil:
 		return nil, false, err
-	case resp.GetError() != "":
-		return nil, false, m.call.Refuse(resp.GetError())
-	case resp.GetNotFound():
+	case o.got.Error != "":
+		return nil, false, o.call.Refuse(o.got.Error)
+	case o.got.NotFound:
 		return nil, false, nil
 	}
-	return present(resp.GetValue()), true, nil
+	return present(o.got.Value), true, nil
 }
 
 // present is the value of a key that is there: empty, not nil, if it has none.
@@ -82,11 +79,13 @@ func (kv *KV) TTL(ctx context.Context, op string, key []byte) (seconds uint64, f
 
 // Put stores a value for ttl seconds, or for good if that is 0.
 func (kv *KV) Put(ctx context.Context, op string, key, value []byte, ttl uint64) error {
-	call := kv.write(op)
-	req := &kvrpcpb.RawPutRequest{Context: &kvrpcpb.Context{}, Key: key, Value: value, Cf: kv.CF, Ttl: ttl, ForCas: kv.Atomic}
-	resp, err := router.Do[*kvrpcpb.RawPutResponse](ctx, kv.Router, call, key, req)
-	if err == nil && resp.GetError() != "" {
-		err = call.Refuse(resp.GetError())
+	o := kv.take(op)
+	defer kv.give(o)
+	o.call.Resend, o.call.Decides = !kv.Atomic, true
+	o.put = kvrpcpb.RawPutRequest{Context: &o.context, Key: key, Value: value, Cf: kv.CF, Ttl: ttl, ForCas: kv.Atomic}
+	err := kv.Router.DoInto(ctx, &o.call, key, &o.put, &o.didPut)
+	if err == nil && o.didPut.Error != "" {
+		err = o.call.Refuse(o.didPut.Error)
 	}
 	return err
 }
@@ -124,11 +123,13 @@ func (kv *KV) PutKeepTTL(ctx context.Context, op string, key, value []byte) erro
 
 // Delete removes a key.
 func (kv *KV) Delete(ctx context.Context, op string, key []byte) error {
-	call := kv.write(op)
-	req := &kvrpcpb.RawDeleteRequest{Context: &kvrpcpb.Context{}, Key: key, Cf: kv.CF, ForCas: kv.Atomic}
-	resp, err := router.Do[*kvrpcpb.RawDeleteResponse](ctx, kv.Router, call, key, req)
-	if err == nil && resp.GetError() != "" {
-		err = call.Refuse(resp.GetError())
+	o := kv.take(op)
+	defer kv.give(o)
+	o.call.Resend, o.call.Decides = !kv.Atomic, true
+	o.del = kvrpcpb.RawDeleteRequest{Context: &o.context, Key: key, Cf: kv.CF, ForCas: kv.Atomic}
+	err := kv.Router.DoInto(ctx, &o.call, key, &o.del, &o.deleted)
+	if err == nil && o.deleted.Error != "" {
+		err = o.call.Refuse(o.deleted.Error)
 	}
 	return err
 }

@@ -164,7 +164,7 @@ func newKV(t *testing.T) (*KV, *fake) {
 	tasks := task.New(t.Context())
 	t.Cleanup(func() { tasks.Close(nil) })
 	r := router.New(tasks.Context(), router.Config{Regions: region.New(f, tasks), Transport: transporttest.New(f.call)})
-	return &KV{Router: r, Call: router.Call{Codec: codec.New(codec.V1, codec.Raw, 0)}}, f
+	return &KV{Router: r, Pool: &Pool{}, Call: router.Call{Codec: codec.New(codec.V1, codec.Raw, 0)}}, f
 }
 
 // Batches and scans see all keys once, in order, however regions move under them.

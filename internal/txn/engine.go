@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -29,6 +30,7 @@ type PD interface {
 // Router is what the engine needs of a *router.Router.
 type Router interface {
 	lock.Router
+	DoInto(ctx context.Context, call *router.Call, key []byte, req transport.Request, resp router.Answer) error
 	LocateEnd(ctx context.Context, call *router.Call, key []byte) (*region.Region, error)
 	Closing() context.Context
 }
@@ -53,6 +55,7 @@ type Engine struct {
 	log    *slog.Logger
 	locks  *lock.Resolver
 	safe   safePoint
+	gets   sync.Pool // *get
 
 	commits inflight
 }
@@ -78,14 +81,23 @@ const (
 	owedFor = 41 * time.Second
 )
 
+func (o *CallOptions) retryFor() time.Duration {
+	if o.RetryFor == 0 {
+		return budget
+	}
+	return o.RetryFor
+}
+
 // call returns a call that may be sent again, whatever becomes of its answers.
 func (e *Engine) call(ctx context.Context, op string, o CallOptions) *router.Call {
-	if o.RetryFor == 0 {
-		o.RetryFor = budget
-	}
-	return &router.Call{
+	call := e.callWith(op, o, backoff.For(ctx, o.retryFor()))
+	return &call
+}
+
+func (e *Engine) callWith(op string, o CallOptions, retry *backoff.Retry) router.Call {
+	return router.Call{
 		Op: op, Codec: e.codec, Resend: true, Priority: o.Priority, RequestSource: o.RequestSource,
-		RetryFor: o.RetryFor, Retry: backoff.For(ctx, o.RetryFor),
+		RetryFor: o.retryFor(), Retry: retry,
 	}
 }
 

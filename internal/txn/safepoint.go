@@ -3,6 +3,7 @@ package txn
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tikv-go/tikv/internal/pd"
@@ -22,19 +23,30 @@ const (
 // safePoint is the transactional safe point, fetched in the background while there are
 // reads and not else.
 type safePoint struct {
+	known atomic.Pointer[knownPoint] // what was fetched last; nil: nothing yet
+
 	mu      sync.Mutex
-	value   uint64
-	at      time.Time     // when value was fetched; zero: never
 	running chan struct{} // closed when the fetch that runs has ended
 	err     error         // of the last fetch
 }
 
+type knownPoint struct {
+	value uint64
+	at    time.Time
+}
+
+// younger reports whether k is there, and younger than age.
+func (k *knownPoint) younger(age time.Duration) bool { return k != nil && time.Since(k.at) < age }
+
 // touch starts a fetch if it is time.
 func (e *Engine) touch() {
 	s := &e.safe
+	if s.known.Load().younger(safePointAge) {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running != nil || !s.at.IsZero() && time.Since(s.at) < safePointAge {
+	if s.running != nil || s.known.Load().younger(safePointAge) {
 		return
 	}
 	done := make(chan struct{})
@@ -52,7 +64,10 @@ func (e *Engine) fetchSafePoint(ctx context.Context, done chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err = err; err == nil {
-		s.value, s.at = max(s.value, value), at
+		if old := s.known.Load(); old != nil {
+			value = max(value, old.value)
+		}
+		s.known.Store(&knownPoint{value, at})
 	}
 	s.running = nil
 	close(done)
@@ -63,14 +78,16 @@ func (e *Engine) fetchSafePoint(ctx context.Context, done chan struct{}) {
 func (e *Engine) checkSafe(ctx context.Context, ts uint64) error {
 	s := &e.safe
 	for first := true; ; first = false {
+		switch known := s.known.Load(); {
+		case known != nil && ts < known.value:
+			return &TooOld{ReadTS: ts, SafePoint: known.value}
+		case known.younger(safePointMaxAge):
+			return nil
+		}
 		s.mu.Lock()
-		value, at, running, err := s.value, s.at, s.running, s.err
+		running, err := s.running, s.err
 		s.mu.Unlock()
 		switch {
-		case ts < value:
-			return &TooOld{ReadTS: ts, SafePoint: value}
-		case !at.IsZero() && time.Since(at) < safePointMaxAge:
-			return nil
 		case running == nil && !first:
 			if err == nil {
 				err = router.ErrClosed // nothing is started any more

@@ -13,6 +13,7 @@ import (
 	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/lock"
 	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 // Latest is the read timestamp of a view of the newest data.
@@ -94,26 +95,35 @@ func add(list *[]uint64, more []uint64) bool {
 
 // context is that of one read request.
 func (s *Snapshot) context() *kvrpcpb.Context {
-	ignore, through := s.seen.lists()
-	return &kvrpcpb.Context{
-		IsolationLevel: s.opts.Isolation,
-		NotFillCache:   s.opts.NoFillCache,
-		ResolvedLocks:  ignore,
-		CommittedLocks: through,
-	}
+	c := &kvrpcpb.Context{}
+	s.fill(c)
+	return c
 }
 
-// begin starts a read. A timestamp that PD has not issued may not reach TiKV, which
-// would have to serve reads and commits above it from then on.
-func (s *Snapshot) begin(ctx context.Context, op string) (*router.Call, error) {
+func (s *Snapshot) fill(c *kvrpcpb.Context) {
+	c.IsolationLevel, c.NotFillCache = s.opts.Isolation, s.opts.NoFillCache
+	c.ResolvedLocks, c.CommittedLocks = s.seen.lists()
+}
+
+// ready comes before a read. A timestamp that PD has not issued may not reach TiKV,
+// which would have to serve reads and commits above it from then on.
+func (s *Snapshot) ready(ctx context.Context) error {
 	if !s.seen.past.Load() {
 		if _, err := s.e.Issued(ctx, s.ts, math.MaxInt64); err != nil {
-			return nil, err
+			return err
 		}
 		s.seen.past.Store(true)
 	}
 	if s.ts != Latest {
 		s.e.touch()
+	}
+	return nil
+}
+
+// begin starts a read.
+func (s *Snapshot) begin(ctx context.Context, op string) (*router.Call, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
 	}
 	return s.e.call(ctx, op, s.opts.CallOptions), nil
 }
@@ -158,34 +168,60 @@ func present(b []byte) []byte {
 	return b
 }
 
+// get is what one Get needs, kept for the next one.
+type get struct {
+	call    router.Call
+	retry   backoff.Retry
+	context kvrpcpb.Context
+	req     kvrpcpb.GetRequest
+	got     wire.Value
+}
+
+func (e *Engine) takeGet() *get {
+	if g, _ := e.gets.Get().(*get); g != nil {
+		return g
+	}
+	return &get{}
+}
+
+// giveGet takes back what the router has encoded and keeps nothing of.
+func (e *Engine) giveGet(g *get) {
+	*g = get{}
+	e.gets.Put(g)
+}
+
 // Get returns the value of key, or ErrNotFound.
 func (s *Snapshot) Get(ctx context.Context, op string, key []byte) ([]byte, error) {
-	call, err := s.begin(ctx, op)
-	if err != nil {
+	if err := s.ready(ctx); err != nil {
 		return nil, err
 	}
+	g := s.e.takeGet()
+	defer s.e.giveGet(g)
+	g.retry = *backoff.For(ctx, s.opts.retryFor())
+	g.call = s.e.callWith(op, s.opts.CallOptions, &g.retry)
 	for {
-		req := &kvrpcpb.GetRequest{Context: s.context(), Key: key, Version: s.ts}
-		resp, err := sendKey[*kvrpcpb.GetResponse](ctx, s.e, call, key, req)
-		if err != nil {
+		s.fill(&g.context)
+		g.req = kvrpcpb.GetRequest{Context: &g.context, Key: key, Version: s.ts}
+		g.got.Reset()
+		if err := s.e.router.DoInto(ctx, &g.call, key, &g.req, &g.got); err != nil {
 			return nil, err
 		}
-		switch ke := resp.GetError(); {
+		switch ke := g.got.Error; {
 		case ke.GetLocked() != nil:
-			if err := s.meet(ctx, call, lock.FromProto(ke.GetLocked()), false); err != nil {
+			if err := s.meet(ctx, &g.call, lock.FromProto(ke.GetLocked()), false); err != nil {
 				return nil, err
 			}
 			continue
 		case ke != nil:
-			return nil, keyError(call, s.ts, ke)
+			return nil, keyError(&g.call, s.ts, ke)
 		}
 		if err := s.check(ctx); err != nil {
 			return nil, err
 		}
-		if resp.GetNotFound() {
+		if g.got.NotFound {
 			return nil, ErrNotFound
 		}
-		return present(resp.GetValue()), nil
+		return present(g.got.Value), nil
 	}
 }
 

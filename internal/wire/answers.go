@@ -1,0 +1,235 @@
+package wire
+
+import (
+	"bytes"
+
+	"github.com/pingcap/kvproto/pkg/errorpb"
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Value is decoded from a kvrpcpb.GetResponse. It leaves out what the server says about
+// its work (exec_details_v2).
+type Value struct {
+	RegionError *errorpb.Error
+	Error       *kvrpcpb.KeyError
+	Value       []byte // the caller's for good
+	NotFound    bool
+	CommitTS    uint64
+}
+
+// Reset empties v.
+func (v *Value) Reset() { *v = Value{} }
+
+// GetRegionError is as kvproto's.
+func (v *Value) GetRegionError() *errorpb.Error { return v.RegionError }
+
+// Unmarshal decodes a GetResponse (kvproto kvrpcpb.proto).
+func (v *Value) Unmarshal(data []byte) error {
+	for len(data) > 0 {
+		num, body, value, n := field(data)
+		if n < 0 {
+			return ErrMalformed
+		}
+		data = data[n:]
+		var err error
+		switch num {
+		case 1:
+			v.RegionError, err = regionError(body)
+		case 2:
+			v.Error, err = keyError(body)
+		case 3:
+			v.Value = bytes.Clone(body)
+		case 4:
+			v.NotFound = value != 0
+		case 7:
+			v.CommitTS = value
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// field takes one field: the bytes of one that has some, the value of a varint. n is
+// negative if it is malformed.
+func field(data []byte) (num protowire.Number, body []byte, value uint64, n int) {
+	num, typ, head := protowire.ConsumeTag(data)
+	if head < 0 {
+		return 0, nil, 0, head
+	}
+	switch typ {
+	case protowire.BytesType:
+		body, n = protowire.ConsumeBytes(data[head:])
+	case protowire.VarintType:
+		value, n = protowire.ConsumeVarint(data[head:])
+	default:
+		n = protowire.ConsumeFieldValue(num, typ, data[head:])
+	}
+	if n < 0 {
+		return 0, nil, 0, n
+	}
+	return num, body, value, head + n
+}
+
+func regionError(data []byte) (*errorpb.Error, error) {
+	e := &errorpb.Error{}
+	return e, e.Unmarshal(data)
+}
+
+func keyError(data []byte) (*kvrpcpb.KeyError, error) {
+	e := &kvrpcpb.KeyError{}
+	return e, e.Unmarshal(data)
+}
+
+// Pair is one kvrpcpb.KvPair.
+type Pair struct {
+	Key, Value []byte // not nil, and the caller's for good
+	CommitTS   uint64
+	Error      *kvrpcpb.KeyError
+}
+
+// Pairs is decoded from a response that has pairs: RawBatchGetResponse,
+// RawScanResponse, BatchGetResponse, ScanResponse and BufferBatchGetResponse.
+type Pairs struct {
+	ErrorField protowire.Number // of the response's own KeyError; 0: it has none
+
+	RegionError *errorpb.Error
+	Error       *kvrpcpb.KeyError
+	Pairs       []Pair
+	Bytes       int // of keys and values
+}
+
+// Reset empties p.
+func (p *Pairs) Reset() { *p = Pairs{ErrorField: p.ErrorField} }
+
+// GetRegionError is as kvproto's.
+func (p *Pairs) GetRegionError() *errorpb.Error { return p.RegionError }
+
+const fieldPairs = 2 // in all of those responses
+
+// Unmarshal decodes one of those responses. Small keys and values share memory in blocks
+// of at most blockSize, so that who keeps one of many keeps no more than that.
+func (p *Pairs) Unmarshal(data []byte) error {
+	count, err := p.count(data)
+	if err != nil {
+		return err
+	}
+	p.Pairs = make([]Pair, 0, count)
+	b := block{left: p.Bytes}
+	for len(data) > 0 {
+		num, body, _, n := field(data)
+		data = data[n:]
+		if num != fieldPairs {
+			continue
+		}
+		pair, err := readPair(body)
+		if err != nil {
+			return err
+		}
+		pair.Key, pair.Value = b.copy(pair.Key), b.copy(pair.Value)
+		p.Pairs = append(p.Pairs, pair)
+	}
+	return nil
+}
+
+// count counts pairs and their bytes, and reads all but them.
+func (p *Pairs) count(data []byte) (count int, err error) {
+	for len(data) > 0 {
+		num, body, _, n := field(data)
+		if n < 0 {
+			return 0, ErrMalformed
+		}
+		data = data[n:]
+		switch num {
+		case fieldPairs:
+			count++
+			pair, n := sizeOf(body)
+			if n < 0 {
+				return 0, ErrMalformed
+			}
+			p.Bytes += pair
+		case 1:
+			p.RegionError, err = regionError(body)
+		case p.ErrorField:
+			p.Error, err = keyError(body)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return count, nil
+}
+
+// The fields of a kvrpcpb.KvPair.
+const (
+	fieldPairError    = 1
+	fieldPairKey      = 2
+	fieldPairValue    = 3
+	fieldPairCommitTS = 4
+)
+
+// sizeOf adds up the key and the value of a pair; n is negative if it is malformed.
+func sizeOf(data []byte) (size, n int) {
+	for len(data) > 0 {
+		num, body, _, n := field(data)
+		if n < 0 {
+			return 0, n
+		}
+		data = data[n:]
+		if num == fieldPairKey || num == fieldPairValue {
+			size += len(body)
+		}
+	}
+	return size, 0
+}
+
+// readPair reads a pair that is well formed. It refers to data.
+func readPair(data []byte) (p Pair, err error) {
+	for len(data) > 0 && err == nil {
+		num, body, value, n := field(data)
+		data = data[n:]
+		switch num {
+		case fieldPairError:
+			p.Error, err = keyError(body)
+		case fieldPairKey:
+			p.Key = body
+		case fieldPairValue:
+			p.Value = body
+		case fieldPairCommitTS:
+			p.CommitTS = value
+		}
+	}
+	return p, err
+}
+
+const (
+	blockSize = 16 << 10
+	blockItem = 2 << 10 // what is bigger has its own memory
+)
+
+// block gives out memory for many small things.
+type block struct {
+	free []byte
+	left int // bytes that are still to come, at most
+}
+
+// copy returns a copy of data, never nil, to which nothing can be appended in place.
+func (b *block) copy(data []byte) []byte {
+	n := len(data)
+	b.left -= n
+	if n == 0 {
+		return []byte{}
+	}
+	if n > blockItem {
+		return bytes.Clone(data)
+	}
+	if n > len(b.free) {
+		b.free = make([]byte, min(blockSize, b.left+n))
+	}
+	out := b.free[:n:n]
+	copy(out, data)
+	b.free = b.free[n:]
+	return out
+}

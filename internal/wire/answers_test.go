@@ -1,0 +1,173 @@
+package wire
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/pingcap/kvproto/pkg/errorpb"
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+)
+
+// decoder is what kvproto and this package both decode.
+type message interface {
+	Marshal() ([]byte, error)
+	Unmarshal([]byte) error
+}
+
+func encoded(t testing.TB, m message) []byte {
+	t.Helper()
+	data, err := m.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// compareValue decodes a GetResponse twice: anything without harm, what kvproto writes
+// as kvproto does.
+func compareValue(t *testing.T, data []byte) {
+	t.Helper()
+	var want kvrpcpb.GetResponse
+	var got Value
+	_ = got.Unmarshal(data)
+	if want.Unmarshal(data) != nil {
+		return
+	}
+	got.Reset()
+	if err := got.Unmarshal(encoded(t, &want)); err != nil {
+		t.Fatal(err)
+	}
+	same(t, &want, &kvrpcpb.GetResponse{
+		RegionError: got.RegionError, Error: got.Error, Value: got.Value, NotFound: got.NotFound,
+		CommitTs: got.CommitTS, ExecDetailsV2: want.ExecDetailsV2,
+	})
+}
+
+func same(t *testing.T, want, got message) {
+	t.Helper()
+	if x, y := encoded(t, want), encoded(t, got); !bytes.Equal(x, y) {
+		t.Fatalf("%v, want %v", got, want)
+	}
+}
+
+// comparePairs is compareValue for a BatchGetResponse and a ScanResponse.
+func comparePairs(t *testing.T, data []byte) {
+	t.Helper()
+	var scan kvrpcpb.ScanResponse
+	var batch kvrpcpb.BatchGetResponse
+	scanned, fetched := Pairs{ErrorField: 3}, Pairs{ErrorField: 5}
+	_, _ = scanned.Unmarshal(data), fetched.Unmarshal(data)
+	scanned.Reset()
+	fetched.Reset()
+	if scan.Unmarshal(data) == nil {
+		if err := scanned.Unmarshal(encoded(t, &scan)); err != nil {
+			t.Fatal(err)
+		}
+		same(t, &scan, &kvrpcpb.ScanResponse{RegionError: scanned.RegionError, Error: scanned.Error, Pairs: kvPairs(scanned.Pairs)})
+	}
+	if batch.Unmarshal(data) == nil {
+		if err := fetched.Unmarshal(encoded(t, &batch)); err != nil {
+			t.Fatal(err)
+		}
+		same(t, &batch, &kvrpcpb.BatchGetResponse{
+			RegionError: fetched.RegionError, Error: fetched.Error, Pairs: kvPairs(fetched.Pairs), ExecDetailsV2: batch.ExecDetailsV2,
+		})
+	}
+}
+
+func kvPairs(pairs []Pair) []*kvrpcpb.KvPair {
+	var out []*kvrpcpb.KvPair
+	for _, p := range pairs {
+		out = append(out, &kvrpcpb.KvPair{Key: p.Key, Value: p.Value, CommitTs: p.CommitTS, Error: p.Error})
+	}
+	return out
+}
+
+func answers() []message {
+	pairs := []*kvrpcpb.KvPair{
+		{Key: []byte("a"), Value: []byte("1"), CommitTs: 5},
+		{Error: &kvrpcpb.KeyError{Locked: &kvrpcpb.LockInfo{Key: []byte("b"), LockVersion: 7}}, Key: []byte("b")},
+		{Key: []byte("c")},
+		{Key: []byte("d"), Value: make([]byte, blockItem+1)},
+	}
+	for i := range 300 {
+		pairs = append(pairs, &kvrpcpb.KvPair{Key: fmt.Appendf(nil, "key%d", i), Value: make([]byte, i)})
+	}
+	aborted := &kvrpcpb.KeyError{Abort: "no"}
+	refused := &errorpb.Error{Message: "m", NotLeader: &errorpb.NotLeader{RegionId: 5}}
+	return []message{
+		&kvrpcpb.GetResponse{},
+		&kvrpcpb.GetResponse{Value: []byte("v"), CommitTs: 1 << 50, ExecDetailsV2: &kvrpcpb.ExecDetailsV2{TimeDetail: &kvrpcpb.TimeDetail{WaitWallTimeMs: 1}}},
+		&kvrpcpb.GetResponse{NotFound: true},
+		&kvrpcpb.GetResponse{RegionError: refused},
+		&kvrpcpb.GetResponse{Error: aborted},
+		&kvrpcpb.BatchGetResponse{Pairs: pairs, ExecDetailsV2: &kvrpcpb.ExecDetailsV2{}},
+		&kvrpcpb.BatchGetResponse{Error: aborted},
+		&kvrpcpb.BatchGetResponse{RegionError: refused},
+		&kvrpcpb.ScanResponse{Pairs: pairs[:3], Error: aborted},
+		&kvrpcpb.RawScanResponse{Kvs: pairs},
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	for _, m := range answers() {
+		data := encoded(t, m)
+		compareValue(t, data)
+		comparePairs(t, data)
+	}
+}
+
+func FuzzAnswers(f *testing.F) {
+	for _, m := range answers() {
+		f.Add(encoded(f, m))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		compareValue(t, data)
+		comparePairs(t, data)
+	})
+}
+
+// TestPairsAreOnesOwn: what a pair holds is apart from the answer and from its
+// neighbours.
+func TestPairsAreOnesOwn(t *testing.T) {
+	data := encoded(t, &kvrpcpb.ScanResponse{Pairs: []*kvrpcpb.KvPair{{Key: []byte("a"), Value: []byte("1")}, {Key: []byte("b")}}})
+	var p Pairs
+	if err := p.Unmarshal(data); err != nil {
+		t.Fatal(err)
+	}
+	clear(data)
+	_ = append(p.Pairs[0].Key, "xyz"...)
+	_ = append(p.Pairs[0].Value, "xyz"...)
+	a, b := p.Pairs[0], p.Pairs[1]
+	if got := fmt.Sprintf("%s=%s %s=%s", a.Key, a.Value, b.Key, b.Value); got != "a=1 b=" || b.Value == nil || p.Bytes != 3 {
+		t.Errorf("%s, %d bytes", got, p.Bytes)
+	}
+}
+
+// TestAnswerAllocations: one for a value; the slice of pairs and a block for many.
+func TestAnswerAllocations(t *testing.T) {
+	get := encoded(t, &kvrpcpb.GetResponse{Value: make([]byte, 100), ExecDetailsV2: &kvrpcpb.ExecDetailsV2{TimeDetail: &kvrpcpb.TimeDetail{}}})
+	scan := &kvrpcpb.ScanResponse{}
+	for range 100 {
+		scan.Pairs = append(scan.Pairs, &kvrpcpb.KvPair{Key: make([]byte, 24), Value: make([]byte, 100)})
+	}
+	page := encoded(t, scan)
+	var v Value
+	var p Pairs
+	for name, c := range map[string]struct {
+		do   func() error
+		want float64
+	}{
+		"get":  {func() error { v.Reset(); return v.Unmarshal(get) }, 1},
+		"scan": {func() error { p.Reset(); return p.Unmarshal(page) }, 2},
+	} {
+		if n := testing.AllocsPerRun(100, func() {
+			if err := c.do(); err != nil {
+				t.Fatal(err)
+			}
+		}); n != c.want {
+			t.Errorf("%s: %v allocations, want %v", name, n, c.want)
+		}
+	}
+}

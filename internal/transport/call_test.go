@@ -94,7 +94,7 @@ func TestClockRests(t *testing.T) {
 			t.Fatal(err)
 		}
 		advance(t, time.Hour)
-		e, _ := p.endpoint(addr)
+		e, _ := p.endpoint(Target{Addr: addr})
 		if e.mu.Lock(); e.ticking || e.ticks > 1 {
 			t.Errorf("%d ticks in an idle hour, ticking %v", e.ticks, e.ticking)
 		}

@@ -2,6 +2,8 @@ package transport
 
 import (
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -17,6 +19,7 @@ type command struct {
 	// tikvpb.proto, BatchCommandsRequest.Request and BatchCommandsResponse.Response);
 	// 0: the stream does not know it.
 	number protowire.Number
+	stays  bool // no store passes it on to another
 	shares bool // a decoded response refers to the bytes it was decoded from
 }
 
@@ -47,6 +50,9 @@ func newCommands() map[reflect.Type]*command {
 	t := make(map[reflect.Type]*command)
 	addBatched(t)
 	addAlone(t)
+	for _, c := range t {
+		c.stays = slices.Contains(notForwarded[:], strings.TrimPrefix(c.method, service))
+	}
 	return t
 }
 

@@ -27,7 +27,8 @@ const (
 // stream has one that reads.
 type endpoint struct {
 	pool   *Pool
-	addr   string
+	to     Target
+	addr   string // to's
 	conn   *link
 	ctx    context.Context // of the streams; ends with close
 	cancel context.CancelCauseFunc
@@ -48,13 +49,13 @@ type endpoint struct {
 	ticking bool
 }
 
-func newEndpoint(p *Pool, addr string) (*endpoint, error) {
-	e := &endpoint{pool: p, addr: addr, wake: make(chan struct{}, 1)}
+func newEndpoint(p *Pool, to Target) (*endpoint, error) {
+	e := &endpoint{pool: p, to: Target{Addr: to.Addr, Forward: to.Forward}, addr: to.Addr, wake: make(chan struct{}, 1)}
 	e.version.Store(p.version.Load())
 	e.condition.failed = p.suspectFiles
 	var err error
-	if e.conn, err = newLink(p.cfg, addr, &e.condition); err != nil {
-		return nil, &Error{Addr: addr, Kind: Dial, Err: err}
+	if e.conn, err = newLink(p.cfg, e.addr, &e.condition); err != nil {
+		return nil, &Error{Addr: e.addr, Kind: Dial, Err: err}
 	}
 	e.ctx, e.cancel = context.WithCancelCause(p.tasks.Context())
 	return e, nil

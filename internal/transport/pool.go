@@ -142,14 +142,17 @@ func (p *Pool) prepare(ctx context.Context, to Target, req Message) (*command, *
 	if ctx.Err() != nil {
 		return nil, nil, &Error{Addr: to.Addr, Kind: Timeout, Err: context.Cause(ctx)}
 	}
-	e, err := p.endpoint(to.Addr)
+	if cmd.stays && to.Forward != "" {
+		return nil, nil, &Error{Addr: to.Addr, Kind: Refused, Err: fmt.Errorf("%T: %w", req, errNotForwarded)}
+	}
+	e, err := p.endpoint(to)
 	return cmd, e, err
 }
 
 // Conn returns the connection to addr for calls that Call has no command for: PD's, and
 // streams. It ends with Drop and Close; ask again for each call.
 func (p *Pool) Conn(addr string) (*grpc.ClientConn, error) {
-	e, err := p.endpoint(addr)
+	e, err := p.endpoint(Target{Addr: addr})
 	if err != nil {
 		return nil, err
 	}
@@ -158,32 +161,29 @@ func (p *Pool) Conn(addr string) (*grpc.ClientConn, error) {
 
 // Health asks addr whether it serves (grpc.health.v1).
 func (p *Pool) Health(ctx context.Context, addr string) error {
-	e, err := p.endpoint(addr)
+	e, err := p.endpoint(Target{Addr: addr})
 	if err != nil {
 		return err
 	}
 	return e.health(ctx)
 }
 
-// Drop closes the connection to addr; its calls fail with ConnLost. The next call makes
+// Drop closes the connections to addr; its calls, and those forwarded to it, fail with
+// ConnLost. The next call makes
 // a new one at once: it is for an address that is no longer used, or that is known to
 // have become another's, and not for each failed call, which would undo the pause
 // between attempts to connect.
 func (p *Pool) Drop(addr string) {
 	p.mu.Lock()
 	var gone []*endpoint
-	for _, e := range p.draining {
-		if e.addr == addr {
+	rest := maps.Clone(*p.endpoints.Load())
+	for _, e := range slices.AppendSeq(slices.Clone(p.draining), maps.Values(rest)) {
+		if e.to.Addr == addr || e.to.Forward == addr {
 			gone = append(gone, e)
+			delete(rest, e.to.key())
 		}
 	}
-	old := *p.endpoints.Load()
-	if e := old[addr]; e != nil {
-		gone = append(gone, e)
-		rest := maps.Clone(old)
-		delete(rest, addr)
-		p.endpoints.Store(&rest)
-	}
+	p.endpoints.Store(&rest)
 	p.mu.Unlock()
 	for _, e := range gone {
 		e.close(ConnLost, ErrDropped)
@@ -219,11 +219,12 @@ func (p *Pool) swap(old, next *endpoint) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := *p.endpoints.Load()
-	if p.closed || all[old.addr] != old {
+	key := old.to.key()
+	if p.closed || all[key] != old {
 		return false
 	}
 	all = maps.Clone(all)
-	all[old.addr] = next
+	all[key] = next
 	p.endpoints.Store(&all)
 	p.draining = append(p.draining, old)
 	return true
@@ -236,26 +237,27 @@ func (p *Pool) drained(e *endpoint) {
 	p.draining = slices.DeleteFunc(p.draining, func(d *endpoint) bool { return d == e })
 }
 
-// endpoint returns that of addr, a new one for its first call.
-func (p *Pool) endpoint(addr string) (*endpoint, error) {
-	if e := (*p.endpoints.Load())[addr]; e != nil {
+// endpoint returns that of a target, a new one for its first call.
+func (p *Pool) endpoint(to Target) (*endpoint, error) {
+	key := to.key()
+	if e := (*p.endpoints.Load())[key]; e != nil {
 		return e, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, &Error{Addr: addr, Kind: Closed, Err: ErrClosed}
+		return nil, &Error{Addr: to.Addr, Kind: Closed, Err: ErrClosed}
 	}
 	old := *p.endpoints.Load()
-	if e := old[addr]; e != nil {
+	if e := old[key]; e != nil {
 		return e, nil
 	}
-	e, err := newEndpoint(p, addr)
+	e, err := newEndpoint(p, to)
 	if err != nil {
 		return nil, err
 	}
 	all := maps.Clone(old)
-	all[addr] = e
+	all[key] = e
 	p.endpoints.Store(&all)
 	return e, nil
 }

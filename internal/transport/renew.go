@@ -113,7 +113,7 @@ func (p *Pool) replace(ctx context.Context, e *endpoint) {
 		e.conn.ResetConnectBackoff()
 		return
 	}
-	fresh, err := newEndpoint(p, e.addr)
+	fresh, err := newEndpoint(p, e.to)
 	if err == nil && !fresh.conn.ready(ctx, p.cfg.DialTimeout) {
 		err = cmp.Or(fresh.condition.get().Failure, errDialTimeout)
 		fresh.close(ConnLost, ErrDropped)

@@ -36,7 +36,7 @@ const batchMethod = service + "BatchCommands"
 func (e *endpoint) open() (*stream, *Error) {
 	ctx, cancel := context.WithCancelCause(e.ctx)
 	late := time.AfterFunc(e.pool.cfg.DialTimeout, func() { cancel(errDialTimeout) })
-	g, err := e.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, batchMethod)
+	g, err := e.conn.NewStream(e.outgoing(ctx), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, batchMethod)
 	late.Stop()
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {

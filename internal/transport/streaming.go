@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 )
 
 // DefaultStreamIdle is how long a streaming call waits for a message if its target does
@@ -42,12 +41,16 @@ type Stream struct {
 // Stream opens a streaming call to a method by its full name ("/tikvpb.Tikv/…"). It
 // waits for a connection no longer than one attempt to make one. to.Timeout bounds each
 // wait for a message (0: DefaultStreamIdle), and the time between messages is nobody's
-// while RecvMsg is not called. Every error is an *Error.
+// while RecvMsg is not called. No store passes on streaming calls: a target with a
+// Forward is refused. Every error is an *Error.
 func (p *Pool) Stream(ctx context.Context, to Target, desc *grpc.StreamDesc, method string) (*Stream, error) {
 	if ctx.Err() != nil {
 		return nil, &Error{Addr: to.Addr, Kind: Timeout, Err: context.Cause(ctx)}
 	}
-	e, err := p.endpoint(to.Addr)
+	if to.Forward != "" {
+		return nil, &Error{Addr: to.Addr, Kind: Refused, Err: errNotForwarded}
+	}
+	e, err := p.endpoint(to)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +58,7 @@ func (p *Pool) Stream(ctx context.Context, to Target, desc *grpc.StreamDesc, met
 	if s.idle <= 0 {
 		s.idle = DefaultStreamIdle
 	}
-	gctx, cancel := context.WithCancelCause(forwarded(ctx, to.Forward))
+	gctx, cancel := context.WithCancelCause(ctx)
 	s.cancel = cancel
 	late := time.AfterFunc(p.cfg.DialTimeout, func() { cancel(errDialTimeout) })
 	s.ClientStream, err = e.conn.NewStream(gctx, desc, method)
@@ -73,19 +76,6 @@ func (p *Pool) Stream(ctx context.Context, to Target, desc *grpc.StreamDesc, met
 	s.lease = time.AfterFunc(s.idle, s.expire)
 	s.lease.Stop()
 	return s, nil
-}
-
-// forwardKey is the metadata that asks a store to pass a call on (TiKV
-// src/server/mod.rs, get_target_address): all calls that have a request of a region, and
-// whole streams of batched commands, but no other streams.
-const forwardKey = "tikv-forwarded-host"
-
-// forwarded adds to ctx that the call is for the store at addr, if it is for another.
-func forwarded(ctx context.Context, addr string) context.Context {
-	if addr == "" {
-		return ctx
-	}
-	return metadata.AppendToOutgoingContext(ctx, forwardKey, addr)
 }
 
 // expire ends the stream if it has waited for a message long enough.

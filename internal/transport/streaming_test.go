@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"errors"
 	"io"
 	"testing"
 	"testing/synctest"
@@ -13,7 +12,6 @@ import (
 	"github.com/pingcap/kvproto/pkg/mpp"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 )
 
 // streamer answers streaming calls of the coprocessor with its function.
@@ -294,28 +292,4 @@ func TestStreamCannotOpen(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestStreamIsForwarded: the target's store is in the metadata.
-func TestStreamIsForwarded(t *testing.T) {
-	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
-		n.serveStreams(t, addr, func(_ *coprocessor.Request, out tikvpb.Tikv_CoprocessorStreamServer) error {
-			md, _ := metadata.FromIncomingContext(out.Context())
-			for _, v := range md.Get(forwardKey) {
-				if err := out.Send(&coprocessor.Response{Data: []byte(v)}); err != nil {
-					return err
-				}
-			}
-			return errors.New("no more")
-		})
-		s := mustAskCop(t, t.Context(), p, Target{Addr: addr, Forward: "store9:20160"})
-		if m, err := recv(s); err != nil || m != "store9:20160" {
-			t.Fatal(m, err)
-		}
-		_, err := recv(s)
-		wantError(t, err, Refused, true, nil)
-		s = mustAskCop(t, t.Context(), p, Target{Addr: addr})
-		_, err = recv(s)
-		wantError(t, err, Refused, true, nil)
-	})
 }

@@ -38,7 +38,7 @@ func (e *endpoint) exchange(ctx context.Context, cmd *command, req Message, resp
 	if err != nil {
 		return &Error{Addr: e.addr, Kind: Refused, Err: err}
 	}
-	gctx, cancel := context.WithCancel(ctx)
+	gctx, cancel := context.WithCancel(e.outgoing(ctx))
 	defer cancel() // grpc asks for it, where a stream is left before its end
 	s, err := e.conn.NewStream(gctx, &grpc.StreamDesc{ClientStreams: true}, cmd.method)
 	if err != nil {

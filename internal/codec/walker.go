@@ -64,7 +64,10 @@ func (w *Walker) message(m any) (reflect.Value, *plan, error) {
 }
 
 // form is how the ranges of a part of a message are written.
-type form struct{ region, reverse bool }
+type form struct {
+	region, reverse bool
+	inform          bool // a range outside of the key space is left out: it only informs
+}
 
 func (f form) in(p *plan, v reflect.Value) form {
 	f.region = f.region || p.region
@@ -267,10 +270,15 @@ func (d decoder) message(v reflect.Value, p *plan, f form) error {
 	}
 	f = f.in(p, v)
 	if lo, hi := f.bounds(p, v); lo.IsValid() || hi.IsValid() {
-		if err := d.bounds(lo, hi, f); err != nil {
+		switch err := d.bounds(lo, hi, f); {
+		case err != nil && f.inform:
+			lo.SetBytes(nil)
+			hi.SetBytes(nil)
+		case err != nil:
 			return err
 		}
 	}
+	f.inform = false
 	for _, s := range p.steps {
 		if err := d.step(v.Elem().Field(s.field), s, f); err != nil {
 			return err
@@ -348,15 +356,8 @@ func (d decoder) messages(v reflect.Value, s step, f form) error {
 		if v.IsNil() {
 			return nil
 		}
-		err := d.message(v, s.sub, f)
-		var outside *OutsideError
-		if s.sub.region && errors.As(err, &outside) { // where it was looked for, for information
-			lo, hi := f.bounds(s.sub, v)
-			lo.SetBytes(nil)
-			hi.SetBytes(nil)
-			return nil
-		}
-		return err
+		f.inform = s.sub.region
+		return d.message(v, s.sub, f)
 	}
 	kept := 0
 	for i := range v.Len() {

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -35,8 +36,12 @@ type Config struct {
 	AddressMap  func(addr string) string // what to dial for an address; nil: itself
 	DialOptions []grpc.DialOption        // of every connection, after the pool's own
 	Logger      *slog.Logger             // nil: silent
-	DialTimeout time.Duration            // of one attempt, handshakes included; 0: DefaultDialTimeout
-	QueueLimit  int                      // calls that wait to be written, for each address; 0: DefaultQueueLimit
+	// OnFeedback is told what stores say of their health; nil: nobody is. It is called
+	// by a task of the pool, for one store after the other, with the newest of each: if
+	// it is slow, what comes meanwhile is left out.
+	OnFeedback  func(*kvrpcpb.HealthFeedback)
+	DialTimeout time.Duration // of one attempt, handshakes included; 0: DefaultDialTimeout
+	QueueLimit  int           // calls that wait to be written, for each address; 0: DefaultQueueLimit
 }
 
 // Pool is the connections to all addresses, each made by the first call to it. It is
@@ -51,6 +56,7 @@ type Pool struct {
 	endpoints atomic.Pointer[map[string]*endpoint] // replaced whole, under mu
 	version   atomic.Int64                         // of the credentials
 	suspect   chan struct{}                        // they may have changed
+	feedbacks feedbacks
 	mu        sync.Mutex
 	draining  []*endpoint // replaced, until their calls have ended
 	closed    bool
@@ -69,6 +75,7 @@ func New(cfg Config) *Pool {
 	}
 	p := &Pool{cfg: cfg, commands: newCommands(), tasks: task.Root(context.Background()), suspect: make(chan struct{}, 1)}
 	p.endpoints.Store(&map[string]*endpoint{})
+	p.feedbacks = feedbacks{newest: make(map[uint64]*kvrpcpb.HealthFeedback), wake: make(chan struct{}, 1)}
 	if creds, ok := cfg.Credentials.(refreshing); ok {
 		p.tasks.Go("transport TLS files", func(ctx context.Context) { p.watch(ctx, creds) })
 	}

@@ -133,6 +133,9 @@ func (s *stream) receive() error {
 		err := r.Parse(f.data.ReadOnlyData())
 		if err == nil {
 			s.deliver(&r, f.data)
+			if r.Health != nil {
+				s.endpoint.pool.hear(r.Health)
+			}
 		}
 		f.data.Free()
 		if err != nil {

@@ -231,9 +231,9 @@ func (c *Client) check(op string) error {
 }
 
 // call begins a call of a view.
-func (c *Client) call(op string, v *viewConfig, cd codec.Codec) router.Call {
+func (c *Client) call(op string, v *viewConfig, r replicaConfig, cd codec.Codec) router.Call {
 	return router.Call{
-		Op: op, Codec: cd, Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor,
+		Op: op, Codec: cd, Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor, Route: c.route(*v, r, false),
 	}
 }
 

@@ -67,6 +67,7 @@ type config struct {
 	plainKeys    bool
 	rpcTimeout   time.Duration
 	closeTimeout time.Duration
+	zone         string
 }
 
 // viewConfig is what all views have in common.
@@ -74,13 +75,15 @@ type viewConfig struct {
 	priority Priority
 	source   string
 	retryFor time.Duration
+	failFast bool
 }
 
 // rawConfig is a raw view's.
 type rawConfig struct {
 	problems
-	view viewConfig
-	cf   string
+	view    viewConfig
+	replica replicaConfig
+	cf      string
 }
 
 // scanConfig is one scan's.

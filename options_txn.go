@@ -3,6 +3,7 @@ package tikv
 import (
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -49,12 +50,16 @@ type readConfig struct {
 	problems
 	view  viewConfig
 	route routeConfig
+
+	stale     bool
+	staleness time.Duration
 }
 
 // routeConfig is how a snapshot or a transaction reads.
 type routeConfig struct {
 	isolation   Isolation
 	noFillCache bool
+	replica     replicaConfig
 }
 
 // txnConfig is a transaction's.
@@ -216,10 +221,15 @@ func (i Isolation) wire() kvrpcpb.IsolationLevel {
 	return kvrpcpb.IsolationLevel_SI
 }
 
-// readOptions are the engine's form of both.
-func readOptions(v viewConfig, r routeConfig) txn.ReadOptions {
+// readOptions are the engine's form of both. What a leader alone can tell, whether there is
+// anything newer, no replica is asked for.
+func (c *Client) readOptions(v viewConfig, r routeConfig, stale bool) txn.ReadOptions {
+	replica := r.replica
+	if r.isolation == IsolationRCCheckTS {
+		replica, stale = replicaConfig{}, false
+	}
 	return txn.ReadOptions{
-		CallOptions: txn.CallOptions{Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor},
+		CallOptions: txn.CallOptions{Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor, Route: c.route(v, replica, stale)},
 		Isolation:   r.isolation.wire(),
 		NoFillCache: r.noFillCache,
 	}

@@ -44,7 +44,7 @@ func (c *Client) rawView(op string, opts []RawOption, atomic bool) Raw {
 	if err == nil && cfg.cf != "" && c.cfg.api == APIV2 {
 		err = &unsupportedError{op, "API V2 has no column families"}
 	}
-	kv := &raw.KV{Router: c.engine.router, Pool: &c.engine.rawOps, Call: c.call("", &cfg.view, c.engine.raw), CF: cfg.cf, Atomic: atomic}
+	kv := &raw.KV{Router: c.engine.router, Pool: &c.engine.rawOps, Call: c.call("", &cfg.view, cfg.replica, c.engine.raw), CF: cfg.cf, Atomic: atomic}
 	return Raw{client: c, kv: kv, err: err}
 }
 

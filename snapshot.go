@@ -72,7 +72,7 @@ func (c *Client) Latest(opts ...ReadOption) *Snapshot {
 }
 
 func (c *Client) view(ts uint64, issued bool, cfg readConfig, err error) *Snapshot {
-	return &Snapshot{c: c, s: c.engine.txns.Snapshot(ts, issued, readOptions(cfg.view, cfg.route)), cfg: cfg, err: err}
+	return &Snapshot{c: c, s: c.engine.txns.Snapshot(ts, issued, c.readOptions(cfg.view, cfg.route, cfg.stale)), cfg: cfg, err: err}
 }
 
 // Timestamp is the moment the view shows, or 0 for Latest.
@@ -89,7 +89,7 @@ func (s *Snapshot) With(opts ...ReadOption) *Snapshot {
 	cfg := s.cfg
 	cfg.errs = append([]error(nil), s.cfg.errs...)
 	err := apply("Snapshot.With", opts, &cfg, func(o ReadOption) { o.applyLatest(&cfg) })
-	return &Snapshot{c: s.c, s: s.s.With(readOptions(cfg.view, cfg.route)), cfg: cfg, err: err}
+	return &Snapshot{c: s.c, s: s.s.With(s.c.readOptions(cfg.view, cfg.route, cfg.stale)), cfg: cfg, err: err}
 }
 
 // check refuses a call that cannot be right.

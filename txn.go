@@ -52,7 +52,7 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 		return nil, mapError(c.errorContext(op, c.engine.txn), err)
 	}
 	t := c.engine.txns.Begin(start, age, txn.Options{
-		Read: readOptions(cfg.view, cfg.route), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
+		Read: c.readOptions(cfg.view, cfg.route, false), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
 		KeyPrefix: len(c.engine.txn.Key(nil)),
 	})
 	return &Txn{c: c, t: t, cfg: readConfig{view: cfg.view, route: cfg.route}, commitCheck: cfg.commitCheck}, nil

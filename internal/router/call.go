@@ -36,6 +36,9 @@ type Call struct {
 	Priority      kvrpcpb.CommandPri
 	RequestSource string
 
+	// Route is which replicas may answer; nil: the leader.
+	Route *Route
+
 	// RetryFor is the budget of the call where ctx has no deadline; 0: the router's
 	// default.
 	RetryFor time.Duration
@@ -48,6 +51,9 @@ type Call struct {
 	sends    int // requests that a server can have seen
 	attempts attempts
 	lost     []error // answers to a deciding write that never came
+	plainly  bool    // leaders alone are asked from now on
+	patient  bool    // no read has the short time of first attempts any more
+	crowded  bool    // busy stores are not avoided any more
 	addr     string  // of the last attempt, with its region
 	region   uint64
 }
@@ -58,7 +64,7 @@ func (c *Call) Part() *Call {
 	part := &Call{
 		Op: c.Op, Codec: c.Codec, Resend: c.Resend, Decides: c.Decides, Owed: c.Owed,
 		Timeout: c.Timeout, Priority: c.Priority, RequestSource: c.RequestSource,
-		RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
+		Route: c.Route, plainly: c.plainly, RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
 		attempts: attempts{last: slices.Clone(c.attempts.last), total: c.attempts.total},
 	}
 	if c.Retry != nil {

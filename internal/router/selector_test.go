@@ -17,7 +17,7 @@ import (
 // play runs answers against the machine, and returns what is asked, and how it ends.
 func play(t *testing.T, read, peers, answers string) string {
 	t.Helper()
-	w, ps := wishOf(t, read), peersOf(t, peers)
+	w, ps := readOf(t, read), peersOf(t, peers)
 	var s selector
 	v := s.begin(&w, ps, 0)
 	var out []string
@@ -56,7 +56,7 @@ func play(t *testing.T, read, peers, answers string) string {
 	return strings.Join(out, " ")
 }
 
-func wishOf(t *testing.T, words string) wish {
+func readOf(t *testing.T, words string) wish {
 	var w wish
 	w.read = true
 	for _, word := range strings.Fields(words) {

@@ -143,6 +143,9 @@ func (s *Snapshot) meet(ctx context.Context, call *router.Call, locks []lock.Loc
 		return err
 	}
 	news := s.seen.learn(v)
+	if s.ts == Latest {
+		call.AtLeader() // a replica may take until it has what the resolution of the lock left
+	}
 	switch {
 	case v.Live != nil:
 		return s.e.await(ctx, call, backoff.LockRead, *v.Live, v.Wait)

@@ -77,9 +77,33 @@ func (r Reason) String() string {
 type Attempt struct {
 	StoreID uint64
 	Addr    string
+	Asked   Asked
+	Via     uint64 // the store that was to pass it on; 0: none
 	Reason  Reason
 	Elapsed time.Duration
+	Delay   time.Duration // the wait that followed
 	Err     error
+}
+
+// Asked is as what a store was asked.
+type Asked uint8
+
+// The ways to ask.
+const (
+	AskedLeader  Asked = iota // as its region's leader
+	AskedReplica              // as a replica: for what was committed by then
+	AskedStale                // for what it knows to be complete
+	lastAsked
+)
+
+var askedNames = [lastAsked]string{"leader", "replica", "stale"}
+
+// String is the way in a word.
+func (a Asked) String() string {
+	if a < lastAsked {
+		return askedNames[a]
+	}
+	return "Asked(" + strconv.Itoa(int(a)) + ")"
 }
 
 // attempts keeps the last few.
@@ -97,6 +121,13 @@ func (a *attempts) add(at Attempt) {
 	}
 	a.last = append(a.last, at)
 	a.total++
+}
+
+// delayed notes the wait after the last attempt.
+func (a *attempts) delayed(d time.Duration) {
+	if n := len(a.last); n > 0 {
+		a.last[n-1].Delay += d
+	}
 }
 
 // Undetermined is a deciding write whose answer was lost. Causes are the lost answers

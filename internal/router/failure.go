@@ -14,24 +14,33 @@ import (
 
 // storeFailure is the rule of a store whose address cannot be had: PD does not know it,
 // or cannot be asked.
-func storeFailure(err error) rule {
+func storeFailure(err error) *rule {
 	if errors.Is(err, region.ErrNoStore) {
-		return *madeUp(NoStore)
+		return madeUp(NoStore)
 	}
-	return *madeUp(PD)
+	return madeUp(PD)
 }
+
+// The rules of failures after which no attempt can help: a request that is refused for
+// what it is, and the end of the client.
+var (
+	refusedForGood = &rule{reason: RefusedCall, do: fail}
+	clientClosed   = &rule{reason: ConnLost, do: fail}
+)
 
 // failureOf finds the rule of an error of the transport, and whether the request may
 // have run.
-func failureOf(err error) (rule, bool) {
+func failureOf(err error) (*rule, bool) {
 	var te *transport.Error
-	if !errors.As(err, &te) {
-		return *madeUp(ConnLost), true
+	switch {
+	case !errors.As(err, &te):
+		return madeUp(ConnLost), true
+	case te.Kind == transport.Refused && final(te):
+		return refusedForGood, false
+	case te.Kind == transport.Closed:
+		return clientClosed, te.Sent
 	}
-	if te.Kind == transport.Refused && final(te) || te.Kind == transport.Closed {
-		return rule{reason: reasonOf(te.Kind), do: fail}, te.Sent && te.Kind == transport.Closed
-	}
-	return *madeUp(reasonOf(te.Kind)), te.Sent
+	return madeUp(reasonOf(te.Kind)), te.Sent
 }
 
 // final reports whether the server refused a request for what it is, before it looked

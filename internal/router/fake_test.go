@@ -103,6 +103,15 @@ func (s *script) do(ctx context.Context, addr string, req transport.Message) (tr
 		word, s.words = s.words[0], s.words[1:]
 	}
 	asked := strings.TrimPrefix(addr, "s")
+	if to, ok := ctx.Value(forwardKey{}).(string); ok {
+		asked = strings.TrimPrefix(to, "s") + "<" + asked
+	}
+	if c.ReplicaRead {
+		asked += "r"
+	}
+	if c.StaleRead {
+		asked += "s"
+	}
 	if c.RegionId != 1 {
 		asked += fmt.Sprintf("/%d", c.RegionId)
 	}
@@ -112,11 +121,23 @@ func (s *script) do(ctx context.Context, addr string, req transport.Message) (tr
 	s.asked = append(s.asked, asked)
 	s.reqs = append(s.reqs, *c)
 	s.mu.Unlock()
-	return s.answer(ctx, addr, word)
+	return s.answer(ctx, addr, word, req)
+}
+
+// forwarding shows the script by what store a request is to be passed on.
+type forwarding struct{ *transporttest.Stores }
+
+type forwardKey struct{}
+
+func (f forwarding) Call(ctx context.Context, to transport.Target, req transport.Message, resp transport.Decoder) error {
+	if to.Forward != "" {
+		ctx = context.WithValue(ctx, forwardKey{}, to.Forward)
+	}
+	return f.Stores.Call(ctx, to, req, resp)
 }
 
 // answer makes what a word stands for.
-func (s *script) answer(ctx context.Context, addr, word string) (transport.Response, error) {
+func (s *script) answer(ctx context.Context, addr, word string, req transport.Message) (transport.Response, error) {
 	name, arg, _ := strings.Cut(word, "=")
 	n, _ := strconv.ParseUint(arg, 10, 64)
 	failed := func(kind transport.Kind, sent bool, err error) (transport.Response, error) {
@@ -125,7 +146,7 @@ func (s *script) answer(ctx context.Context, addr, word string) (transport.Respo
 	e := &errorpb.Error{Message: word}
 	switch name {
 	case "ok":
-		return &kvrpcpb.RawPutResponse{}, nil
+		return answerTo(req, nil), nil
 	case "dial":
 		return failed(transport.Dial, false, errors.New("refused"))
 	case "lost":
@@ -162,6 +183,19 @@ func (s *script) answer(ctx context.Context, addr, word string) (transport.Respo
 		}
 	case "busy":
 		e.ServerIsBusy = &errorpb.ServerIsBusy{BackoffMs: n}
+	case "notready":
+		e.DataIsNotReady = &errorpb.DataIsNotReady{}
+	case "queue":
+		e.ServerIsBusy = &errorpb.ServerIsBusy{EstimatedWaitMs: uint32(n)}
+	case "overdue":
+		e.ServerIsBusy = &errorpb.ServerIsBusy{Reason: "deadline is exceeded"}
+	case "after": // n milliseconds
+		select {
+		case <-time.After(time.Duration(n) * time.Millisecond):
+			return answerTo(req, nil), nil
+		case <-ctx.Done():
+			return failed(transport.Timeout, true, context.Cause(ctx))
+		}
 	case "stale":
 		e.StaleCommand = &errorpb.StaleCommand{}
 	case "store":
@@ -179,7 +213,16 @@ func (s *script) answer(ctx context.Context, addr, word string) (transport.Respo
 	default:
 		panic("unknown word " + word)
 	}
-	return &kvrpcpb.RawPutResponse{RegionError: e}, nil
+	return answerTo(req, e), nil
+}
+
+// answerTo makes an answer to a request, with a region error or nil.
+func answerTo(req transport.Message, e *errorpb.Error) transport.Response {
+	switch req.(type) {
+	case *kvrpcpb.GetRequest:
+		return &kvrpcpb.GetResponse{RegionError: e}
+	}
+	return &kvrpcpb.RawPutResponse{RegionError: e}
 }
 
 // world is a router on fakes: region 1 holds all keys, store 1 leads.
@@ -198,7 +241,7 @@ func inWorld(t *testing.T, words string, test func(t *testing.T, w *world)) {
 		w.pd = &fakePD{regions: []*metapb.Region{regionMeta(1, "", "", 1)}, leader: 1}
 		w.script = &script{words: strings.Fields(words), pd: w.pd}
 		w.Router = New(w.tasks.Context(), Config{
-			ClusterID: 7, Regions: region.New(w.pd, w.tasks), Transport: transporttest.New(w.script.do),
+			ClusterID: 7, Regions: region.New(w.pd, w.tasks), Transport: forwarding{transporttest.New(w.script.do)}, Tasks: w.tasks,
 		})
 		test(t, w)
 	})

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/errorpb"
-	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/transport"
@@ -16,6 +16,9 @@ import (
 
 // ErrNoContext is a request that the router cannot address: it has no context to fill.
 var ErrNoContext = errors.New("router: request without a context")
+
+// ErrOutOfReach ends a call that fails fast: the leader that it needs cannot be reached.
+var ErrOutOfReach = errors.New("router: the region's leader is out of reach")
 
 // Answer is what an answer is decoded into: a response of kvproto, or a decoder of the
 // caller's that tells the region error, if it can have one, like those.
@@ -38,24 +41,36 @@ func (r *Router) Send(ctx context.Context, call *Call, reg *region.Region, req t
 	return resp, nil
 }
 
-// SendInto sends a request, whose context it fills, to the region's leader, and again to
-// whichever replica is right after failures, as the call's rules and budget allow. With
+// sending is one Send: the region as it is known by now, what is wished of it, and where
+// the choice of a peer stands.
+type sending struct {
+	selector
+	region *region.Region
+	wish   wish
+}
+
+// SendInto sends a request, whose context it fills, to a peer of the region, and again to
+// whichever is right after failures, as the call's rules and budget allow. With
 // ErrRegionChanged the caller locates again. resp is empty.
 func (r *Router) SendInto(ctx context.Context, call *Call, reg *region.Region, req transport.Request, resp Answer) error {
 	if req.GetContext() == nil {
 		return ErrNoContext
 	}
 	call.begin()
-	s := choose(reg)
+	s := sending{selector: first(reg.LeaderIndex()), region: reg}
+	if call.Route != nil || r.away(reg) {
+		if err := r.choose(ctx, call, &s, req); err != nil {
+			return err
+		}
+	}
 	for {
 		if err := r.open(ctx, call, reg.ID); err != nil {
 			return err
 		}
-		t := r.try(ctx, call, &s, req, resp)
-		if t.rule.reason == ReasonNone {
-			if s.at != s.region.LeaderIndex() {
-				r.cfg.Regions.UpdateLeader(s.region, s.peer().GetId())
-			}
+		s.asked()
+		t := r.attempt(ctx, call, &s, req, resp)
+		if t.rule == nil {
+			r.settle(&s)
 			return nil
 		}
 		if err := r.judge(ctx, call, &s, &t); err != nil {
@@ -66,88 +81,29 @@ func (r *Router) SendInto(ctx context.Context, call *Call, reg *region.Region, r
 	}
 }
 
-// try is one attempt, and what came of it.
-type try struct {
-	rule   rule // of a failure; if its reason is ReasonNone, there is an answer
-	mayRun bool
-	err    error
-	region *errorpb.Error // the answer, if it is a region error
-	store  *region.Store
-	began  time.Time
+// attempt is try, and where that is wished another beside it.
+func (r *Router) attempt(ctx context.Context, call *Call, s *sending, req transport.Request, resp Answer) try {
+	if s.wish.read && call.Route.HedgeAfter > 0 && r.cfg.Tasks != nil {
+		return r.hedged(ctx, call, s, req, resp)
+	}
+	return r.try(ctx, call, s, req, resp)
 }
 
-func (r *Router) try(ctx context.Context, call *Call, s *replicas, req transport.Request, resp Answer) (t try) {
-	t.began = time.Now()
-	store, err := r.cfg.Regions.Store(ctx, s.peer().GetStoreId())
-	if err != nil {
-		t.rule, t.err = storeFailure(err), err
-		return t
-	}
-	t.store = store
-	call.addr, call.region = store.Addr, s.region.ID
-	timeout := r.timeout(call)
-	to := transport.Target{Addr: store.Addr, Timeout: timeout}
-	if deadline, ok := ctx.Deadline(); ok {
-		if left := deadline.Sub(t.began); left <= timeout {
-			to.Timeout, timeout = 0, left
-		}
-	}
-	r.fill(req.GetContext(), call, s, timeout)
-	if t.err = r.cfg.Transport.Call(ctx, to, req, resp); t.err != nil {
-		t.rule, t.mayRun = failureOf(t.err)
-		if t.mayRun {
-			call.sends++
-		}
-		return t
-	}
-	call.sends++
-	if answer, ok := resp.(regional); ok {
-		if t.region = answer.GetRegionError(); t.region != nil {
-			t.rule = *ruleOf(t.region)
-			t.mayRun = t.rule.fate == open
-			t.err = &RegionError{Reason: t.rule.reason, Message: t.region.GetMessage()}
-		}
-	}
-	return t
-}
-
-// timeout is the time of one attempt.
-func (r *Router) timeout(call *Call) time.Duration {
+// settle makes the caches know what a success tells.
+func (r *Router) settle(s *sending) {
 	switch {
-	case r.cfg.RPCTimeout > 0: // the user's word
-		return r.cfg.RPCTimeout
-	case call.Timeout > 0:
-		return call.Timeout
-	case call.decides():
-		return writeTimeout
+	case s.ask != plain:
+	case s.via >= 0:
+		r.detours.learn(s.peer().GetStoreId(), s.region.Peer(s.via).GetStoreId())
+	case s.at != s.region.LeaderIndex():
+		r.cfg.Regions.UpdateLeader(s.region, s.peer().GetId())
 	}
-	return readTimeout
-}
-
-// fill addresses a request. TiKV drops it when its time has passed before it was
-// proposed.
-func (r *Router) fill(c *kvrpcpb.Context, call *Call, s *replicas, timeout time.Duration) {
-	c.RegionId = s.region.ID
-	c.RegionEpoch = &s.region.Epoch
-	c.Peer = s.peer()
-	c.ClusterId = r.cfg.ClusterID
-	c.Priority = call.Priority
-	c.RequestSource = call.RequestSource
-	c.IsRetryRequest = call.sends > 0
-	c.MaxExecutionDurationMs = uint64(max(1, timeout.Milliseconds()))
-	call.Codec.Fill(c)
 }
 
 // judge notes a failed attempt and does what its rule says. It returns nil when
 // another attempt is to be made, with s on the right peer.
-func (r *Router) judge(ctx context.Context, call *Call, s *replicas, t *try) error {
-	at := Attempt{StoreID: s.peer().GetStoreId(), Reason: t.rule.reason, Elapsed: time.Since(t.began), Err: t.err}
-	if t.store != nil {
-		at.Addr = t.store.Addr
-	}
-	call.Note(at)
-	r.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "attempt failed", slog.String("op", call.Op), slog.Uint64("region", s.region.ID),
-		slog.Uint64("store", at.StoreID), slog.String("addr", at.Addr), slog.String("reason", at.Reason.String()), slog.Any("error", t.err))
+func (r *Router) judge(ctx context.Context, call *Call, s *sending, t *try) error {
+	r.note(ctx, call, s, t)
 	if t.mayRun && call.decides() {
 		call.lose(t.err)
 	}
@@ -159,68 +115,74 @@ func (r *Router) judge(ctx context.Context, call *Call, s *replicas, t *try) err
 	case t.mayRun && !call.Resend:
 		return call.Undetermined()
 	}
-	return r.act(ctx, call, s, t)
+	e := r.learn(s, t)
+	var buf [maxPeers]peer
+	peers := r.peers(ctx, call, s, &buf)
+	was := s.wish
+	v := s.after(&s.wish, peers, e, rand.Uint32())
+	call.learn(was, s.wish)
+	return r.carryOut(ctx, call, s, t, v)
 }
 
-func (r *Router) act(ctx context.Context, call *Call, s *replicas, t *try) error {
-	switch t.rule.do {
-	case again, aside:
-		return r.wait(ctx, call, t.rule.wait, t.serverWait(), s.region.ID)
-	case other, plainly:
-		if t.store != nil && (t.rule.reason == Dial || t.rule.reason == ConnLost) {
-			r.cfg.Regions.RefreshStore(t.store)
-		}
-		if s.fail() {
-			return nil
-		}
-		return r.giveUp(ctx, call, s, t)
-	case follow:
-		return r.follow(ctx, call, s, t)
-	case relocate:
-		if t.rule.reason == StoreNotMatch {
-			r.cfg.Regions.RefreshStore(t.store)
-		}
-		return r.giveUp(ctx, call, s, t)
-	case replace:
-		current := t.region.GetEpochNotMatch().GetCurrentRegions()
-		if len(current) == 0 {
-			return r.giveUp(ctx, call, s, t)
-		}
-		if r.cfg.Regions.ReplaceEpoch(s.region, current, s.peer().GetStoreId()) {
-			return r.wait(ctx, call, t.rule.wait, 0, s.region.ID)
-		}
-		return ErrRegionChanged
+// note records a failed attempt.
+func (r *Router) note(ctx context.Context, call *Call, s *sending, t *try) {
+	at := Attempt{
+		StoreID: s.peer().GetStoreId(), Addr: t.addr, Asked: s.asks(), Reason: t.rule.reason, Elapsed: time.Since(t.began), Err: t.err,
 	}
-	return call.refused(t)
+	if s.via >= 0 {
+		at.Via = s.region.Peer(s.via).GetStoreId()
+	}
+	call.Note(at)
+	r.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "attempt failed", slog.String("op", call.Op), slog.Uint64("region", s.region.ID),
+		slog.Uint64("store", at.StoreID), slog.String("addr", at.Addr), slog.String("asked", at.Asked.String()),
+		slog.String("reason", at.Reason.String()), slog.Any("error", t.err))
 }
 
-// giveUp forgets the region after the wait.
-func (r *Router) giveUp(ctx context.Context, call *Call, s *replicas, t *try) error {
-	r.cfg.Regions.Invalidate(s.region)
-	if err := r.wait(ctx, call, t.rule.wait, 0, s.region.ID); err != nil {
-		return err
-	}
-	return ErrRegionChanged
-}
-
-// follow goes to the leader that a NotLeader names; without one, to the next peer
-// after a wait, since an election is under way.
-func (r *Router) follow(ctx context.Context, call *Call, s *replicas, t *try) error {
-	leader := t.region.GetNotLeader().GetLeader()
-	if leader.GetId() == 0 {
-		if !s.fail() {
-			return r.giveUp(ctx, call, s, t)
-		}
-		return r.wait(ctx, call, t.rule.wait, 0, s.region.ID)
-	}
-	now := r.cfg.Regions.UpdateLeader(s.region, leader.GetId())
-	if now == nil {
-		return r.giveUp(ctx, call, s, t)
-	}
-	if s.hint(now) {
+// choose finds the first peer to ask where it is not simply the leader.
+func (r *Router) choose(ctx context.Context, call *Call, s *sending, req transport.Request) error {
+	s.wish = wishOf(call, req)
+	was := s.wish
+	var buf [maxPeers]peer
+	peers := r.peers(ctx, call, s, &buf)
+	if via := r.detour(s, peers); via >= 0 {
+		s.via = via
 		return nil
 	}
-	return r.wait(ctx, call, t.rule.wait, 0, s.region.ID)
+	v := s.begin(&s.wish, peers, rand.Uint32())
+	call.learn(was, s.wish)
+	if v.next == send {
+		return nil
+	}
+	// Nobody can be asked.
+	s.at = s.region.LeaderIndex()
+	t := try{began: time.Now(), rule: madeUp(StoreDown), err: ErrOutOfReach}
+	r.note(ctx, call, s, &t)
+	v.wait = t.rule.wait
+	return r.carryOut(ctx, call, s, &t, v)
+}
+
+// carryOut does what follows: nil means another attempt.
+func (r *Router) carryOut(ctx context.Context, call *Call, s *sending, t *try, v verdict) error {
+	switch v.next {
+	case end:
+		return call.refused(t)
+	case stray:
+		if call.Route != nil && call.Route.FailFast {
+			return call.end(ctx, ErrOutOfReach, s.region.ID)
+		}
+		r.cfg.Regions.Invalidate(s.region)
+	case leave:
+		r.cfg.Regions.Invalidate(s.region)
+	}
+	if v.wait.Name != "" {
+		if err := r.wait(ctx, call, v.wait, t.serverWait(), s.region.ID); err != nil {
+			return err
+		}
+	}
+	if v.next == send {
+		return nil
+	}
+	return ErrRegionChanged
 }
 
 // serverWait is how long a busy store asks to be left alone, or 0.

@@ -29,6 +29,7 @@ type Config struct {
 	ClusterID uint64
 	Regions   *region.Cache
 	Transport Transport
+	Tasks     *task.Group  // of second attempts; nil: there are none
 	Logger    *slog.Logger // nil: silent
 
 	RPCTimeout time.Duration // of one attempt; 0: the call's, or 30 s for reads, 20 s for what changes data
@@ -47,6 +48,7 @@ type Router struct {
 	cfg     Config
 	closing context.Context // ended by Shut
 	shut    context.CancelCauseFunc
+	detours detours
 }
 
 // New returns a router. ctx is the client's lifetime: when it ends, calls do.
@@ -94,7 +96,11 @@ func (r *Router) wait(ctx context.Context, call *Call, kind backoff.Kind, limit 
 		defer context.AfterFunc(r.closing, func() { cancel(ErrClosed) })()
 		waiting = merged
 	}
-	if err := call.pace(ctx, budget).WaitAtMost(waiting, kind, limit); err != nil {
+	pace := call.pace(ctx, budget)
+	slept := pace.Slept()
+	err := pace.WaitAtMost(waiting, kind, limit)
+	call.attempts.delayed(pace.Slept() - slept)
+	if err != nil {
 		return call.end(ctx, err, regionID)
 	}
 	return nil

@@ -19,6 +19,9 @@ type selector struct {
 	owed   backoff.Kind // the longest wait that was put off
 }
 
+// slot is where a peer's marks are; those of a region that has more peers share the last.
+func slot(peer int) int { return min(peer, maxPeers-1) }
+
 // first is a selector that asks the leader.
 func first(leader int) selector { return selector{choice: choice{at: leader, via: -1}} }
 
@@ -29,6 +32,7 @@ type event struct {
 	queue  bool // ServerBusy: it says how long its queue is
 	short  bool // the attempt had the short time of a read's first attempts
 	behind bool // EpochNotMatch: the store has yet to learn what the cache knows
+	bare   bool // EpochNotMatch: it names no regions
 }
 
 // What a NotLeader names, if not a peer of the region as it is cached.
@@ -63,7 +67,7 @@ func (s *selector) begin(w *wish, peers []peer, dice uint32) verdict {
 }
 
 // asked counts the attempt that begins.
-func (s *selector) asked() { s.tries[s.at] = min(s.tries[s.at]+1, 255) }
+func (s *selector) asked() { n := &s.tries[slot(s.at)]; *n = max(*n, *n+1) }
 
 // after is the machine: what follows an attempt that brought no answer. It changes the
 // wish where what was wished cannot be had.
@@ -109,7 +113,7 @@ func (a action) mark(e event) mark {
 // again asks the same peer, up to a point; a replica that was asked as one is given up at
 // once, since others have what it has.
 func (s *selector) again(w *wish, peers []peer, r *rule, dice uint32) verdict {
-	if s.ask == plain && (r.tries == 0 || s.tries[s.at] < r.tries) {
+	if s.ask == plain && (r.tries == 0 || s.tries[slot(s.at)] < r.tries) {
 		return verdict{send, r.wait}
 	}
 	return s.pass(w, peers, failed, r.wait, dice)
@@ -136,7 +140,7 @@ func (s *selector) aside(w *wish, peers []peer, e event, dice uint32) verdict {
 	leader, tries := s.at, s.tries
 	v := s.pass(w, peers, engaged, backoff.Kind{}, dice)
 	if v.next != send || s.at == leader {
-		s.choice, s.tries, s.marks[leader] = choice{at: leader, via: -1}, tries, unmarked
+		s.choice, s.tries, s.marks[slot(leader)] = choice{at: leader, via: -1}, tries, unmarked
 	}
 	return verdict{send, r.wait}
 }
@@ -157,16 +161,16 @@ func (s *selector) follow(w *wish, peers []peer, e event, dice uint32) verdict {
 	case unknown:
 		return verdict{leave, e.rule.wait}
 	}
-	was := s.marks[e.named]
+	was := s.marks[slot(e.named)]
 	s.mark(deposed)
-	s.marks[e.named] = unmarked
+	s.marks[slot(e.named)] = unmarked
 	s.hints++
 	s.choice = choice{at: e.named, via: -1}
-	if was == cut || peers[e.named].away {
+	if was == cut || e.named < len(peers) && peers[e.named].away {
 		if from == e.named { // it leads, and was not to be reached a moment ago
 			return verdict{send, e.rule.wait}
 		}
-		s.marks[e.named] = cut
+		s.marks[slot(e.named)] = cut
 		s.via = from
 		return verdict{next: send}
 	}
@@ -183,14 +187,14 @@ func (s *selector) doubt(w *wish, peers []peer, e event, dice uint32) verdict {
 	r := e.rule
 	if s.ask != plain {
 		w.policy, w.stale, w.threshold, w.read = ReadLeader, false, false, false
-		if r.do != replace || e.behind {
+		if r.do != replace || e.behind || e.bare {
 			return s.pass(w, peers, failed, r.wait, dice)
 		}
 	}
 	switch {
 	case r.do == refer:
 		return verdict{next: end}
-	case r.do == relocate:
+	case r.do == relocate || e.bare:
 		return verdict{leave, r.wait}
 	case e.behind:
 		return verdict{retry, r.wait}
@@ -205,7 +209,7 @@ func (s *selector) mark(m mark) {
 		at = s.via
 	}
 	if at >= 0 {
-		s.marks[at] = m
+		s.marks[slot(at)] = m
 	}
 }
 

@@ -30,6 +30,10 @@ var texts = [...]struct {
 	{"max key size exceeded", ClassTooLarge, "src/storage/errors.rs KeyTooLarge"},
 }
 
+// overdue reports whether a store that is busy means that a request's own time was over
+// (components/tikv_util/src/deadline.rs, set_deadline_exceeded_busy_error).
+func overdue(reason string) bool { return strings.Contains(reason, "deadline is exceeded") }
+
 // Classify tells what the text of a server's error is about.
 func Classify(text string) Class {
 	for i := range texts {

@@ -1,0 +1,123 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/errorpb"
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/metapb"
+
+	"github.com/tikv-go/tikv/internal/region"
+	"github.com/tikv-go/tikv/internal/transport"
+)
+
+// try is one attempt, and what came of it.
+type try struct {
+	rule   *rule // of a failure; nil if there is an answer
+	mayRun bool
+	short  bool // it had the time of a read's first attempts
+	err    error
+	region *errorpb.Error // the answer, if it is a region error
+	store  *region.Store  // that was to answer, or to pass it on
+	addr   string
+	began  time.Time
+}
+
+func (s *sending) peer() *metapb.Peer { return s.region.Peer(s.at) }
+
+// asks is the form of the choice that is shown.
+func (s *sending) asks() Asked {
+	return [...]Asked{plain: AskedLeader, replica: AskedReplica, stale: AskedStale}[s.ask]
+}
+
+// try asks the peer that was chosen.
+func (r *Router) try(ctx context.Context, call *Call, s *sending, req transport.Request, resp Answer) try {
+	t := try{began: time.Now()}
+	if to, ok := r.address(ctx, call, s, req, &t); ok {
+		r.exchange(ctx, call, to, req, resp, &t)
+	}
+	return t
+}
+
+// address finds where the peer is, and fills the request's context for it.
+func (r *Router) address(ctx context.Context, call *Call, s *sending, req transport.Request, t *try) (to transport.Target, ok bool) {
+	store, err := r.cfg.Regions.Store(ctx, s.peer().GetStoreId())
+	if err != nil {
+		t.rule, t.err = storeFailure(err), err
+		return to, false
+	}
+	t.store, t.addr = store, store.Addr
+	to.Addr = store.Addr
+	if s.via >= 0 {
+		proxy, err := r.cfg.Regions.Store(ctx, s.region.Peer(s.via).GetStoreId())
+		if err != nil {
+			t.rule, t.err = storeFailure(err), err
+			return to, false
+		}
+		t.store, to.Addr, to.Forward = proxy, proxy.Addr, store.Addr
+	}
+	call.addr, call.region = store.Addr, s.region.ID
+	timeout := r.timeout(call)
+	if s.wish.read && !s.wish.patient && call.Route.ReadTimeout < timeout {
+		timeout, t.short = call.Route.ReadTimeout, true
+	}
+	to.Timeout = timeout
+	if deadline, ok := ctx.Deadline(); ok {
+		if left := deadline.Sub(t.began); left <= timeout {
+			to.Timeout, timeout = 0, left
+		}
+	}
+	r.fill(req.GetContext(), call, s, timeout)
+	return to, true
+}
+
+// exchange sends the request and reads the answer.
+func (r *Router) exchange(ctx context.Context, call *Call, to transport.Target, req transport.Request, resp Answer, t *try) {
+	if t.err = r.cfg.Transport.Call(ctx, to, req, resp); t.err != nil {
+		t.rule, t.mayRun = failureOf(t.err)
+		if t.mayRun {
+			call.sends++
+		}
+		return
+	}
+	call.sends++
+	if answer, ok := resp.(regional); ok {
+		if t.region = answer.GetRegionError(); t.region != nil {
+			t.rule = ruleOf(t.region)
+			t.mayRun = t.rule.fate == open
+			t.err = &RegionError{Reason: t.rule.reason, Message: t.region.GetMessage()}
+		}
+	}
+}
+
+// timeout is the time of one attempt.
+func (r *Router) timeout(call *Call) time.Duration {
+	switch {
+	case r.cfg.RPCTimeout > 0: // the user's word
+		return r.cfg.RPCTimeout
+	case call.Timeout > 0:
+		return call.Timeout
+	case call.decides():
+		return writeTimeout
+	}
+	return readTimeout
+}
+
+// fill addresses a request. TiKV drops it when its time has passed before it was
+// proposed.
+func (r *Router) fill(c *kvrpcpb.Context, call *Call, s *sending, timeout time.Duration) {
+	c.RegionId = s.region.ID
+	c.RegionEpoch = &s.region.Epoch
+	c.Peer = s.peer()
+	c.ClusterId = r.cfg.ClusterID
+	c.Priority = call.Priority
+	c.RequestSource = call.RequestSource
+	c.IsRetryRequest = call.sends > 0
+	c.MaxExecutionDurationMs = uint64(max(1, timeout.Milliseconds()))
+	c.ReplicaRead, c.StaleRead, c.BusyThresholdMs = s.ask == replica, s.ask == stale, 0
+	if s.wish.threshold {
+		c.BusyThresholdMs = uint32(call.Route.BusyThreshold.Milliseconds())
+	}
+	call.Codec.Fill(c)
+}

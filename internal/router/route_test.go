@@ -1,0 +1,66 @@
+package router
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/metapb"
+)
+
+func get() *kvrpcpb.GetRequest { return &kvrpcpb.GetRequest{Context: &kvrpcpb.Context{}, Version: 5} }
+
+// Sequences of answers to a read that replicas may serve, as in TestSequences. Store 2 is
+// the preferred one.
+func TestRoutes(t *testing.T) {
+	prefer2 := map[string]string{"zone": "z2"}
+	for _, c := range []struct {
+		name                         string
+		route                        Route
+		answers, asked, result, took string
+	}{
+		{"follower", Route{Policy: ReadFollower, Labels: prefer2}, "ok", "2r", "ok", "0s"},
+		{"stores", Route{Policy: ReadFollower, Stores: []uint64{3}}, "ok", "3r", "ok", "0s"},
+		{"nearest", Route{Policy: ReadNearest, Labels: prefer2}, "dial ok", "2r 1", "ok", "0s"},
+		{"no election in sight", Route{Policy: ReadNearest, Labels: prefer2}, "notleader dial dial ok", "2r 1! 3r! 2r!", "ok", "50ms-104ms"},
+		{"a leader told", Route{Policy: ReadNearest, Labels: prefer2}, "notleader=3 ok", "2r 3!", "ok", "0s"},
+		{"prefer-leader", Route{Policy: ReadPreferLeader, Labels: prefer2}, "busy dial ok", "1 2r! 3r!", "ok", "0s"},
+		{"all busy", Route{Policy: ReadPreferLeader, Labels: prefer2}, "busy busy busy ok", "1 2r! 3r! 1!", "ok", "250ms-500ms"},
+		{"stale", Route{Stale: true, Labels: prefer2}, "notready ok", "2s 1!", "ok", "0s"},
+		{"stale, no leader", Route{Stale: true, Labels: prefer2}, "notready dial notready notleader=1 ok", "2s 1! 3s! 2r! 1<2!", "ok", "0s"},
+		{"replica behind", Route{Policy: ReadFollower, Labels: prefer2}, "epoch=behind epoch=split ok", "2r 1! 1/2!", "ok", "0s"},
+		{"replica without the region", Route{Policy: ReadFollower, Labels: prefer2}, "notfound notfound ok", "2r 1! 1!", "ok", "2ms"},
+		{"flashback", Route{Policy: ReadFollower, Labels: prefer2}, "flashback flashback", "2r 1!", "refused", "0s"},
+		{"threshold", Route{BusyThreshold: time.Second, Labels: prefer2}, "queue=2000 queue=3000 queue=3000 ok", "1 2r! 3r! 1!", "ok", "0s"},
+		{"read timeout", Route{ReadTimeout: time.Second, Labels: prefer2}, "hang hang hang hang ok", "1 2r! 3r! 1! 2r!", "ok", "33s"},
+		{"overdue at the store", Route{ReadTimeout: time.Second, Labels: prefer2}, "overdue ok", "1 2r!", "ok", "0s"},
+		{"hedge", Route{HedgeAfter: 10 * time.Millisecond, Labels: prefer2}, "after=1000 after=20", "1 2r", "ok", "30ms"},
+		{"hedge in vain", Route{HedgeAfter: 10 * time.Millisecond, Labels: prefer2}, "after=20 after=1000", "1 2r", "ok", "20ms"},
+		{"hedge not needed", Route{HedgeAfter: 10 * time.Millisecond, Labels: prefer2}, "after=5", "1", "ok", "5ms"},
+		{"hedge fails", Route{HedgeAfter: 10 * time.Millisecond, Labels: prefer2}, "after=50 dial", "1 2r", "ok", "50ms"},
+		{"both fail", Route{HedgeAfter: 10 * time.Millisecond, ReadTimeout: time.Second, Labels: prefer2}, "hang dial ok", "1 2r 3r!", "ok", "1s"},
+		{"fail fast", Route{FailFast: true}, "dial dial dial", "1 2 3", "unavailable", "0s"},
+		{"fail fast, elected", Route{FailFast: true}, "dial notleader=2 ok", "1 2 2!", "ok", "0s"},
+		{"by size", Route{BySize: func(keys int) Policy { return Policy(keys) * ReadFollower }, Labels: prefer2}, "ok", "2r", "ok", "0s"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, c.answers, func(t *testing.T, w *world) {
+				call, start := newCall("read"), time.Now()
+				call.Route = &c.route
+				_, err := Do[*kvrpcpb.GetResponse](t.Context(), w.Router, call, []byte("k"), get())
+				if got := strings.Join(w.script.asked, " "); got != c.asked || outcome(err) != c.result || !within(t, time.Since(start), c.took) {
+					t.Fatalf("asked %q, %s in %v (%v)", got, outcome(err), time.Since(start), err)
+				}
+				if len(w.script.words) > 0 {
+					t.Fatalf("not all was asked for: %q is left", w.script.words)
+				}
+			})
+		})
+	}
+}
+
+// labelled is store n in zone zn.
+func labelled(id uint64, addr string) *metapb.Store {
+	return &metapb.Store{Id: id, Address: addr, Labels: []*metapb.StoreLabel{{Key: "zone", Value: "z" + addr[1:]}}}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -17,8 +18,23 @@ type Store struct {
 	ID   uint64
 	Addr string
 
-	stale bool // to be asked for again before the next use
+	labels []*metapb.StoreLabel
+	stale  bool // to be asked for again before the next use
 }
+
+// Label is the value of a label of the store, empty if it has none of that key.
+func (s *Store) Label(key string) string {
+	for _, l := range s.labels {
+		if l.GetKey() == key {
+			return l.GetValue()
+		}
+	}
+	return ""
+}
+
+// TiFlash reports whether the store is of another engine: its peers hold the same data, but
+// serve plans alone (client-go store_cache.go, GetStoreTypeByMeta).
+func (s *Store) TiFlash() bool { return strings.HasPrefix(s.Label("engine"), "tiflash") }
 
 // ErrNoStore is a store that PD does not know, or no longer.
 var ErrNoStore = errors.New("region: no such store")
@@ -81,7 +97,7 @@ func (c *Cache) loadStore(ctx context.Context, id uint64) (*Store, error) {
 		c.stores.set(id, nil, nil)
 		return nil, fmt.Errorf("%w: %d", ErrNoStore, id)
 	}
-	s := &Store{ID: id, Addr: meta.GetAddress()}
+	s := &Store{ID: id, Addr: meta.GetAddress(), labels: meta.GetLabels()}
 	c.stores.set(id, nil, s)
 	return s, nil
 }
@@ -90,6 +106,6 @@ func (c *Cache) loadStore(ctx context.Context, id uint64) (*Store, error) {
 // not be reached, or another store answered there.
 func (c *Cache) RefreshStore(s *Store) {
 	if !s.stale {
-		c.stores.set(s.ID, s, &Store{ID: s.ID, Addr: s.Addr, stale: true})
+		c.stores.set(s.ID, s, &Store{ID: s.ID, Addr: s.Addr, labels: s.labels, stale: true})
 	}
 }

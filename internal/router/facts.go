@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 
@@ -13,12 +14,30 @@ func (r *Router) peers(ctx context.Context, call *Call, s *sending, buf *[maxPee
 	peers := buf[:min(s.region.NumPeers(), maxPeers)]
 	l := s.region.LeaderIndex() // now: it may change
 	for i := range peers {
-		peers[i] = peer{role: roleOf(s.region.Peer(i)), unwell: s.region.Down(i) || s.region.Pending(i)}
+		p := &peers[i]
+		*p = peer{role: roleOf(s.region.Peer(i)), unwell: s.region.Down(i) || s.region.Pending(i)}
 		if i == l {
-			peers[i].role = leader
+			p.role = leader
+		}
+		if s.wish.read && p.role != outside {
+			r.judgeStore(ctx, call, s.region.Peer(i).GetStoreId(), p)
 		}
 	}
 	return peers
+}
+
+// judgeStore adds what is known of a peer's store. One that is not known yet is asked for.
+func (r *Router) judgeStore(ctx context.Context, call *Call, id uint64, p *peer) {
+	store, err := r.cfg.Regions.Store(ctx, id)
+	switch {
+	case errors.Is(err, region.ErrNoStore):
+		p.away = true
+	case err != nil: // PD does not say: whoever asks it will find out
+	case store.TiFlash():
+		p.role = outside
+	default:
+		p.near = call.Route.prefers(store)
+	}
 }
 
 // roleOf is a peer's role if it does not lead. A witness has no data.

@@ -75,7 +75,7 @@ func (p *fakePD) ScanRegions(_ context.Context, r keys.Range, limit int) ([]regi
 }
 
 func (p *fakePD) Store(_ context.Context, id uint64) (*metapb.Store, error) {
-	return &metapb.Store{Id: id, Address: fmt.Sprint("s", id)}, nil
+	return &metapb.Store{Id: id, Address: fmt.Sprint("s", id), Labels: []*metapb.StoreLabel{{Key: "zone", Value: fmt.Sprint("z", id)}}}, nil
 }
 
 func regionMeta(id uint64, start, end string, ver uint64) *metapb.Region {

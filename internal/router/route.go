@@ -7,6 +7,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
+	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/transport"
 )
 
@@ -92,15 +93,15 @@ func served(req transport.Request) (keys int, timed bool) {
 }
 
 // prefers reports whether the route has preferences, and the store meets them.
-func (r *Route) prefers(store uint64, label func(key string) string) bool {
+func (r *Route) prefers(store *region.Store) bool {
 	if len(r.Labels) == 0 && len(r.Stores) == 0 {
 		return false
 	}
-	if len(r.Stores) > 0 && !slices.Contains(r.Stores, store) {
+	if len(r.Stores) > 0 && !slices.Contains(r.Stores, store.ID) {
 		return false
 	}
 	for key, value := range r.Labels {
-		if label(key) != value {
+		if store.Label(key) != value {
 			return false
 		}
 	}

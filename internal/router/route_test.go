@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
-	"github.com/pingcap/kvproto/pkg/metapb"
 )
 
 func get() *kvrpcpb.GetRequest { return &kvrpcpb.GetRequest{Context: &kvrpcpb.Context{}, Version: 5} }
@@ -33,7 +32,7 @@ func TestRoutes(t *testing.T) {
 		{"replica without the region", Route{Policy: ReadFollower, Labels: prefer2}, "notfound notfound ok", "2r 1! 1!", "ok", "2ms"},
 		{"flashback", Route{Policy: ReadFollower, Labels: prefer2}, "flashback flashback", "2r 1!", "refused", "0s"},
 		{"threshold", Route{BusyThreshold: time.Second, Labels: prefer2}, "queue=2000 queue=3000 queue=3000 ok", "1 2r! 3r! 1!", "ok", "0s"},
-		{"read timeout", Route{ReadTimeout: time.Second, Labels: prefer2}, "hang hang hang hang ok", "1 2r! 3r! 1! 2r!", "ok", "33s"},
+		{"read timeout", Route{ReadTimeout: time.Second, Labels: prefer2}, "hang hang hang hang ok", "1 2r! 3r! 1! 2!", "ok", "33s"},
 		{"overdue at the store", Route{ReadTimeout: time.Second, Labels: prefer2}, "overdue ok", "1 2r!", "ok", "0s"},
 		{"hedge", Route{HedgeAfter: 10 * time.Millisecond, Labels: prefer2}, "after=1000 after=20", "1 2r", "ok", "30ms"},
 		{"hedge in vain", Route{HedgeAfter: 10 * time.Millisecond, Labels: prefer2}, "after=20 after=1000", "1 2r", "ok", "20ms"},
@@ -58,9 +57,4 @@ func TestRoutes(t *testing.T) {
 			})
 		})
 	}
-}
-
-// labelled is store n in zone zn.
-func labelled(id uint64, addr string) *metapb.Store {
-	return &metapb.Store{Id: id, Address: addr, Labels: []*metapb.StoreLabel{{Key: "zone", Value: "z" + addr[1:]}}}
 }

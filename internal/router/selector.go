@@ -124,7 +124,7 @@ func (s *selector) again(w *wish, peers []peer, r *rule, dice uint32) verdict {
 // not lead any more, which another peer is asked once.
 func (s *selector) aside(w *wish, peers []peer, e event, dice uint32) verdict {
 	r := e.rule
-	if s.ask != plain || w.read && (w.policy != ReadLeader || w.stale || w.threshold) {
+	if s.ask != plain || w.read && (w.policy != ReadLeader || w.stale || w.threshold || e.short) {
 		m := engaged
 		if e.short {
 			m = late

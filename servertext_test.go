@@ -9,6 +9,7 @@ import (
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/pd"
+	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
@@ -44,7 +45,7 @@ func TestServerTexts(t *testing.T) {
 			tasks := task.New(t.Context())
 			defer tasks.Close(nil)
 			r := router.New(tasks.Context(), router.Config{
-				ClusterID: client.ClusterID(), Regions: router.NewRegions(client, tasks), Transport: pool,
+				ClusterID: client.ClusterID(), Regions: router.NewRegions(client, tasks, region.Config{}), Transport: pool,
 			})
 			call := &router.Call{Op: "Op", Codec: codec.New(c.client, codec.Raw, 0)}
 			if c.req.Key == nil {

@@ -79,6 +79,10 @@ func (f *fake) ScanRegions(_ context.Context, r keys.Range, limit int) ([]region
 	return out, nil
 }
 
+func (f *fake) Stores(context.Context) ([]*metapb.Store, error) {
+	return nil, context.Canceled // not asked here
+}
+
 func (f *fake) Store(context.Context, uint64) (*metapb.Store, error) {
 	return &metapb.Store{Id: 1, Address: "s1"}, nil
 }

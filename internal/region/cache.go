@@ -24,6 +24,47 @@ type PD interface {
 	ScanRegions(ctx context.Context, r keys.Range, limit int) ([]Found, error)
 	// Store returns nil for a store that PD does not know.
 	Store(ctx context.Context, id uint64) (*metapb.Store, error)
+	// Stores returns those that were not removed.
+	Stores(ctx context.Context) ([]*metapb.Store, error)
+}
+
+// Config is what a cache may be made with.
+type Config struct {
+	// Probe asks the store at an address whether it serves; nil: that the next request
+	// shows.
+	Probe func(ctx context.Context, addr string) error
+	// MaxInFlight bounds the requests to a store that are under way; 0: 16384.
+	MaxInFlight int32
+	// Changed is told what the cache learns, on the goroutine that learns it, without locks
+	// held; nil: nobody.
+	Changed func(Change)
+}
+
+const maxInFlight = 1 << 14
+
+// Change is what a cache has learned.
+type Change struct {
+	Kind          ChangeKind
+	Region, Store uint64
+}
+
+// ChangeKind is a kind of change.
+type ChangeKind uint8
+
+// The kinds.
+const (
+	LeaderMoved   ChangeKind = iota // of the region, to the store
+	EpochChanged                    // a region came in the place of others: split, merge, other peers
+	RegionEvicted                   // an entry went: it was wrong, not used, or one too many
+	StoreUp                         // after StoreDown: the store answers again
+	StoreDown                       // the store does not answer
+	StoreGone                       // PD does not know the store any more
+)
+
+func (c *Cache) tell(what Change) {
+	if c.cfg.Changed != nil {
+		c.cfg.Changed(what)
+	}
 }
 
 // Failures of a load that may succeed later.
@@ -35,6 +76,7 @@ var (
 
 // Cache is safe for concurrent use. All its keys are region keys.
 type Cache struct {
+	cfg   Config
 	pd    PD
 	tasks *task.Group
 	start time.Time // of the cache's clock
@@ -45,14 +87,24 @@ type Cache struct {
 
 	loads, endLoads flights[*Region]
 	stores          storeCache
+	gate            gate // of probes
 }
 
 // New returns an empty cache. Its loads are tasks of the group.
-func New(pd PD, tasks *task.Group) *Cache {
-	c := &Cache{pd: pd, tasks: tasks, start: time.Now()}
+func New(pd PD, tasks *task.Group) *Cache { return NewWith(pd, tasks, Config{}) }
+
+// NewWith is New with a configuration.
+func NewWith(pd PD, tasks *task.Group, cfg Config) *Cache {
+	if cfg.MaxInFlight <= 0 {
+		cfg.MaxInFlight = maxInFlight
+	}
+	c := &Cache{cfg: cfg, pd: pd, tasks: tasks, start: time.Now()}
 	c.index.Store(&index{})
 	return c
 }
+
+// now is the time on the cache's clock.
+func (c *Cache) now() time.Duration { return time.Since(c.start) }
 
 // Lookup returns the cached region that holds key, or nil.
 func (c *Cache) Lookup(key []byte) *Region { return c.touch(c.index.Load().find(key)) }

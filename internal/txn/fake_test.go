@@ -140,6 +140,10 @@ func (f *fake) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]regi
 	return out, nil
 }
 
+func (f *fake) Stores(context.Context) ([]*metapb.Store, error) {
+	return nil, errors.New("not asked here")
+}
+
 func (f *fake) Store(_ context.Context, id uint64) (*metapb.Store, error) {
 	return &metapb.Store{Id: id, Address: "store"}, nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +21,12 @@ func (p *fakePD) set(id uint64, s *metapb.Store) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stores[id] = s
+}
+
+func (p *fakePD) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
 }
 
 func sleep(d time.Duration) { <-time.After(d) }
@@ -65,7 +73,7 @@ func TestRefreshStore(t *testing.T) {
 			t.Fatal("PD is asked twice in a moment")
 		}
 		sleep(refreshAgain)
-		pd.err = errors.New("down")
+		pd.fail(errors.New("down"))
 		for range 5 {
 			c.RefreshStore(s)
 		}
@@ -76,7 +84,7 @@ func TestRefreshStore(t *testing.T) {
 		if got := pd.took(); got != "store 1" || c.KnownStore(1) != s {
 			t.Fatal(got)
 		}
-		pd.err = nil
+		pd.fail(nil)
 		pd.set(1, &metapb.Store{Id: 1, Address: "a", Version: "2"})
 		c.RefreshStore(s)
 		sleep(2 * pd.delay)
@@ -243,27 +251,42 @@ func storeIn(t *testing.T, test func(t *testing.T, pd *fakePD, c *Cache, s *Stor
 	})
 }
 
-// probed is what is probed and told; a bubble's goroutines take turns where it matters.
+// probed is how probes end, and what is probed and told.
 type probed struct {
+	mu   sync.Mutex
 	err  error
-	took time.Duration
 	at   []time.Time
 	told []ChangeKind
 }
 
-func (p *probed) probe(ctx context.Context, _ string) error {
+func (p *probed) probe(context.Context, string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.at = append(p.at, time.Now())
-	if !pause(ctx, p.took) {
-		return ctx.Err()
-	}
 	return p.err
 }
 
-func (p *probed) changed(c Change) { p.told = append(p.told, c.Kind) }
+func (p *probed) changed(c Change) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told = append(p.told, c.Kind)
+}
+
+func (p *probed) end(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}
+
+func (p *probed) times() []time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.at)
+}
 
 func TestStoreGoesAndComesBack(t *testing.T) {
 	storeIn(t, func(t *testing.T, pd *fakePD, c *Cache, s *Store, p *probed) {
-		p.err = errors.New("refused")
+		p.end(errors.New("refused"))
 		dead := errors.New("no route")
 		if s.Admit() != nil || s.Away() {
 			t.Fatal("refused at first")
@@ -273,7 +296,7 @@ func TestStoreGoesAndComesBack(t *testing.T) {
 			t.Fatal(s.LastErr(), s.InFlight())
 		}
 		sleep(time.Minute)
-		if len(p.at) != 0 {
+		if len(p.times()) != 0 {
 			t.Fatal("a store that nobody wants is probed")
 		}
 		start := time.Now()
@@ -283,8 +306,8 @@ func TestStoreGoesAndComesBack(t *testing.T) {
 			}
 			sleep(100 * time.Millisecond)
 		}
-		if n := len(p.at); n < 9 || n > 16 || p.at[0] != start {
-			t.Fatalf("%d probes in a minute, the first after %v", n, p.at[0].Sub(start))
+		if n := len(p.times()); n < 9 || n > 16 || p.times()[0] != start {
+			t.Fatalf("%d probes in a minute, the first after %v", n, p.times()[0].Sub(start))
 		}
 		sleep(2 * wantedFor)
 		synctest.Wait()
@@ -294,7 +317,7 @@ func TestStoreGoesAndComesBack(t *testing.T) {
 		if got := pd.took(); strings.Count(got, "store 1") > 4 {
 			t.Fatal(got)
 		}
-		p.err = nil
+		p.end(nil)
 		if s.Admit() != ErrAway {
 			t.Fatal("not away")
 		}
@@ -322,12 +345,12 @@ func TestProbesEndWithTheStore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			storeIn(t, func(t *testing.T, pd *fakePD, c *Cache, s *Store, p *probed) {
-				p.err = errors.New("refused")
+				p.end(errors.New("refused"))
 				_ = s.Admit()
-				s.Done(Refused, time.Now(), 0, p.err)
+				s.Done(Refused, time.Now(), 0, nil)
 				_ = s.Admit()
 				sleep(3 * time.Second)
-				n := len(p.at)
+				n := len(p.times())
 				if n == 0 {
 					t.Fatal("not probed")
 				}
@@ -336,8 +359,8 @@ func TestProbesEndWithTheStore(t *testing.T) {
 					sleep(time.Second)
 					_ = s.Admit()
 				}
-				if len(c.tasks.Running()) != 0 || len(p.at) > n+8 {
-					t.Fatal("probed for ever:", len(p.at)-n, c.tasks.Running())
+				if len(c.tasks.Running()) != 0 || len(p.times()) > n+8 {
+					t.Fatal("probed for ever:", len(p.times())-n, c.tasks.Running())
 				}
 				if now := c.KnownStore(1); now != nil && (now.Away() || now.Addr != "b") {
 					t.Fatal(now)

@@ -12,6 +12,7 @@ import (
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/pd"
 	"github.com/tikv-go/tikv/internal/region"
+	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
 )
 

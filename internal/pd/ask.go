@@ -28,6 +28,13 @@ func askConn[R answer](ctx context.Context, c *Client, op string, f func(context
 }
 
 func askLeader[R answer](ctx context.Context, c *Client, op string, way func(*members) target, f func(context.Context, *grpc.ClientConn) (R, error)) (R, error) {
+	return askUntil(ctx, c, op, way, f, judgeAnswer)
+}
+
+// askUntil asks until good says that the outcome of an attempt is what was asked for, or
+// an error that stays.
+func askUntil[R any](ctx context.Context, c *Client, op string, way func(*members) target, f func(context.Context, *grpc.ClientConn) (R, error),
+	good func(op, addr string, clusterID uint64, resp R, err error) *Error) (R, error) {
 	ctx, cancel := c.bound(ctx, c.cfg.Timeout)
 	defer cancel()
 	var none R
@@ -38,7 +45,7 @@ func askLeader[R answer](ctx context.Context, c *Client, op string, way func(*me
 		c.freshen(m)
 		to := way(m)
 		resp, err := attemptAt(ctx, c, m, to, f)
-		e := judgeAnswer(op, to.addr, m.clusterID, resp, err)
+		e := good(op, to.addr, m.clusterID, resp, err)
 		if e == nil {
 			return resp, nil
 		}

@@ -15,7 +15,7 @@ type Kind uint8
 const (
 	Unavailable  Kind = iota + 1 // no member answered as wanted within the call's time
 	Rejected                     // PD answered with an error that asking again does not change
-	NotFound                     // PD has no such keyspace or store
+	NotFound                     // PD has no such keyspace, store or resource group
 	WrongCluster                 // members, or a member and the client, belong to different clusters
 	Closed                       // the client is closed
 )
@@ -48,6 +48,8 @@ type Error struct {
 	Ended   error          // Err of the caller's context, if that is what ended the call
 
 	Attempts []Attempt // the last of those that failed, oldest first
+
+	sent bool // what was sent may have been done, and must not be twice
 }
 
 // Attempt is one that failed.
@@ -90,10 +92,11 @@ func (e *Error) Unwrap() error { return e.Err }
 var (
 	ErrKeyspaceNotFound = errors.New("no such keyspace")
 	ErrStoreNotFound    = errors.New("no such store")
+	ErrGroupNotFound    = errors.New("no such resource group")
 	ErrWrongCluster     = errors.New("wrong cluster id")
 	ErrClosed           = errors.New("client closed")
 	ErrNoAnswer         = errors.New("no answer in time") // the default bound of a call without a deadline
 )
 
 // retryable reports whether another attempt may have another outcome.
-func (e *Error) retryable() bool { return e.Kind == Unavailable }
+func (e *Error) retryable() bool { return e.Kind == Unavailable && !e.sent }

@@ -3,6 +3,7 @@ package pd
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pingcap/kvproto/pkg/pdpb"
@@ -60,12 +61,15 @@ var elsewhere = [...]string{"is not leader", "not leader", "mismatch callee id",
 // leader and closing are UNAVAILABLE, and plain errors arrive as UNKNOWN, which may be
 // over by the next attempt.
 func statusKind(s *status.Status) (Kind, error) {
-	for _, text := range elsewhere {
-		if strings.Contains(s.Message(), text) {
-			return Unavailable, nil
-		}
+	if isElsewhere(s.Message()) {
+		return Unavailable, nil
 	}
 	switch s.Code() {
+	case codes.Unknown:
+		// The service for resource groups refuses so (PD pkg/mcs/resourcemanager/server).
+		if strings.HasPrefix(s.Message(), "[PD:resourcemanager:") {
+			return Rejected, nil
+		}
 	case codes.FailedPrecondition:
 		if strings.Contains(s.Message(), "mismatch cluster id") {
 			return WrongCluster, ErrWrongCluster
@@ -76,4 +80,8 @@ func statusKind(s *status.Status) (Kind, error) {
 		return Rejected, nil
 	}
 	return Unavailable, nil
+}
+
+func isElsewhere(message string) bool {
+	return slices.ContainsFunc(elsewhere[:], func(text string) bool { return strings.Contains(message, text) })
 }

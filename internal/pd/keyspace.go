@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/pingcap/kvproto/pkg/keyspacepb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
@@ -27,11 +28,7 @@ func (c *Client) Keyspace(ctx context.Context, name string) (*keyspacepb.Keyspac
 		return keyspacepb.NewKeyspaceClient(conn).LoadKeyspace(ctx, &keyspacepb.LoadKeyspaceRequest{Header: c.header(), Name: name})
 	})
 	if err != nil {
-		var e *Error
-		if errors.As(err, &e) && e.Code == pdpb.ErrorType_ENTRY_NOT_FOUND {
-			e.Kind, e.Err = NotFound, ErrKeyspaceNotFound
-		}
-		return nil, err
+		return nil, keyspaceNotFound(err)
 	}
 	meta := resp.GetKeyspace()
 	if id, ok := meta.GetKeyspace().(*keyspacepb.KeyspaceMeta_Id); !ok || id.Id > codec.MaxKeyspaceID {
@@ -41,22 +38,45 @@ func (c *Client) Keyspace(ctx context.Context, name string) (*keyspacepb.Keyspac
 	return meta, nil
 }
 
-// GCState returns the safe points that hold for a keyspace, or for the data outside of
-// any where keyspaceID is codec.NullKeyspaceID.
-func (c *Client) GCState(ctx context.Context, keyspaceID uint32) (txnSafePoint, gcSafePoint uint64, err error) {
-	const op = "GetGCState"
-	resp, err := ask(ctx, c, op, func(ctx context.Context, pd pdpb.PDClient) (*pdpb.GetGCStateResponse, error) {
-		return pd.GetGCState(ctx, &pdpb.GetGCStateRequest{
-			Header:            c.header(),
-			KeyspaceScope:     &pdpb.KeyspaceScope{Keyspace: &pdpb.KeyspaceScope_KeyspaceId{KeyspaceId: keyspaceID}},
-			ExcludeGcBarriers: true,
+// KeyspaceByID returns a keyspace, whatever its state. The error for an id that none has
+// matches ErrKeyspaceNotFound.
+func (c *Client) KeyspaceByID(ctx context.Context, id uint32) (*keyspacepb.KeyspaceMeta, error) {
+	resp, err := askConn(ctx, c, "LoadKeyspaceByID", func(ctx context.Context, conn *grpc.ClientConn) (*keyspacepb.LoadKeyspaceResponse, error) {
+		return keyspacepb.NewKeyspaceClient(conn).LoadKeyspaceByID(ctx, &keyspacepb.LoadKeyspaceByIDRequest{
+			Header: c.header(), Keyspace: &keyspacepb.LoadKeyspaceByIDRequest_Id{Id: id},
 		})
 	})
-	if err != nil {
-		return 0, 0, err
+	return resp.GetKeyspace(), keyspaceNotFound(err)
+}
+
+// Keyspaces returns keyspaces in the order of their ids, from start on, at most limit of
+// them where limit is above 0.
+func (c *Client) Keyspaces(ctx context.Context, start uint32, limit int) ([]*keyspacepb.KeyspaceMeta, error) {
+	resp, err := askConn(ctx, c, "GetAllKeyspaces", func(ctx context.Context, conn *grpc.ClientConn) (*keyspacepb.GetAllKeyspacesResponse, error) {
+		return keyspacepb.NewKeyspaceClient(conn).GetAllKeyspaces(ctx, &keyspacepb.GetAllKeyspacesRequest{
+			Header: c.header(), Limit: uint32(min(max(limit, 0), math.MaxUint32)),
+			StartKeyspace: &keyspacepb.GetAllKeyspacesRequest_StartId{StartId: start},
+		})
+	})
+	return resp.GetKeyspaces(), err
+}
+
+// SetKeyspaceState changes a keyspace's state, where PD allows the step, and returns what
+// it is then.
+func (c *Client) SetKeyspaceState(ctx context.Context, id uint32, state keyspacepb.KeyspaceState) (*keyspacepb.KeyspaceMeta, error) {
+	resp, err := askConn(ctx, c, "UpdateKeyspaceState", func(ctx context.Context, conn *grpc.ClientConn) (*keyspacepb.UpdateKeyspaceStateResponse, error) {
+		return keyspacepb.NewKeyspaceClient(conn).UpdateKeyspaceState(ctx, &keyspacepb.UpdateKeyspaceStateRequest{
+			Header: c.header(), State: state, Keyspace: &keyspacepb.UpdateKeyspaceStateRequest_Id{Id: id},
+		})
+	})
+	return resp.GetKeyspace(), keyspaceNotFound(err)
+}
+
+// keyspaceNotFound recognises the answer for an unknown keyspace.
+func keyspaceNotFound(err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.Code == pdpb.ErrorType_ENTRY_NOT_FOUND {
+		e.Kind, e.Err = NotFound, ErrKeyspaceNotFound
 	}
-	if resp.GetGcState() == nil {
-		return 0, 0, &Error{Op: op, Addr: c.Leader(), Kind: Rejected, Message: "answer without a state"}
-	}
-	return resp.GetGcState().GetTxnSafePoint(), resp.GetGcState().GetGcSafePoint(), nil
+	return err
 }

@@ -282,3 +282,31 @@ func (c *Client) probe(ctx context.Context) {
 		}
 	}
 }
+
+// Member is one of PD's.
+type Member struct {
+	ID      uint64
+	Name    string
+	Addrs   []string // where clients find it
+	Version string
+	Leader  bool
+}
+
+// Members returns PD's members as one that knows the leader sees them.
+func (c *Client) Members(ctx context.Context) ([]Member, error) {
+	resp, err := ask(ctx, c, opMembers, func(ctx context.Context, pd pdpb.PDClient) (*pdpb.GetMembersResponse, error) {
+		return pd.GetMembers(ctx, &pdpb.GetMembersRequest{Header: c.header()})
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []Member
+	for _, m := range resp.GetMembers() {
+		addrs, _ := hostPorts(m.GetClientUrls())
+		all = append(all, Member{
+			ID: m.GetMemberId(), Name: m.GetName(), Addrs: addrs, Version: m.GetBinaryVersion(),
+			Leader: m.GetMemberId() == resp.GetLeader().GetMemberId(),
+		})
+	}
+	return all, nil
+}

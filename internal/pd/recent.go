@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/pingcap/kvproto/pkg/pdpb"
 )
 
 // How often a recent timestamp is kept fresh: half of the age that callers accept, within
@@ -121,4 +123,30 @@ func (r *recent) next() (time.Duration, <-chan struct{}, bool) {
 	defer r.mu.Unlock()
 	r.running = time.Since(r.asked) < recentIdle
 	return r.interval, r.sooner, r.running
+}
+
+// MinTimestamp is the smallest of the newest timestamps of PD's keyspace groups.
+func (c *Client) MinTimestamp(ctx context.Context) (uint64, error) {
+	resp, err := ask(ctx, c, "GetMinTS", func(ctx context.Context, pd pdpb.PDClient) (*pdpb.GetMinTSResponse, error) {
+		return pd.GetMinTS(ctx, &pdpb.GetMinTSRequest{Header: c.header()})
+	})
+	return uint64(resp.GetTimestamp().GetPhysical())<<logicalBits + uint64(resp.GetTimestamp().GetLogical()), err
+}
+
+// ExternalTimestamp is the moment that was published last by SetExternalTimestamp, by any
+// client; 0 for none.
+func (c *Client) ExternalTimestamp(ctx context.Context) (uint64, error) {
+	resp, err := ask(ctx, c, "GetExternalTimestamp", func(ctx context.Context, pd pdpb.PDClient) (*pdpb.GetExternalTimestampResponse, error) {
+		return pd.GetExternalTimestamp(ctx, &pdpb.GetExternalTimestampRequest{Header: c.header()})
+	})
+	return resp.GetTimestamp(), err
+}
+
+// SetExternalTimestamp publishes a moment for readers. PD refuses one in the future, and
+// one below the last.
+func (c *Client) SetExternalTimestamp(ctx context.Context, ts uint64) error {
+	_, err := ask(ctx, c, "SetExternalTimestamp", func(ctx context.Context, pd pdpb.PDClient) (*pdpb.SetExternalTimestampResponse, error) {
+		return pd.SetExternalTimestamp(ctx, &pdpb.SetExternalTimestampRequest{Header: c.header(), Timestamp: ts})
+	})
+	return err
 }

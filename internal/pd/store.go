@@ -36,12 +36,14 @@ func storeNotFound(err error) error {
 }
 
 // Stores returns the stores that were not removed.
-func (c *Client) Stores(ctx context.Context) ([]*metapb.Store, error) {
+func (c *Client) Stores(ctx context.Context) ([]*metapb.Store, error) { return c.stores(ctx, true) }
+
+// AllStores returns the stores, those that were removed too, which their states say.
+func (c *Client) AllStores(ctx context.Context) ([]*metapb.Store, error) { return c.stores(ctx, false) }
+
+func (c *Client) stores(ctx context.Context, living bool) ([]*metapb.Store, error) {
 	resp, err := ask(ctx, c, "GetAllStores", func(ctx context.Context, pd pdpb.PDClient) (*pdpb.GetAllStoresResponse, error) {
-		return pd.GetAllStores(ctx, &pdpb.GetAllStoresRequest{Header: c.header(), ExcludeTombstoneStores: true})
+		return pd.GetAllStores(ctx, &pdpb.GetAllStoresRequest{Header: c.header(), ExcludeTombstoneStores: living})
 	})
-	if err != nil {
-		return nil, err
-	}
-	return resp.GetStores(), nil
+	return resp.GetStores(), err
 }

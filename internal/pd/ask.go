@@ -44,7 +44,7 @@ func askUntil[R any](ctx context.Context, c *Client, op string, way func(*member
 		m := c.members.Load()
 		c.freshen(m)
 		to := way(m)
-		resp, err := attemptAt(ctx, c, m, to, f)
+		resp, err := attemptAt(ctx, c, m, way, f)
 		e := good(op, to.addr, m.clusterID, resp, err)
 		if e == nil {
 			return resp, nil
@@ -58,7 +58,7 @@ func askUntil[R any](ctx context.Context, c *Client, op string, way func(*member
 			return none, e
 		}
 		// At once if the way is another, but not twice in a row.
-		if moved = !moved && c.follow(ctx, m); moved {
+		if moved = !moved && c.rerouted(ctx, m, way); moved {
 			continue
 		}
 		if err := retry.Wait(ctx, backoff.PD); err != nil {
@@ -75,18 +75,32 @@ func judgeAnswer[R answer](op, addr string, clusterID uint64, resp R, err error)
 	return judge(op, addr, clusterID, resp.GetHeader(), nil) // generated: of a nil one, nil
 }
 
+// rerouted asks the members who leads them and reports whether the way there is another
+// than by m.
+func (c *Client) rerouted(ctx context.Context, m *members, way func(*members) target) bool {
+	now := c.members.Load()
+	if way(now) == way(m) {
+		c.follow(ctx, now)
+		now = c.members.Load()
+	}
+	return way(now) != way(m)
+}
+
 // attemptAt makes one call. While it is silent the members are asked whether another
-// leads; it ends when the way to the leader is another than in m.
-func attemptAt[R any](ctx context.Context, c *Client, m *members, to target, f func(context.Context, *grpc.ClientConn) (R, error)) (R, error) {
+// leads; it ends when the way there is another than by m.
+func attemptAt[R any](ctx context.Context, c *Client, m *members, way func(*members) target, f func(context.Context, *grpc.ClientConn) (R, error)) (R, error) {
+	to := way(m)
 	if to.relayed {
 		c.relayUsed.Store(true)
+		c.relaying.Add(1)
+		defer c.relaying.Add(-1)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	suspect := time.AfterFunc(suspicion, func() {
 		c.tasks.Go("pd suspicion", func(context.Context) {
 			for ctx.Err() == nil {
-				if c.follow(ctx, m) {
+				if c.rerouted(ctx, m, way) {
 					cancel(errMoved)
 				} else if backoff.Sleep(ctx, suspicion) != nil {
 					return

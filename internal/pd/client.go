@@ -53,7 +53,8 @@ type Client struct {
 	queries    queries
 	keyspace   atomic.Uint32 // whose timestamps the client uses
 
-	relayUsed  atomic.Bool // since the last probe
+	relayUsed  atomic.Bool  // since the last probe
+	relaying   atomic.Int64 // calls under way through the relay
 	probing    atomic.Bool
 	freshening atomic.Bool
 

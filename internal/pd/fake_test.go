@@ -231,13 +231,22 @@ func (m *member) enter(ctx context.Context, call string, h *pdpb.RequestHeader) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.calls[call]++
+	forwarded := metadata.ValueFromIncomingContext(ctx, "pd-forwarded-host")
+	if paused := c.members[c.leader].paused; paused != nil && len(forwarded) > 0 {
+		c.mu.Unlock()
+		select {
+		case <-paused:
+		case <-ctx.Done():
+		}
+		c.mu.Lock()
+	}
 	if h.GetClusterId() != m.id && !m.lax {
 		return nil, status.Errorf(codes.FailedPrecondition, "mismatch cluster id, need %d but got %d", m.id, h.GetClusterId())
 	}
-	if hosts := metadata.ValueFromIncomingContext(ctx, "pd-forwarded-host"); len(hosts) > 0 {
+	if len(forwarded) > 0 {
 		// As PD server/forward.go: to the leader and nobody else.
 		leader := c.members[c.leader]
-		if hosts[0] != "http://"+leader.addr {
+		if forwarded[0] != "http://"+leader.addr {
 			return nil, status.Error(codes.InvalidArgument, "forwarded host is not a client URL of the PD leader: pd is not leader of cluster")
 		}
 		if leader.listener == nil {

@@ -167,9 +167,8 @@ func (c *Client) search(ctx context.Context, failed *members) {
 		return
 	}
 	m.relay = relay(m, answers, failed)
-	m.services = c.members.Load().services
-	if m.services != nil {
-		m.services = c.askServices(ctx, m, m.services)
+	if m.services = c.members.Load().services; m.services != nil {
+		m.until = time.Now() // they may have changed too: the next use asks, and nobody waits
 	}
 	c.publish(m)
 }
@@ -183,10 +182,15 @@ func (c *Client) research(ctx context.Context, before *members) {
 		c.members.CompareAndSwap(before, &later)
 		return
 	}
-	if m.leader == before.leader {
-		m.relay = before.relay
-	}
 	m.services = c.askServices(ctx, m, before.services)
+	switch now := c.members.Load(); {
+	case now != before: // a search was later, and knows better
+		latest := *now
+		latest.services, latest.until = m.services, m.until
+		m = &latest
+	case m.leader == now.leader:
+		m.relay = now.relay
+	}
 	c.publish(m)
 }
 
@@ -269,7 +273,7 @@ func (c *Client) probe(ctx context.Context) {
 		if m.relay == "" {
 			return
 		}
-		if c.relayUsed.Load() {
+		if c.relayUsed.Load() || c.relaying.Load() > 0 || c.oracle.relaying() {
 			if v, e := c.askMembers(ctx, m.leader); e != nil || v.leader != m.leader {
 				continue
 			}

@@ -162,6 +162,9 @@ func (o *oracle) flush() {
 		b.sent = time.Now()
 		o.lastSent = b.sent
 		s.inFlight = append(s.inFlight, b)
+		if s.relayed {
+			o.client.relayUsed.Store(true)
+		}
 		o.mu.Unlock()
 		err := s.send(uint32(b.count))
 		o.mu.Lock()

@@ -366,30 +366,37 @@ func TestRangeOfTimestamps(t *testing.T) {
 	}
 }
 
-// TestQuitBeforeARetry: who left does not count in the request that replaces a failed
-// one.
+// TestQuitBeforeARetry: what nobody waits for any more is not asked again; who waits in
+// the same batch still gets an answer.
 func TestQuitBeforeARetry(t *testing.T) {
 	inBubble(t, 1, func(t *testing.T, c *cluster, pool *transport.Pool) {
 		client := c.open(t, pool)
 		wantTimestamp(t, client)
-		c.members[0].pause()
-		first := startTimestamp(t.Context(), client)
-		synctest.Wait()
-		ctx, cancel := context.WithCancelCause(t.Context())
-		quits, stays := startTimestamp(ctx, client), startTimestamp(t.Context(), client)
-		advance(t, 2*DefaultAttemptTimeout+time.Second) // an attempt, a search; now the three are in one request
-		cancel(errEnough)
-		wantError(t, (<-quits).err, Unavailable, errEnough)
-		advance(t, DefaultAttemptTimeout) // which fails
-		c.members[0].resume()
-		for _, ch := range []chan stamp{first, stays} {
-			if s := <-ch; s.err != nil {
-				t.Fatal(s.err)
+		for _, stay := range []bool{false, true} {
+			before := len(c.tsoRequests())
+			c.members[0].stop()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			quits := startTimestamp(ctx, client)
+			synctest.Wait()
+			var stays chan stamp
+			want := []uint32{}
+			if stay {
+				stays, want = startTimestamp(t.Context(), client), []uint32{2}
 			}
-		}
-		r := c.tsoRequests()
-		if last := r[len(r)-1]; last != 2 {
-			t.Errorf("requests for %v", r)
+			synctest.Wait()
+			cancel(errEnough)
+			wantError(t, (<-quits).err, Unavailable, errEnough)
+			advance(t, 2*time.Second)
+			c.members[0].start()
+			if stay {
+				if s := <-stays; s.err != nil {
+					t.Fatal(s.err)
+				}
+			}
+			advance(t, 10*time.Second)
+			if r := c.tsoRequests()[before:]; !slices.Equal(r, want) {
+				t.Errorf("requests for %v, want %v", r, want)
+			}
 		}
 	})
 }

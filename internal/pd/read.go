@@ -41,28 +41,38 @@ func (c *Client) readTarget(m *members, options LookupOption) target {
 	return m.route()
 }
 
-// readRegions asks who may be asked, once; where that fails or finds nothing, the leader.
-// Who failed is left alone for a while.
+// nearAttempts is how many routers or followers are asked before the leader.
+const nearAttempts = 2
+
+// readRegions asks who may be asked; where that fails or finds nothing, the leader. Who
+// failed is left alone for a while.
 func readRegions[R answer](ctx context.Context, c *Client, op string, options LookupOption, f func(context.Context, regionReader) (R, error), found func(R) bool) (R, error) {
-	m := c.members.Load()
-	if to := c.readTarget(m, options); to.router || to.follower {
-		bounded, cancel := c.bound(ctx, c.cfg.Timeout)
-		resp, err := attemptConn(bounded, c, to, suspicion, func(ctx context.Context, conn *grpc.ClientConn) (R, error) {
+	ctx, cancel := c.bound(ctx, c.cfg.Timeout)
+	defer cancel()
+	for range nearAttempts {
+		m := c.members.Load()
+		to := c.readTarget(m, options)
+		if !to.router && !to.follower {
+			break
+		}
+		resp, err := attemptConn(ctx, c, to, suspicion, func(ctx context.Context, conn *grpc.ClientConn) (R, error) {
 			if to.router {
 				return f(ctx, routerpb.NewRouterClient(conn))
 			}
 			return f(ctx, pdpb.NewPDClient(conn))
 		})
-		ended := bounded.Err() != nil
-		cancel()
 		e := judgeAnswer(op, to.addr, m.clusterID, resp, err)
-		switch {
-		case e == nil && found(resp):
+		if e == nil {
 			c.freshen(m)
-			return resp, nil
-		case e != nil && !ended:
-			c.shun(to.addr)
+			if found(resp) {
+				return resp, nil
+			}
+			break
 		}
+		if ctx.Err() != nil {
+			break
+		}
+		c.shun(to.addr)
 	}
 	return ask(ctx, c, op, func(ctx context.Context, pd pdpb.PDClient) (R, error) { return f(ctx, pd) })
 }

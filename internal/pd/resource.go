@@ -2,8 +2,8 @@ package pd
 
 import (
 	"context"
-	"errors"
 	"strings"
+	"sync/atomic"
 
 	rmpb "github.com/pingcap/kvproto/pkg/resource_manager"
 	"google.golang.org/grpc"
@@ -23,8 +23,6 @@ func judgeResources[R interface{ GetError() *rmpb.Error }](op, addr string, _ ui
 		if e.Kind == Rejected && strings.Contains(e.Message, "ErrGroupNotExists") {
 			e.Kind, e.Err = NotFound, ErrGroupNotFound
 		}
-		var sent *sentError // by a member that leads, as far as we know
-		e.sent = errors.As(err, &sent) && !isElsewhere(e.Message)
 		return e
 	}
 	if re := resp.GetError(); re != nil {
@@ -57,28 +55,26 @@ func (c *Client) ResourceGroup(ctx context.Context, keyspaceID uint32, name stri
 	return resp.GetGroup(), err
 }
 
-// sentError is an error after which a request may have been done.
-type sentError struct{ error }
-
-// Unwrap returns the error.
-func (e *sentError) Unwrap() error { return e.error }
-
 // AcquireTokens reports what groups have used, and asks for tokens. It is not sent again
 // where PD may have done it: what was used would count twice.
 func (c *Client) AcquireTokens(ctx context.Context, req *rmpb.TokenBucketsRequest) ([]*rmpb.TokenBucketResponse, error) {
-	resp, err := askResources(ctx, c, "AcquireTokenBuckets", func(ctx context.Context, rm rmpb.ResourceManagerClient) (*rmpb.TokenBucketsResponse, error) {
+	var sent atomic.Bool
+	resp, err := askUntil(ctx, c, "AcquireTokenBuckets", (*members).direct, func(ctx context.Context, conn *grpc.ClientConn) (*rmpb.TokenBucketsResponse, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel() // ends the stream
-		stream, err := rm.AcquireTokenBuckets(ctx)
+		stream, err := rmpb.NewResourceManagerClient(conn).AcquireTokenBuckets(ctx)
 		if err != nil {
 			return nil, err
 		}
+		sent.Store(true)
 		_ = stream.Send(req) // why it failed is for the receiver
-		resp, err := stream.Recv()
-		if err != nil {
-			return nil, &sentError{err}
+		return stream.Recv()
+	}, func(op, addr string, clusterID uint64, resp *rmpb.TokenBucketsResponse, err error) *Error {
+		e := judgeResources(op, addr, clusterID, resp, err)
+		if e != nil {
+			e.sent = sent.Load() && !isElsewhere(e.Message) // who does not lead has not done it
 		}
-		return resp, nil
+		return e
 	})
 	return resp.GetResponses(), err
 }

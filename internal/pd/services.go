@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -98,19 +97,41 @@ type tsoGroup struct {
 
 const opFindGroup = "FindGroupByKeyspaceID"
 
-// findGroup asks the servers of timestamps, one after the other, for the group of the
-// client's keyspace and who is its primary.
+// findGroup asks the servers of timestamps, all at once, for the group of the client's
+// keyspace and who is its primary; the first that knows is believed.
 func (c *Client) findGroup(ctx context.Context, m *members) (*tsoGroup, *Error) {
-	last := &Error{Op: opFindGroup, Kind: Unavailable, Message: "no server of timestamps"}
+	type reply struct {
+		group *tsoGroup
+		err   *Error
+	}
 	servers := m.tso()
-	for _, i := range rand.Perm(len(servers)) {
-		group, e := c.askGroup(ctx, m, servers[i])
-		if e == nil {
-			return group, nil
+	replies := make(chan reply, len(servers)) // room for all: who is late blocks nobody
+	last := &Error{Op: opFindGroup, Kind: Unavailable, Message: "no server of timestamps"}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for _, addr := range servers {
+		if !c.tasks.Go("pd group", func(context.Context) {
+			group, e := c.askGroup(ctx, m, addr)
+			replies <- reply{group, e}
+		}) {
+			return nil, &Error{Op: opFindGroup, Kind: Closed, Err: ErrClosed}
 		}
-		last = e
+	}
+	for range servers {
+		r := <-replies
+		if r.err == nil {
+			return r.group, nil
+		}
+		last = r.err
 	}
 	return nil, last
+}
+
+// regroup makes a stream of a service end whose group has another primary by now.
+func (c *Client) regroup(ctx context.Context, s *tsoStream) {
+	if group, e := c.findGroup(ctx, c.members.Load()); e == nil && *group != *s.group {
+		s.cancel(errMoved)
+	}
 }
 
 func (c *Client) askGroup(ctx context.Context, m *members, addr string) (*tsoGroup, *Error) {

@@ -19,6 +19,7 @@ func (o *oracle) run(ctx context.Context) {
 	retry, moved := backoff.New(0), false
 	for o.await(ctx) {
 		m := c.members.Load()
+		c.freshen(m)
 		s, e := o.dial(ctx, m)
 		if e == nil {
 			e = o.serve(s)
@@ -99,7 +100,18 @@ func (o *oracle) stale(s *tsoStream) bool {
 	if s.group != nil || now.tso() != nil {
 		return (s.group == nil) != (now.tso() == nil)
 	}
-	return s.members.leader != now.leader || s.relayed && now.relay != s.members.relay
+	if s.members.leader != now.leader {
+		return true
+	}
+	chosen := s.forward != "" && !s.relayed // to pass requests on
+	return !chosen && s.addr != now.route().addr
+}
+
+// relaying reports whether somebody waits for an answer through the relay.
+func (o *oracle) relaying() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.stream != nil && o.stream.relayed && len(o.stream.inFlight) > 0
 }
 
 // moved makes a stream end that is stale by now; what it has not answered is asked again.

@@ -16,6 +16,7 @@ func (o *oracle) watch() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := time.Now()
+	o.client.freshen(o.client.members.Load())
 	o.rotate(now)
 	o.expire(now)
 	next := o.listen(now)
@@ -79,7 +80,12 @@ func (o *oracle) listen(now time.Time) (next time.Time) {
 		return now.Add(suspicion)
 	case age >= suspicion:
 		c, m := o.client, s.members
-		c.tasks.Go("pd leader", func(ctx context.Context) { c.follow(ctx, m) })
+		c.tasks.Go("pd leader", func(ctx context.Context) {
+			if s.group != nil {
+				c.regroup(ctx, s)
+			}
+			c.follow(ctx, m)
+		})
 	}
 	return earlier(sent.Add((age/suspicion+1)*suspicion), sent.Add(patience))
 }

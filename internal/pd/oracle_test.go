@@ -375,6 +375,7 @@ func TestQuitBeforeARetry(t *testing.T) {
 		for _, stay := range []bool{false, true} {
 			before := len(c.tsoRequests())
 			c.members[0].stop()
+			synctest.Wait()
 			ctx, cancel := context.WithCancelCause(t.Context())
 			quits := startTimestamp(ctx, client)
 			synctest.Wait()

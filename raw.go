@@ -94,11 +94,7 @@ func (r *Raw) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error) {
 }
 
 func (r *Raw) wire(keys [][]byte) [][]byte {
-	out := make([][]byte, len(keys))
-	for i, key := range keys {
-		out[i] = r.codec().Key(key)
-	}
-	return out
+	return r.kv.Call.Codec.Keys(keys)
 }
 
 // Scan yields the pairs of rg in key order. An error is yielded once, last, with a
@@ -129,7 +125,7 @@ func (r *Raw) scan(ctx context.Context, op string, rg Range, opts []ScanOption) 
 				yield(Pair{}, r.fail(op, err))
 				return
 			}
-			if !yield(Pair(p), nil) {
+			if !yield(Pair{Key: p.Key, Value: p.Value}, nil) {
 				return
 			}
 			if err := r.client.check(op); err != nil {

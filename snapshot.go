@@ -131,11 +131,11 @@ func (s *Snapshot) BatchGet(ctx context.Context, keys [][]byte) ([][]byte, error
 	if err != nil {
 		return nil, err
 	}
-	got, err := s.s.BatchGet(ctx, op, wire, false)
-	if err != nil {
+	got := make([][]byte, len(keys))
+	if err := s.s.BatchGet(ctx, op, wire, false, func(i int, v txn.Value) { got[i] = v.Bytes }); err != nil {
 		return nil, s.mapError(op, err)
 	}
-	return values(got), nil
+	return got, nil
 }
 
 // GetVersions is BatchGet with the commit timestamp of each value. It waits for a
@@ -149,11 +149,13 @@ func (s *Snapshot) GetVersions(ctx context.Context, keys [][]byte) ([]Version, e
 	if err != nil {
 		return nil, err
 	}
-	got, err := s.s.BatchGet(ctx, op, wire, true)
-	if err != nil {
+	got := make([]Version, len(keys))
+	if err := s.s.BatchGet(ctx, op, wire, true, func(i int, v txn.Value) {
+		got[i] = Version{Value: v.Bytes, CommitTS: Timestamp(v.CommitTS)}
+	}); err != nil {
 		return nil, s.mapError(op, err)
 	}
-	return versions(got), nil
+	return got, nil
 }
 
 // Scan yields the pairs of r in key order. An error is yielded once, last, with a zero
@@ -242,14 +244,12 @@ func checkKey(op string, key []byte) error {
 
 // wireKeys checks and encodes the keys of a call.
 func (c *Client) wireKeys(op string, keys [][]byte) ([][]byte, error) {
-	wire := make([][]byte, len(keys))
 	for i, key := range keys {
 		if len(key) == 0 {
 			return nil, &ArgumentError{Op: op, Arg: "key " + strconv.Itoa(i), Reason: "is empty"}
 		}
-		wire[i] = c.engine.txn.Key(key)
 	}
-	return wire, nil
+	return c.engine.txn.Keys(keys), nil
 }
 
 // wireRange encodes a range, whose bytes the caller may reuse.

@@ -130,6 +130,24 @@ func (c Codec) Key(user []byte) []byte {
 	return wire
 }
 
+// Keys returns the wire keys of user keys: on V1 the same slice, on V2 a new one.
+func (c *Codec) Keys(user [][]byte) [][]byte {
+	if c.version != V2 {
+		return user
+	}
+	size := 0
+	for _, key := range user {
+		size += prefixLen + len(key)
+	}
+	wire, room := make([][]byte, len(user)), make([]byte, 0, size)
+	for i, key := range user {
+		begin := len(room)
+		room = append(append(room, c.prefix[:]...), key...)
+		wire[i] = room[begin:len(room):len(room)]
+	}
+	return wire
+}
+
 // OutsideError is a key that does not belong to the codec's key space.
 type OutsideError struct{ Key []byte }
 
@@ -172,6 +190,15 @@ func (c Codec) RegionKey(wire []byte) []byte {
 		return wire
 	}
 	return keys.Encode(wire)
+}
+
+// AppendRegionKey returns a wire key as PD holds it: the same slice for raw keys of V1,
+// else dst with the memcomparable form appended.
+func (c *Codec) AppendRegionKey(dst, wire []byte) []byte {
+	if c.plain() {
+		return wire
+	}
+	return keys.AppendEncoded(dst, wire)
 }
 
 // RegionRange returns a wire range as PD holds it. An empty bound stays empty.

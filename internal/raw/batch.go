@@ -111,17 +111,13 @@ func pick(keys [][]byte, index []int) [][]byte {
 // BatchGet returns values in the order of the keys, nil for those that are absent.
 func (kv *KV) BatchGet(ctx context.Context, op string, keys [][]byte) ([][]byte, error) {
 	values := make([][]byte, len(keys))
+	if done, err := kv.getAtOnce(ctx, op, keys, values); done {
+		return values, err
+	}
 	send := func(ctx context.Context, call *router.Call, p part) error {
-		req := &kvrpcpb.RawBatchGetRequest{Context: &kvrpcpb.Context{}, Keys: pick(keys, p.index), Cf: kv.CF}
-		resp, err := kv.Router.Send(ctx, call, p.region, req)
-		if err != nil {
-			return err
-		}
-		answer, ok := resp.(*kvrpcpb.RawBatchGetResponse)
-		if !ok {
-			return call.Refuse(otherAnswer)
-		}
-		return fillValues(call, values, keys, p.index, answer.GetPairs())
+		r := kv.takeRead(op)
+		defer kv.giveRead(r)
+		return kv.getPart(ctx, call, r, p.region, pick(keys, p.index), func(n int, value []byte) { values[p.index[n]] = value })
 	}
 	stop := func(_ []int, err error) error { return err }
 	err := kv.each(ctx, kv.read(op), keys, all(len(keys)), func(int) int { return 0 }, send, stop)
@@ -131,31 +127,55 @@ func (kv *KV) BatchGet(ctx context.Context, op string, keys [][]byte) ([][]byte,
 	return values, nil
 }
 
-const otherAnswer = "the answer is to another request"
+// getAtOnce is BatchGet where one request will do, as far as is known. It reports false
+// if it did not.
+func (kv *KV) getAtOnce(ctx context.Context, op string, keys, values [][]byte) (done bool, err error) {
+	if len(keys) > batchKeys {
+		return false, nil
+	}
+	r := kv.takeRead(op)
+	defer kv.giveRead(r)
+	reg := kv.Router.Only(&r.call, keys)
+	if reg == nil {
+		return false, nil
+	}
+	err = kv.getPart(ctx, &r.call, r, reg, keys, func(n int, value []byte) { values[n] = value })
+	return err != router.ErrRegionChanged, err
+}
 
-// fillValues puts the pairs of an answer in their places. They come in the order of the
-// keys that were asked for, without the absent ones.
-func fillValues(call *router.Call, values, keys [][]byte, index []int, pairs []*kvrpcpb.KvPair) error {
+// getPart asks a region for some keys and sets the values of those that are there.
+func (kv *KV) getPart(ctx context.Context, call *router.Call, r *read, reg *region.Region, keys [][]byte, set func(n int, value []byte)) error {
+	r.batch = kvrpcpb.RawBatchGetRequest{Context: &r.context, Keys: keys, Cf: kv.CF}
+	if err := kv.Router.SendInto(ctx, call, reg, &r.batch, &r.got); err != nil {
+		return err
+	}
+	return r.values(call, keys, set)
+}
+
+// values sets the values of the keys that were asked for. They come in the order of the
+// keys, without the absent ones.
+func (r *read) values(call *router.Call, keys [][]byte, set func(n int, value []byte)) error {
 	at := 0
-	for _, pair := range pairs {
-		if text := pairError(pair); text != "" {
+	for _, pair := range r.got.Pairs {
+		if text := pairError(pair.Error); text != "" {
 			return call.Refuse(text)
 		}
-		for at < len(index) && !bytes.Equal(keys[index[at]], pair.GetKey()) {
+		for at < len(keys) && !bytes.Equal(keys[at], pair.Key) {
 			at++
 		}
-		if at == len(index) {
+		if at == len(keys) {
 			return call.Refuse(otherAnswer)
 		}
-		values[index[at]] = present(pair.GetValue())
+		set(at, pair.Value)
 		at++
 	}
 	return nil
 }
 
+const otherAnswer = "the answer is to another request"
+
 // pairError is the words in which one pair of an answer is refused.
-func pairError(pair *kvrpcpb.KvPair) string {
-	e := pair.GetError()
+func pairError(e *kvrpcpb.KeyError) string {
 	switch {
 	case e == nil:
 		return ""

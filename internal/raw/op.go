@@ -6,10 +6,14 @@ import (
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
-// Pool keeps what the operations on single keys need, for all views of a client.
-type Pool struct{ free sync.Pool }
+// Pool keeps what operations need, for all views of a client.
+type Pool struct {
+	free  sync.Pool // *op
+	reads sync.Pool // *read
+}
 
 // op is one such operation: its call, its request and its answer. What is in it belongs
 // to it until it is given back, but for the value of the answer and what errors took.
@@ -40,4 +44,32 @@ func (kv *KV) take(name string) *op {
 func (kv *KV) give(o *op) {
 	*o = op{}
 	kv.Pool.free.Put(o)
+}
+
+// read is one request for many pairs, with its answer, for an operation that has one
+// after the other.
+type read struct {
+	call    router.Call
+	context kvrpcpb.Context
+	batch   kvrpcpb.RawBatchGetRequest
+	scan    kvrpcpb.RawScanRequest
+	got     wire.Pairs
+}
+
+// takeRead begins such an operation.
+func (kv *KV) takeRead(name string) *read {
+	r, _ := kv.Pool.reads.Get().(*read)
+	if r == nil {
+		r = &read{}
+	}
+	r.call = kv.Call
+	r.call.Op, r.call.Resend = name, true
+	return r
+}
+
+// giveRead ends it. What the pairs of the answer hold is others' by now.
+func (kv *KV) giveRead(r *read) {
+	r.got.Reset()
+	*r = read{got: r.got}
+	kv.Pool.reads.Put(r)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
 	"github.com/tikv-go/tikv/internal/transport/transporttest"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 // fake is a PD and stores that hold a sorted list of keys, cut into regions at borders,
@@ -271,7 +272,7 @@ func TestBatchSizes(t *testing.T) {
 }
 
 // An answer that does not fit its request is refused, and a pair's error is heard.
-func TestFillValues(t *testing.T) {
+func TestValues(t *testing.T) {
 	ks := [][]byte{[]byte("a"), []byte("b"), []byte("b"), []byte("c")}
 	pair := func(k string) *kvrpcpb.KvPair { return &kvrpcpb.KvPair{Key: []byte(k)} }
 	for i, c := range []struct {
@@ -288,7 +289,11 @@ func TestFillValues(t *testing.T) {
 		{[]*kvrpcpb.KvPair{{Error: &kvrpcpb.KeyError{}}}, false},
 	} {
 		values := make([][]byte, len(ks))
-		err := fillValues(&router.Call{}, values, ks, all(len(ks)), c.pairs)
+		r := &read{}
+		for _, p := range c.pairs {
+			r.got.Pairs = append(r.got.Pairs, wire.Pair{Key: p.Key, Value: []byte{}, Error: p.Error})
+		}
+		err := r.values(&router.Call{}, ks, func(n int, value []byte) { values[n] = value })
 		if (err == nil) != c.ok {
 			t.Errorf("%d: %v", i, err)
 		}

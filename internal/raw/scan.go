@@ -8,11 +8,10 @@ import (
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/wire"
 )
-
-// Pair is a wire key and its value.
-type Pair struct{ Key, Value []byte }
 
 // Scan is what a scan does.
 type Scan struct {
@@ -30,8 +29,10 @@ const (
 )
 
 // Scan yields the pairs of a range in order; an error comes last.
-func (kv *KV) Scan(ctx context.Context, op string, s Scan) iter.Seq2[Pair, error] {
-	return func(yield func(Pair, error) bool) {
+func (kv *KV) Scan(ctx context.Context, op string, s Scan) iter.Seq2[wire.Pair, error] {
+	return func(yield func(wire.Pair, error) bool) {
+		r := kv.takeRead(op)
+		defer kv.giveRead(r)
 		left, size := s.Limit, s.PageSize
 		if size == 0 {
 			size = firstPage
@@ -41,20 +42,20 @@ func (kv *KV) Scan(ctx context.Context, op string, s Scan) iter.Seq2[Pair, error
 			if s.Limit > 0 {
 				n = min(n, left)
 			}
-			pairs, rest, err := kv.page(ctx, op, s, n)
+			rest, more, err := kv.page(ctx, op, r, &s, n)
 			if err != nil {
-				yield(Pair{}, err)
+				yield(wire.Pair{}, err)
 				return
 			}
-			for _, p := range pairs {
+			for _, p := range r.got.Pairs {
 				if !yield(p, nil) {
 					return
 				}
 			}
-			if left -= len(pairs); (s.Limit > 0 && left == 0) || rest == nil {
+			if left -= len(r.got.Pairs); (s.Limit > 0 && left == 0) || !more {
 				return
 			}
-			s.Range = *rest
+			s.Range = rest
 			if s.PageSize == 0 {
 				size = min(2*size, maxPage)
 			}
@@ -62,45 +63,54 @@ func (kv *KV) Scan(ctx context.Context, op string, s Scan) iter.Seq2[Pair, error
 	}
 }
 
-// page reads up to n pairs from the region at the near end of the range, and returns
-// what is left of the range: nil if nothing is.
-func (kv *KV) page(ctx context.Context, op string, s Scan, n int) ([]Pair, *keys.Range, error) {
-	call := kv.read(op)
+// page reads up to n pairs into r, from the region at the near end of the range, and
+// returns what is left of the range, if anything is.
+func (kv *KV) page(ctx context.Context, op string, r *read, s *Scan, n int) (rest keys.Range, more bool, err error) {
+	r.call = kv.Call
+	r.call.Op, r.call.Resend = op, true
+	call := &r.call
 	call.Key = s.Range.Start
-	locate, from := kv.Router.Locate, s.Range.Start
-	if s.Reverse {
-		locate, from = kv.Router.LocateEnd, s.Range.End
-	}
 	for {
-		reg, err := locate(ctx, call, from)
+		reg, err := kv.locate(ctx, call, s)
 		if err != nil {
-			return nil, nil, err
+			return keys.Range{}, false, err
 		}
 		part := call.Codec.WireRange(reg.Range).Intersect(s.Range)
-		req := &kvrpcpb.RawScanRequest{
-			Context: &kvrpcpb.Context{}, StartKey: part.Start, EndKey: part.End, Limit: uint32(min(n, 1<<30)),
+		r.scan = kvrpcpb.RawScanRequest{
+			Context: &r.context, StartKey: part.Start, EndKey: part.End, Limit: uint32(min(n, 1<<30)),
 			KeyOnly: s.KeysOnly, Reverse: s.Reverse, Cf: kv.CF,
 		}
 		if s.Reverse {
-			req.StartKey, req.EndKey = upper(part.End), part.Start
+			r.scan.StartKey, r.scan.EndKey = upper(part.End), part.Start
 		}
-		resp, err := kv.Router.Send(ctx, call, reg, req)
+		r.got.Reset()
+		err = kv.Router.SendInto(ctx, call, reg, &r.scan, &r.got)
 		if err == router.ErrRegionChanged {
 			continue
 		}
 		if err != nil {
-			return nil, nil, err
+			return keys.Range{}, false, err
 		}
-		answer, ok := resp.(*kvrpcpb.RawScanResponse)
-		if !ok {
-			return nil, nil, call.Refuse(otherAnswer)
+		for i := range r.got.Pairs {
+			pair := &r.got.Pairs[i]
+			if text := pairError(pair.Error); text != "" {
+				return keys.Range{}, false, call.Refuse(text)
+			}
+			if s.KeysOnly {
+				pair.Value = nil
+			}
 		}
-		pairs, err := pairsOf(call, answer.GetKvs(), s.KeysOnly)
-		if err != nil {
-			return nil, nil, err
-		}
-		return pairs, s.rest(part, pairs, n), nil
+		rest, more = s.rest(part, r.got.Pairs, n)
+		return rest, more, nil
 	}
+}
+
+// locate finds the region at the near end of the range.
+func (kv *KV) locate(ctx context.Context, call *router.Call, s *Scan) (*region.Region, error) {
+	if s.Reverse {
+		return kv.Router.LocateEnd(ctx, call, s.Range.End)
+	}
+	return kv.Router.Locate(ctx, call, s.Range.Start)
 }
 
 // upper is where a scan backwards begins. TiKV takes an empty key for the lowest one
@@ -113,38 +123,21 @@ func upper(end []byte) []byte {
 	return bytes.Repeat([]byte{0xff}, 8<<10+1)
 }
 
-func pairsOf(call *router.Call, kvs []*kvrpcpb.KvPair, keysOnly bool) ([]Pair, error) {
-	pairs := make([]Pair, len(kvs))
-	for i, p := range kvs {
-		if text := pairError(p); text != "" {
-			return nil, call.Refuse(text)
-		}
-		pairs[i].Key = p.GetKey()
-		if !keysOnly {
-			pairs[i].Value = present(p.GetValue())
-		}
-	}
-	return pairs, nil
-}
-
-// rest is the range that is left after a page of n pairs at most was read from part.
-func (s *Scan) rest(part keys.Range, pairs []Pair, n int) *keys.Range {
+// rest is the range that is left after a page of n pairs at most was read from part, if
+// there may be more in it.
+func (s *Scan) rest(part keys.Range, pairs []wire.Pair, n int) (rest keys.Range, more bool) {
 	full := len(pairs) >= n
 	if s.Reverse {
-		rest := keys.Range{Start: s.Range.Start, End: part.Start}
+		rest = keys.Range{Start: s.Range.Start, End: part.Start}
 		if full {
 			rest.End = pairs[len(pairs)-1].Key
 		}
-		if len(rest.End) == 0 { // the region at the start of all keys is done
-			return nil
-		}
-		return &rest
+		return rest, len(rest.End) > 0 // else the region at the start of all keys is done
 	}
-	rest := keys.Range{Start: part.End, End: s.Range.End}
+	rest = keys.Range{Start: part.End, End: s.Range.End}
 	if full {
 		rest.Start = keys.Next(pairs[len(pairs)-1].Key)
-	} else if len(part.End) == 0 { // and the one at their end
-		return nil
+		return rest, true
 	}
-	return &rest
+	return rest, len(part.End) > 0 // else the one at their end is
 }

@@ -1,11 +1,9 @@
 package router
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/tikv-go/tikv/internal/backoff"
@@ -131,11 +129,10 @@ func (r *Router) open(ctx context.Context, call *Call, regionID uint64) error {
 
 // Locate returns the region that holds the wire key.
 func (r *Router) Locate(ctx context.Context, call *Call, wireKey []byte) (*region.Region, error) {
-	key := call.Codec.RegionKey(wireKey)
-	if found := r.cfg.Regions.Lookup(key); found != nil {
+	if found := r.lookup(call.Codec, wireKey); found != nil {
 		return found, nil
 	}
-	return r.load(ctx, call, key, r.cfg.Regions.Locate)
+	return r.load(ctx, call, call.Codec.RegionKey(wireKey), r.cfg.Regions.Locate)
 }
 
 // LocateEnd returns the region that holds the keys just before the wire key, where a
@@ -179,92 +176,6 @@ func (r *Router) load(ctx context.Context, call *Call, key []byte, locate func(c
 			return nil, err
 		}
 	}
-}
-
-// Group is the keys of one region, by their indexes in what was grouped.
-type Group struct {
-	Region *region.Region
-	Index  []int
-}
-
-// Group sorts wire keys by region. The first group is that of the first key, and
-// indexes within a group ascend.
-func (r *Router) Group(ctx context.Context, call *Call, wireKeys [][]byte) ([]Group, error) {
-	found := make([]*region.Region, len(wireKeys))
-	var missing []int
-	var last *region.Region
-	for i, wire := range wireKeys {
-		key := call.Codec.RegionKey(wire)
-		if last == nil || !last.Contains(key) {
-			last = r.cfg.Regions.Lookup(key)
-		}
-		if found[i] = last; last == nil {
-			missing = append(missing, i)
-		}
-	}
-	if err := r.locateAll(ctx, call, wireKeys, missing, found); err != nil {
-		return nil, err
-	}
-	var groups []Group
-	at := make(map[*region.Region]int)
-	for i, reg := range found {
-		n, ok := at[reg]
-		if !ok {
-			n = len(groups)
-			at[reg] = n
-			groups = append(groups, Group{Region: reg})
-		}
-		groups[n].Index = append(groups[n].Index, i)
-	}
-	return groups, nil
-}
-
-// scanLimit is the most regions that are loaded in one round trip.
-const scanLimit = 128
-
-// locateAll fills found at the indexes missing. Several regions are loaded at once,
-// as long as at least half of what comes is wanted.
-func (r *Router) locateAll(ctx context.Context, call *Call, wireKeys [][]byte, missing []int, found []*region.Region) error {
-	slices.SortFunc(missing, func(a, b int) int { return bytes.Compare(wireKeys[a], wireKeys[b]) })
-	limit := min(len(missing), scanLimit)
-	for len(missing) > 0 {
-		key := call.Codec.RegionKey(wireKeys[missing[0]])
-		var batch []*region.Region
-		if limit > 1 {
-			last := call.Codec.RegionKey(wireKeys[missing[len(missing)-1]])
-			// What fails here is tried, and waited for, below.
-			batch, _ = r.cfg.Regions.Scan(ctx, keys.Range{Start: key, End: keys.Next(last)}, limit)
-		}
-		used := 0
-		for _, reg := range batch {
-			n := take(call, wireKeys, missing, found, reg)
-			if missing = missing[n:]; n > 0 {
-				used++
-			}
-		}
-		if used == 0 {
-			reg, err := r.load(ctx, call, key, r.cfg.Regions.Locate)
-			if err != nil {
-				return err
-			}
-			found[missing[0]] = reg
-			missing = missing[1:]
-			missing = missing[take(call, wireKeys, missing, found, reg):]
-		}
-		limit = min(2*used, len(missing), scanLimit)
-	}
-	return nil
-}
-
-// take gives reg to the first of the missing keys that it holds, and counts them.
-func take(call *Call, wireKeys [][]byte, missing []int, found []*region.Region, reg *region.Region) int {
-	for n, i := range missing {
-		if !reg.Contains(call.Codec.RegionKey(wireKeys[i])) {
-			return n
-		}
-		found[i] = reg
-	}
-	return len(missing)
 }
 
 // Do locates a wire key's region and sends, until there is an answer or the call ends.

@@ -1,14 +1,18 @@
 package txn
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
+	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/lock"
+	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 const (
@@ -18,32 +22,121 @@ const (
 	getParallel = 32
 )
 
-// BatchGet returns the values of keys in their order, with their commit timestamps if
-// versions is set.
-func (s *Snapshot) BatchGet(ctx context.Context, op string, keys [][]byte, versions bool) ([]Value, error) {
-	if len(keys) == 0 {
-		return nil, nil
+// many is what one request for many keys needs, kept for the next one.
+type many struct {
+	call    router.Call
+	retry   backoff.Retry
+	context kvrpcpb.Context
+	req     kvrpcpb.BatchGetRequest
+	got     wire.Pairs
+}
+
+// batchGetError is the field of a BatchGetResponse's own error (kvproto kvrpcpb.proto).
+const batchGetError = 5
+
+func (e *Engine) takeMany() *many {
+	if m, _ := e.manys.Get().(*many); m != nil {
+		return m
 	}
-	call, err := s.begin(ctx, op)
+	return &many{got: wire.Pairs{ErrorField: batchGetError}}
+}
+
+// giveMany takes back what the router keeps nothing of.
+func (e *Engine) giveMany(m *many) {
+	m.got.Reset()
+	*m = many{got: m.got}
+	e.manys.Put(m)
+}
+
+// BatchGet sets the values of the keys that are there, by their place in keys, with their
+// commit timestamps if versions is set. No two share memory that can be written.
+func (s *Snapshot) BatchGet(ctx context.Context, op string, keys [][]byte, versions bool, set func(i int, v Value)) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
+	m := s.e.takeMany()
+	defer s.e.giveMany(m)
+	m.retry = *backoff.For(ctx, s.opts.retryFor())
+	m.call = s.e.callWith(op, s.opts.CallOptions, &m.retry)
+	b, err := s.atOnce(ctx, m, keys, versions, set)
+	if err == nil && b != nil {
+		if err = b.run(ctx, &m.call); err == nil {
+			b.values(set)
+		}
+	}
 	if err != nil {
+		return err
+	}
+	return s.check(ctx)
+}
+
+// atOnce asks for all keys in one request, if one region holds them as far as is known.
+// It sets the values, or returns what is left to do.
+func (s *Snapshot) atOnce(ctx context.Context, m *many, keys [][]byte, versions bool, set func(i int, v Value)) (*batchGet, error) {
+	var reg *region.Region
+	if len(keys) <= getKeys {
+		reg = s.e.router.Only(&m.call, keys)
+	}
+	if reg == nil {
+		return newBatchGet(s, keys, versions), nil
+	}
+	err := s.ask(ctx, &m.call, m, reg, keys, versions)
+	switch {
+	case err == router.ErrRegionChanged:
+		return newBatchGet(s, keys, versions), nil
+	case err != nil || m.inOrder(keys, set):
 		return nil, err
 	}
 	b := newBatchGet(s, keys, versions)
-	groups, err := s.e.router.Group(ctx, call, b.keys)
-	if err != nil {
-		return nil, err
+	b.at = reg
+	b.locks, b.rest, err = b.absorb(&m.call, m, all(len(b.keys)))
+	return b, err
+}
+
+// ask sends one request.
+func (s *Snapshot) ask(ctx context.Context, call *router.Call, m *many, at *region.Region, keys [][]byte, versions bool) error {
+	s.fill(&m.context)
+	m.got.Reset()
+	m.req = kvrpcpb.BatchGetRequest{Context: &m.context, Keys: keys, Version: s.ts, NeedCommitTs: versions}
+	return s.e.router.SendInto(ctx, call, at, &m.req, &m.got)
+}
+
+// inOrder sets the values of an answer that has nothing but values, in the order of the
+// keys, which is TiKV's (src/storage/mod.rs, batch_get). Else it sets nothing.
+func (m *many) inOrder(keys [][]byte, set func(i int, v Value)) bool {
+	if m.got.Error != nil {
+		return false
 	}
-	parts := cut(groups, getKeys, func(int) int { return 1 })
-	err = task.Each(ctx, getParallel, len(parts), func(ctx context.Context, i int) error {
-		return b.fetch(ctx, call.Part(), parts[i])
-	})
-	if err != nil {
-		return nil, err
+	at := 0
+	for _, pair := range m.got.Pairs {
+		for at < len(keys) && !bytes.Equal(keys[at], pair.Key) {
+			at++
+		}
+		if at == len(keys) || pair.Error != nil {
+			return false
+		}
+		at++
 	}
-	if err := s.check(ctx); err != nil {
-		return nil, err
+	at = 0
+	for _, pair := range m.got.Pairs {
+		for !bytes.Equal(keys[at], pair.Key) {
+			at++
+		}
+		set(at, Value{Bytes: pair.Value, CommitTS: pair.CommitTS})
+		at++
 	}
-	return b.values(), nil
+	return true
+}
+
+func all(n int) []int {
+	index := make([]int, n)
+	for i := range index {
+		index[i] = i
+	}
+	return index
 }
 
 // batchGet is one call. Its parts write to got, each to the elements of its own keys.
@@ -54,6 +147,10 @@ type batchGet struct {
 	keys     [][]byte
 	index    map[string]int // of keys, which are distinct
 	got      []Value
+
+	at    *region.Region // was asked for all already
+	locks []lock.Lock    // and told these
+	rest  []int          // which leaves these keys
 }
 
 func newBatchGet(s *Snapshot, keys [][]byte, versions bool) *batchGet {
@@ -71,18 +168,47 @@ func newBatchGet(s *Snapshot, keys [][]byte, versions bool) *batchGet {
 	return b
 }
 
-// values returns the values in the order asked for. No two share memory.
-func (b *batchGet) values() []Value {
-	out := make([]Value, len(b.order))
+// values sets the values in the order asked for.
+func (b *batchGet) values(set func(i int, v Value)) {
 	given := make([]bool, len(b.got))
 	for i, at := range b.order {
-		out[i] = b.got[at]
-		if given[at] && out[i].Bytes != nil {
-			out[i].Bytes = append([]byte{}, out[i].Bytes...)
+		v := b.got[at]
+		if v.Bytes == nil {
+			continue
+		}
+		if given[at] {
+			v.Bytes = append([]byte{}, v.Bytes...)
 		}
 		given[at] = true
+		set(i, v)
 	}
-	return out
+}
+
+// run gets all that is left.
+func (b *batchGet) run(ctx context.Context, call *router.Call) error {
+	if b.at != nil {
+		return b.proceed(ctx, call, router.Group{Region: b.at}, b.locks, b.rest)
+	}
+	groups, err := b.s.e.router.Group(ctx, call, b.keys)
+	if err != nil {
+		return err
+	}
+	parts := cut(groups, getKeys, func(int) int { return 1 })
+	return task.Each(ctx, getParallel, len(parts), func(ctx context.Context, i int) error {
+		return b.fetch(ctx, call.Part(), parts[i])
+	})
+}
+
+// proceed deals with the locks that an answer told, and gets the rest.
+func (b *batchGet) proceed(ctx context.Context, call *router.Call, p router.Group, locks []lock.Lock, rest []int) error {
+	if len(rest) == 0 {
+		return nil
+	}
+	if err := b.s.meet(ctx, call, locks, b.versions); err != nil {
+		return err
+	}
+	p.Index = rest
+	return b.fetch(ctx, call, p)
 }
 
 // fetch gets the keys of one part.
@@ -120,44 +246,47 @@ func (b *batchGet) regroup(ctx context.Context, call *router.Call, index []int) 
 // for again: those that are locked or, if the keys asked for together are to be seen at
 // one moment, all of them.
 func (b *batchGet) try(ctx context.Context, call *router.Call, p router.Group) (locks []lock.Lock, rest []int, err error) {
-	req := &kvrpcpb.BatchGetRequest{
-		Context: b.s.context(), Keys: pick(b.keys, p.Index), Version: b.s.ts, NeedCommitTs: b.versions,
-	}
-	resp, err := send[*kvrpcpb.BatchGetResponse](ctx, b.s.e, call, p.Region, req)
-	if err != nil {
+	m := b.s.e.takeMany()
+	defer b.s.e.giveMany(m)
+	if err := b.s.ask(ctx, call, m, p.Region, pick(b.keys, p.Index), b.versions); err != nil {
 		return nil, nil, err
 	}
-	if ke := resp.GetError(); ke != nil {
+	return b.absorb(call, m, p.Index)
+}
+
+// absorb takes the answer about the keys of index. It returns what try does.
+func (b *batchGet) absorb(call *router.Call, m *many, index []int) (locks []lock.Lock, rest []int, err error) {
+	if ke := m.got.Error; ke != nil {
 		if ke.GetLocked() == nil {
 			return nil, nil, keyError(call, b.s.ts, ke)
 		}
-		return lock.FromProto(ke.GetLocked()), p.Index, nil // the pairs mean nothing
+		return lock.FromProto(ke.GetLocked()), index, nil // the pairs mean nothing
 	}
-	for _, i := range p.Index {
+	for _, i := range index {
 		b.got[i] = Value{}
 	}
-	for _, pair := range resp.GetPairs() {
-		switch ke := pair.GetError(); {
+	for i := range m.got.Pairs {
+		pair := &m.got.Pairs[i]
+		switch ke := pair.Error; {
 		case ke.GetLocked() != nil:
 			locks = append(locks, lock.FromProto(ke.GetLocked())...)
-			rest = append(rest, b.keysOf(pair, ke.GetLocked())...)
+			rest = append(rest, b.keysOf(pair.Key, ke.GetLocked())...)
 		case ke != nil:
 			return nil, nil, keyError(call, b.s.ts, ke)
 		default:
-			if i, ok := b.index[string(pair.GetKey())]; ok {
-				b.got[i] = Value{Bytes: present(pair.GetValue()), CommitTS: pair.GetCommitTs()}
+			if i, ok := b.index[string(pair.Key)]; ok {
+				b.got[i] = Value{Bytes: pair.Value, CommitTS: pair.CommitTS}
 			}
 		}
 	}
 	if len(locks) > 0 && (b.s.ts == Latest || len(rest) == 0) {
-		rest = p.Index
+		rest = index
 	}
 	return locks, rest, nil
 }
 
 // keysOf returns the index of the key that a pair with a lock is about.
-func (b *batchGet) keysOf(pair *kvrpcpb.KvPair, info *kvrpcpb.LockInfo) []int {
-	key := pair.GetKey()
+func (b *batchGet) keysOf(key []byte, info *kvrpcpb.LockInfo) []int {
 	if len(key) == 0 {
 		key = info.GetKey()
 	}

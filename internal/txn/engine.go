@@ -31,6 +31,8 @@ type PD interface {
 type Router interface {
 	lock.Router
 	DoInto(ctx context.Context, call *router.Call, key []byte, req transport.Request, resp router.Answer) error
+	SendInto(ctx context.Context, call *router.Call, to *region.Region, req transport.Request, resp router.Answer) error
+	Only(call *router.Call, keys [][]byte) *region.Region
 	LocateEnd(ctx context.Context, call *router.Call, key []byte) (*region.Region, error)
 	Closing() context.Context
 }
@@ -56,6 +58,7 @@ type Engine struct {
 	locks  *lock.Resolver
 	safe   safePoint
 	gets   sync.Pool // *get
+	manys  sync.Pool // *many
 
 	commits inflight
 }

@@ -131,14 +131,12 @@ func lockTTL(size int) time.Duration {
 // checkAsserted refuses keys that are to be locked and to be absent and are present at
 // the transaction's start. That nobody wrote them since is what locking them shows.
 func (t *Txn) checkAsserted(ctx context.Context, op string, m *mutations) error {
-	got, err := t.snap.BatchGet(ctx, op, m.asserted, false)
-	if err != nil {
+	first := len(m.asserted)
+	if err := t.snap.BatchGet(ctx, op, m.asserted, false, func(i int, _ Value) { first = min(first, i) }); err != nil {
 		return err
 	}
-	for i, v := range got {
-		if v.Bytes != nil {
-			return &Exists{Key: m.asserted[i]}
-		}
+	if first < len(m.asserted) {
+		return &Exists{Key: m.asserted[first]}
 	}
 	return nil
 }

@@ -107,7 +107,8 @@ func TestReads(t *testing.T) {
 	}
 	batch := func(versions bool, ks ...string) func(context.Context, *Snapshot) (string, error) {
 		return func(ctx context.Context, s *Snapshot) (string, error) {
-			v, err := s.BatchGet(ctx, "BatchGet", abc(ks...), versions)
+			v := make([]Value, len(ks))
+			err := s.BatchGet(ctx, "BatchGet", abc(ks...), versions, func(i int, got Value) { v[i] = got })
 			return show(v), err
 		}
 	}
@@ -336,7 +337,7 @@ func TestSafePoint(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 3 {
-			_, err := e.Snapshot(Latest-1, true, ReadOptions{}).BatchGet(t.Context(), "BatchGet", abc("a"), false)
+			err := e.Snapshot(Latest-1, true, ReadOptions{}).BatchGet(t.Context(), "BatchGet", abc("a"), false, func(int, Value) {})
 			if err != f.gcErr {
 				t.Fatal(i, err)
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/tikv-go/tikv/internal/lock"
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 // Pair is a key and its value.
@@ -43,11 +44,19 @@ type Pages struct {
 	done bool
 
 	locks []lock.Lock // met behind the last page
+
+	context kvrpcpb.Context // of the last request, with its answer
+	req     kvrpcpb.ScanRequest
+	got     wire.Pairs
 }
+
+// scanError is the field of a ScanResponse's own error (kvproto kvrpcpb.proto).
+const scanError = 3
 
 // Pages returns the pages of a range.
 func (s *Snapshot) Pages(op string, r keys.Range, o ScanOptions) *Pages {
 	p := &Pages{s: s, op: op, rest: r, opts: o, left: o.Limit, size: o.PageSize, done: r.Empty()}
+	p.got.ErrorField = scanError
 	if p.size == 0 {
 		p.size = firstPage
 	}
@@ -113,46 +122,47 @@ func (p *Pages) read(ctx context.Context, call *router.Call, at *region.Region) 
 	if p.left > 0 {
 		limit = min(limit, p.left)
 	}
-	resp, err := send[*kvrpcpb.ScanResponse](ctx, p.s.e, call, at, p.request(part, limit))
-	if err != nil {
+	p.prepare(part, limit)
+	if err := p.s.e.router.SendInto(ctx, call, at, &p.req, &p.got); err != nil {
 		return nil, err
 	}
-	if ke := resp.GetError(); ke != nil { // the pairs mean nothing
+	if ke := p.got.Error; ke != nil { // the pairs mean nothing
 		if ke.GetLocked() == nil {
 			return nil, keyError(call, p.s.ts, ke)
 		}
 		p.locks = lock.FromProto(ke.GetLocked())
 		return nil, nil
 	}
-	var (
-		page  []Pair
-		heavy int
-	)
-	for _, pair := range resp.GetPairs() {
-		ke := pair.GetError()
+	page := make([]Pair, 0, len(p.got.Pairs))
+	for i := range p.got.Pairs {
+		pair := &p.got.Pairs[i]
+		ke := pair.Error
 		if ke != nil && ke.GetLocked() == nil {
 			return nil, keyError(call, p.s.ts, ke)
 		}
 		if ke != nil {
 			p.locks = append(p.locks, lock.FromProto(ke.GetLocked())...)
 		} else if len(p.locks) == 0 {
-			value := pair.GetValue()
-			if heavy += len(pair.GetKey()) + len(value); !p.opts.KeysOnly {
-				value = present(value)
+			if p.opts.KeysOnly {
+				pair.Value = nil
 			}
-			page = append(page, Pair{Key: pair.GetKey(), Value: value})
+			page = append(page, Pair{Key: pair.Key, Value: pair.Value})
 		}
 	}
-	full := len(resp.GetPairs()) >= limit
+	full := len(p.got.Pairs) >= limit
 	p.advance(part, page, full || len(p.locks) > 0)
-	p.adapt(full, heavy)
+	p.adapt(full, p.got.Bytes)
 	return page, nil
 }
 
-// request is one page's. In reverse it goes from StartKey, exclusive, down to EndKey.
-func (p *Pages) request(part keys.Range, limit int) *kvrpcpb.ScanRequest {
-	req := &kvrpcpb.ScanRequest{
-		Context:  p.s.context(),
+// prepare makes the request for one page. In reverse it goes from StartKey, exclusive,
+// down to EndKey.
+func (p *Pages) prepare(part keys.Range, limit int) {
+	p.context = kvrpcpb.Context{}
+	p.s.fill(&p.context)
+	p.got.Reset()
+	p.req = kvrpcpb.ScanRequest{
+		Context:  &p.context,
 		StartKey: part.Start,
 		EndKey:   part.End,
 		Limit:    uint32(limit),
@@ -161,14 +171,13 @@ func (p *Pages) request(part keys.Range, limit int) *kvrpcpb.ScanRequest {
 		Reverse:  p.opts.Reverse,
 	}
 	if p.opts.Reverse {
-		req.StartKey, req.EndKey = part.End, part.Start
-		if len(req.StartKey) == 0 {
+		p.req.StartKey, p.req.EndKey = part.End, part.Start
+		if len(p.req.StartKey) == 0 {
 			// TiKV takes it for the empty key and finds nothing below it
 			// (src/server/service/kv.rs, future_scan).
-			req.StartKey = aboveAll()
+			p.req.StartKey = aboveAll()
 		}
 	}
-	return req
 }
 
 // aboveAll is above every key that TiKV's default limit of 8 KiB lets in.

@@ -93,13 +93,7 @@ func add(list *[]uint64, more []uint64) bool {
 	return true
 }
 
-// context is that of one read request.
-func (s *Snapshot) context() *kvrpcpb.Context {
-	c := &kvrpcpb.Context{}
-	s.fill(c)
-	return c
-}
-
+// fill says how a request reads.
 func (s *Snapshot) fill(c *kvrpcpb.Context) {
 	c.IsolationLevel, c.NotFillCache = s.opts.Isolation, s.opts.NoFillCache
 	c.ResolvedLocks, c.CommittedLocks = s.seen.lists()

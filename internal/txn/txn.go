@@ -94,12 +94,8 @@ func (t *Txn) BatchGet(ctx context.Context, op string, wanted [][]byte, versions
 			ask, at = append(ask, key), append(at, i)
 		}
 	}
-	got, err := t.snap.BatchGet(ctx, op, ask, versions)
-	if err != nil {
+	if err := t.snap.BatchGet(ctx, op, ask, versions, func(i int, v Value) { out[at[i]] = v }); err != nil {
 		return nil, err
-	}
-	for i, v := range got {
-		out[at[i]] = v
 	}
 	return out, nil
 }

@@ -97,12 +97,21 @@ type Pairs struct {
 
 	RegionError *errorpb.Error
 	Error       *kvrpcpb.KeyError
-	Pairs       []Pair
-	Bytes       int // of keys and values
+	Pairs       []Pair // the slice is used again after Reset, what is in it is not
+	Bytes       int    // of keys and values
 }
 
+// keptPairs is the most pairs that a slice is kept for.
+const keptPairs = 1024
+
 // Reset empties p.
-func (p *Pairs) Reset() { *p = Pairs{ErrorField: p.ErrorField} }
+func (p *Pairs) Reset() {
+	kept := p.Pairs[:0]
+	if clear(p.Pairs); cap(kept) > keptPairs {
+		kept = nil
+	}
+	*p = Pairs{ErrorField: p.ErrorField, Pairs: kept}
+}
 
 // GetRegionError is as kvproto's.
 func (p *Pairs) GetRegionError() *errorpb.Error { return p.RegionError }
@@ -116,7 +125,9 @@ func (p *Pairs) Unmarshal(data []byte) error {
 	if err != nil {
 		return err
 	}
-	p.Pairs = make([]Pair, 0, count)
+	if cap(p.Pairs) < count {
+		p.Pairs = make([]Pair, 0, count)
+	}
 	b := block{left: p.Bytes}
 	for len(data) > 0 {
 		num, body, _, n := field(data)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/tikv-go/tikv/internal/backoff"
-	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/pd"
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/task"

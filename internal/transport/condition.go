@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -142,7 +143,7 @@ func (c *tellingConn) Read(b []byte) (int, error) {
 	if n > 0 && !c.heard.Load() && !c.heard.Swap(true) {
 		c.told.tell.heard()
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) { // by grpc
 		c.broke.CompareAndSwap(nil, &err)
 	}
 	return n, err

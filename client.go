@@ -120,7 +120,7 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 	e.tasks = task.Root(ctx)
 	e.owed = task.New(e.tasks.Context())
 	e.pool = transport.New(transport.Config{
-		Dial: cfg.dial, AddressMap: cfg.addressMap, Credentials: cfg.credentials, DialOptions: cfg.compression, Logger: cfg.logger,
+		Dial: cfg.dial, AddressMap: cfg.addressMap, Credentials: cfg.credentials, StoreOptions: cfg.compression, Logger: cfg.logger,
 	})
 	if e.pd, err = pd.Open(ctx, addrs, pd.Config{Pool: e.pool, Logger: cfg.logger}); err != nil {
 		return err

@@ -238,7 +238,7 @@ func WithTLSNames(names ...string) Option {
 	}}
 }
 
-// WithCompression compresses what is sent, with gzip, and lets TiKV compress its answers,
+// WithCompression compresses what is sent to stores, with gzip, and lets TiKV compress its answers,
 // which it does where it is configured to. It saves bytes at the price of time on both
 // sides. The default is no compression.
 func WithCompression() Option {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/keyspacepb"
 	"github.com/pingcap/kvproto/pkg/metapb"
+	"google.golang.org/grpc"
 
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/task"
@@ -275,7 +276,7 @@ func (c *Cluster) makeNodes(cfg *config, alloc *tso.Allocator) {
 			Manager: managers.of, Timestamp: timestamp, WaitTimestamp: waitTimestamp,
 			Faults: c.faults, Counter: c.counter, Now: c.Now, Limit: alloc.Limit, UserKey: c.api.userKey, DiskOf: c.diskOf,
 			Wrote: grow.wrote, Feed: cfg.feed, Coprocessors: cfg.coprocessors, Plugins: cfg.plugins, DataVersion: dataVersion,
-		}, serve.Config{Listen: c.listen, Addr: addr, Options: c.credentials("tikv", addr)})
+		}, serve.Config{Listen: c.listen, Addr: addr, Options: append(c.credentials("tikv", addr), takesGZIP()...)})
 	}
 	for _, id := range c.topo.Stores() {
 		c.stores = append(c.stores, c.newNode(id))
@@ -506,4 +507,10 @@ func (c *Cluster) jumpTSO(d time.Duration) (err error) {
 		return fmt.Errorf("playground: %w", err)
 	}
 	return nil
+}
+
+// takesGZIP lets a server read compressed requests, as TiKV's always does; grpc's
+// registry of compressors is one for all of a process.
+func takesGZIP() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.RPCDecompressor(grpc.NewGZIPDecompressor())} //lint:ignore SA1019 see above
 }

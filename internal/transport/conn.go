@@ -49,7 +49,7 @@ type link struct {
 // pkg/mcs/utils/util.go set no PermitWithoutStream), TiKV would take any number
 // (src/server/server.rs, http2_max_ping_strikes). The first call after a pause brings a
 // ping with it, so that a peer that has died meanwhile is found out within 3 s.
-func newLink(cfg Config, addr string, tell *condition) (*link, error) {
+func newLink(cfg Config, addr string, tell *condition, more ...grpc.DialOption) (*link, error) {
 	creds := cfg.Credentials
 	if creds == nil {
 		creds = insecure.NewCredentials()
@@ -78,7 +78,7 @@ func newLink(cfg Config, addr string, tell *condition) (*link, error) {
 			grpc.MaxCallRecvMsgSize(math.MaxInt32),
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
 		),
-	}, cfg.DialOptions...)...)
+	}, more...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -50,11 +50,15 @@ type endpoint struct {
 }
 
 func newEndpoint(p *Pool, to Target) (*endpoint, error) {
-	e := &endpoint{pool: p, to: Target{Addr: to.Addr, Forward: to.Forward}, addr: to.Addr, wake: make(chan struct{}, 1)}
+	e := &endpoint{pool: p, to: Target{Addr: to.Addr, Forward: to.Forward, member: to.member}, addr: to.Addr, wake: make(chan struct{}, 1)}
 	e.version.Store(p.version.Load())
 	e.condition.failed = p.suspectFiles
+	opts := p.cfg.StoreOptions
+	if to.member {
+		opts = nil
+	}
 	var err error
-	if e.conn, err = newLink(p.cfg, e.addr, &e.condition); err != nil {
+	if e.conn, err = newLink(p.cfg, e.addr, &e.condition, opts...); err != nil {
 		return nil, &Error{Addr: e.addr, Kind: Dial, Err: err}
 	}
 	e.ctx, e.cancel = context.WithCancelCause(p.tasks.Context())

@@ -112,6 +112,21 @@ func (n *network) freeze(addr string) {
 	}
 }
 
+// open is how many connections to addr are not closed by their dialler.
+func (n *network) open(addr string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	open := 0
+	for _, c := range n.conns[addr] {
+		c.mu.Lock()
+		if !c.closed {
+			open++
+		}
+		c.mu.Unlock()
+	}
+	return open
+}
+
 func (n *network) take(addr string) []*conn {
 	n.mu.Lock()
 	defer n.mu.Unlock()

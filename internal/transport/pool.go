@@ -32,10 +32,10 @@ type Config struct {
 	Dial func(ctx context.Context, addr string) (net.Conn, error) // nil: TCP
 	// nil: plain text. Not a *tls.Config, so that only a program that asks for TLS
 	// links it.
-	Credentials credentials.TransportCredentials
-	AddressMap  func(addr string) string // what to dial for an address; nil: itself
-	DialOptions []grpc.DialOption        // of every connection, after the pool's own
-	Logger      *slog.Logger             // nil: silent
+	Credentials  credentials.TransportCredentials
+	AddressMap   func(addr string) string // what to dial for an address; nil: itself
+	StoreOptions []grpc.DialOption        // of connections that are not PD's, beside the pool's own
+	Logger       *slog.Logger             // nil: silent
 	// OnFeedback is told what stores say of their health; nil: nobody is. It is called
 	// by a task of the pool, for one store after the other, with the newest of each: if
 	// it is slow, what comes meanwhile is left out.
@@ -87,6 +87,8 @@ type Target struct {
 	Addr    string
 	Timeout time.Duration // of the attempt; 0: none. It is kept within two tenths of a second
 	Forward string        // the store that Addr is to pass the request on to; "": none
+
+	member bool // of PD
 }
 
 // Call sends req and decodes the answer into resp, which must be empty: on the
@@ -156,10 +158,9 @@ func (p *Pool) prepare(ctx context.Context, to Target, req Message) (*command, *
 	return cmd, e, err
 }
 
-// Conn returns the connection to addr for calls that Call has no command for: PD's, and
-// streams. It ends with Drop and Close; ask again for each call.
+// Conn returns the connection to addr, a member of PD, for calls of its services. It ends with Drop and Close; ask again for each call.
 func (p *Pool) Conn(addr string) (*grpc.ClientConn, error) {
-	e, err := p.endpoint(Target{Addr: addr})
+	e, err := p.endpoint(Target{Addr: addr, member: true})
 	if err != nil {
 		return nil, err
 	}

@@ -33,21 +33,36 @@ type row struct {
 	Rival []harness.Result `json:"rival,omitempty"`
 }
 
-// measure runs all cases round by round and reports them.
-func (o *options) measure(ctx context.Context, out, log io.Writer) (err error) {
-	c := &campaign{Began: time.Now(), Machine: machine(), Server: o.serverName(), Rounds: o.rounds}
+// measure runs all cases and reports them.
+func (o *options) measure(ctx context.Context, out, log io.Writer) error {
+	c, err := o.collect(ctx, log)
+	if err != nil {
+		return err
+	}
+	if err := c.write(o.json); err != nil {
+		return err
+	}
+	if o.markdown {
+		return c.printMarkdown(out)
+	}
+	return c.print(out)
+}
+
+// collect runs all cases, round by round.
+func (o *options) collect(ctx context.Context, log io.Writer) (c *campaign, err error) {
+	c = &campaign{Began: time.Now(), Machine: machine(), Server: o.serverName(), Rounds: o.rounds}
 	for _, k := range o.cases {
 		c.Rows = append(c.Rows, &row{kase: k})
 	}
 	exe, err := os.Executable()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	clients := []side{{ours, []string{exe, "part-client"}, func(r *row) *[]harness.Result { return &r.Ours }}}
 	if o.against != "" {
 		program, clean, err := buildRival(ctx, o.rivalSrc, log)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer clean()
 		clients = append(clients, side{clientGo, []string{program}, func(r *row) *[]harness.Result { return &r.Rival }})
@@ -59,19 +74,13 @@ func (o *options) measure(ctx context.Context, out, log io.Writer) (err error) {
 			for i := range clients {
 				s := clients[(i+round)%len(clients)] // who is first takes turns
 				if err := f.run(ctx, s, r, log); err != nil {
-					return err
+					return nil, err
 				}
 			}
 		}
 	}
 	c.label()
-	if err := c.write(o.json); err != nil {
-		return err
-	}
-	if o.markdown {
-		return c.printMarkdown(out)
-	}
-	return c.print(out)
+	return c, nil
 }
 
 // side is one of the clients that are compared.
@@ -107,8 +116,8 @@ func (f *field) run(ctx context.Context, s side, r *row, log io.Writer) error {
 	}
 	all := s.results(r)
 	*all = append(*all, result)
-	fmt.Fprintf(log, "%-28s %-9s %9.0f op/s  p50 %8.1f  p99 %9.1f  cpu %8.2f us/op  %7.1f allocs  %8.0f B  %5.1f req/frame  server %6.2f us/op\n",
-		r.kase, s.name, result.Rate, result.P50, result.P99, result.CPU, result.Allocs, result.Bytes, result.PerFrame, result.ServerCPU)
+	fmt.Fprintf(log, "%s\t%s\t%s op/s, p50 %s µs, CPU %s µs/op, %s allocs/op\n",
+		r.kase, s.name, number(result.Rate), number(result.P50), number(result.CPU), number(result.Allocs))
 	if result.Errors > 0 {
 		return fmt.Errorf("%s with %s: %d operations failed, the first with: %s", r.kase, s.name, result.Errors, result.FirstError)
 	}
@@ -144,7 +153,7 @@ func (f *field) real(ctx context.Context, c nullstore.Config) (address, error) {
 		return at, nil
 	}
 	f.servers[c] = nil
-	return at, load(ctx, at.PD, harness.NewData(c.Keys, c.KeySize, c.ValueSize), c.Encoded)
+	return at, load(ctx, at.PD, harness.MakeData(c.Keys, c.KeySize, c.ValueSize, 1), c.Encoded)
 }
 
 func (f *field) close() error {

@@ -101,7 +101,7 @@ func (u *user) rawBatchGet(caller, i int) error {
 
 func (u *user) rawScan(caller, i int) error {
 	n := 0
-	for kv, err := range u.raw.Scan(u.ctx, tikv.Range{Start: u.At(caller, i)}, tikv.WithLimit(scanLimit)) {
+	for kv, err := range u.raw.Scan(u.ctx, tikv.Range{Start: u.From(scanLimit, caller, i)}, tikv.WithLimit(scanLimit)) {
 		if err := u.value(kv.Value, err); err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func servePlayground(ctx context.Context, in io.Reader, out io.Writer) error {
 	if c.Encoded {
 		mode = playground.KeyTxn
 	}
-	d := harness.NewData(c.Keys, c.KeySize, c.ValueSize)
+	d := harness.MakeData(c.Keys, c.KeySize, c.ValueSize, 1)
 	var borders [][]byte
 	for i := 1; i < c.Regions; i++ {
 		borders = append(borders, d.Keys[i*c.Keys/c.Regions])

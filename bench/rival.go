@@ -20,7 +20,7 @@ const rivalModule = "github.com/tikv/client-go/v2"
 func buildRival(ctx context.Context, src string, log io.Writer) (program string, clean func(), err error) {
 	home, err := output(ctx, "", "go", "list", "-f", "{{.Dir}}", "github.com/tikv-go/tikv/bench")
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("the rival is built from this project's folder, run bench there: %w", err)
 	}
 	dir := filepath.Join(home, "rival")
 	tmp, err := os.MkdirTemp("", "tikv-bench-")

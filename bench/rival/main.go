@@ -27,12 +27,19 @@ func main() {
 }
 
 func run() error {
-	quiet, props, err := log.InitLogger(&log.Config{Level: "error"})
-	if err != nil {
+	if err := quiet(); err != nil {
 		return err
 	}
-	log.ReplaceGlobals(quiet, props)
 	return harness.Serve(context.Background(), name(), os.Stdin, os.Stdout, open)
+}
+
+// quiet keeps the client from logging what is no error: it does so for the whole process.
+func quiet() error {
+	logger, props, err := log.InitLogger(&log.Config{Level: "error"})
+	if err == nil {
+		log.ReplaceGlobals(logger, props)
+	}
+	return err
 }
 
 // name is the client's with its version.

@@ -119,7 +119,7 @@ func (u *user) rawBatchGet(caller, i int) error {
 }
 
 func (u *user) rawScan(caller, i int) error {
-	keys, values, err := u.raw.Scan(u.ctx, u.At(caller, i), nil, scanLimit)
+	keys, values, err := u.raw.Scan(u.ctx, u.From(scanLimit, caller, i), nil, scanLimit)
 	if err == nil && len(keys) != scanLimit {
 		return fmt.Errorf("a scan of %d pairs", len(keys))
 	}
@@ -161,7 +161,8 @@ func (u *user) transaction(n, caller, i int, prepare func(t *transaction.KVTxn, 
 		return err
 	}
 	if prepare != nil {
-		if err := prepare(t, u.At(caller, i)); err != nil {
+		err := u.Spread(1, caller, i, func(key []byte) error { return prepare(t, key) })
+		if err != nil {
 			return errors.Join(err, t.Rollback())
 		}
 	}

@@ -19,13 +19,17 @@ func Value(size int) []byte {
 
 // Data is the keys and the value of a run, made before it begins.
 type Data struct {
-	Keys  [][]byte
-	Value []byte
+	Keys    [][]byte
+	Value   []byte
+	callers int
 }
 
-// NewData makes n keys of keySize bytes and a value.
-func NewData(n, keySize, valueSize int) Data {
-	d := Data{make([][]byte, n), Value(valueSize)}
+// NewData makes what s says.
+func NewData(s Spec) Data { return MakeData(s.Keys, s.KeySize, s.ValueSize, s.Callers) }
+
+// MakeData makes n keys of keySize bytes and a value, for a number of callers.
+func MakeData(n, keySize, valueSize, callers int) Data {
+	d := Data{make([][]byte, n), Value(valueSize), callers}
 	for i := range d.Keys {
 		d.Keys[i] = Key(i, keySize)
 	}
@@ -36,6 +40,9 @@ func NewData(n, keySize, valueSize int) Data {
 // in every run.
 func (d Data) At(caller, i int) []byte { return d.Keys[d.index(caller, i)] }
 
+// From is the first key of a caller's i-th scan: n keys follow from it.
+func (d Data) From(n, caller, i int) []byte { return d.Keys[min(d.index(caller, i), len(d.Keys)-n)] }
+
 // Batch fills batch with the keys of a caller's i-th operation.
 func (d Data) Batch(batch [][]byte, caller, i int) [][]byte {
 	for j := range batch {
@@ -44,14 +51,19 @@ func (d Data) Batch(batch [][]byte, caller, i int) [][]byte {
 	return batch
 }
 
-// Spread calls f with n keys at equal distances, from that of a caller's i-th operation.
+// Spread calls f with n keys at equal distances, beginning anywhere. They are the caller's
+// own where there are enough keys for that, so that transactions do not conflict.
 func (d Data) Spread(n, caller, i int, f func(key []byte) error) error {
-	at, stride := d.index(caller, i), max(1, len(d.Keys)/n)
+	first, step, mine := caller, d.callers, len(d.Keys)/d.callers
+	if n > mine {
+		first, step, mine = 0, 1, len(d.Keys)
+	}
+	at, stride := d.index(caller, i)%mine, max(1, mine/n)
 	for range n {
-		if err := f(d.Keys[at]); err != nil {
+		if err := f(d.Keys[first+at*step]); err != nil {
 			return err
 		}
-		at = (at + stride) % len(d.Keys)
+		at = (at + stride) % mine
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"runtime/pprof"
 	"runtime/trace"
 )
@@ -13,17 +12,6 @@ import (
 type profiles struct {
 	spec     Spec
 	cpu, trc *os.File
-}
-
-// Sample sets the rates at which memory and mutexes are sampled, if s asks for profiles of
-// them: before anything is allocated.
-func Sample(s Spec) {
-	if s.MemProfile != "" {
-		runtime.MemProfileRate = 512
-	}
-	if s.MutexProfile != "" {
-		runtime.SetMutexProfileFraction(5)
-	}
 }
 
 func (p *profiles) start() (err error) {

@@ -133,32 +133,47 @@ func (l *loop) counted(ctx context.Context) (Result, error) {
 	return l.result(m), ctx.Err()
 }
 
-// share divides n operations evenly over the callers.
+// share divides n operations evenly over the callers, who begin together and stay until
+// the last is done: the number of goroutines does not depend on who is quick.
 func (l *loop) share(ctx context.Context, n int, next []int) {
-	var all sync.WaitGroup
+	var ready, working, all sync.WaitGroup
+	begin := make(chan struct{})
+	ready.Add(len(l.callers))
+	working.Add(len(l.callers))
 	for w := range l.callers {
 		mine := n / len(l.callers)
 		if w < n%len(l.callers) {
 			mine++
 		}
 		all.Go(func() {
-			c := &l.callers[w]
-			for range mine {
-				start := time.Now()
-				err := l.op(w, next[w])
-				next[w]++
-				if err != nil {
-					if l.failed(err) || ctx.Err() != nil {
-						return
-					}
-					continue
-				}
-				c.done(time.Since(start))
-				c.goroutines = max(c.goroutines, runtime.NumGoroutine())
-			}
+			ready.Done()
+			<-begin
+			l.times(ctx, w, mine, next)
+			working.Done()
+			working.Wait()
 		})
 	}
+	ready.Wait()
+	close(begin)
 	all.Wait()
+}
+
+// times is a caller's n operations.
+func (l *loop) times(ctx context.Context, w, n int, next []int) {
+	c := &l.callers[w]
+	for range n {
+		start := time.Now()
+		err := l.op(w, next[w])
+		next[w]++
+		if err != nil {
+			if l.failed(err) || ctx.Err() != nil {
+				return
+			}
+			continue
+		}
+		c.done(time.Since(start))
+		c.goroutines = max(c.goroutines, runtime.NumGoroutine())
+	}
 }
 
 func (l *loop) failed(err error) (enough bool) {

@@ -74,6 +74,9 @@ type Spec struct {
 
 	Keys, KeySize, ValueSize int
 
+	// Procs is how many processors the client's goroutines share; 0 is as many as there are.
+	Procs int `json:",omitempty"`
+
 	// Files for profiles of what is measured; empty: none.
 	CPUProfile, MemProfile, MutexProfile, Trace string `json:",omitempty"`
 }
@@ -93,9 +96,10 @@ type Result struct {
 	Allocs     float64 `json:"allocs_op"`
 	Bytes      float64 `json:"bytes_op"`
 	GCs        uint32  `json:"gcs"`
-	Wakes      float64 `json:"wakes_op"`   // goroutines set running; the runtime samples one in eight
-	Goroutines int     `json:"goroutines"` // the most that a caller saw after an operation, callers included
-	RSS        int64   `json:"rss_kib"`    // 0 where the system does not say
+	Wakes      float64 `json:"wakes_op"`        // goroutines set running; the runtime samples one in eight
+	Goroutines int     `json:"goroutines"`      // the most that a caller saw after an operation, callers included
+	Idle       int     `json:"idle_goroutines"` // those that the client keeps when no one calls it
+	RSS        int64   `json:"rss_kib"`         // 0 where the system does not say
 
 	// From the null store's counters.
 	Requests   float64 `json:"requests_op"`

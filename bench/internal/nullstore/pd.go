@@ -16,7 +16,8 @@ const clusterID = 7700000000000000001
 // pd answers for PD: one member, its leader, with the timestamps and the safe points.
 type pd struct {
 	layout
-	url string
+	encoded bool
+	url     string
 
 	mu                sync.Mutex
 	physical, logical int64
@@ -24,7 +25,9 @@ type pd struct {
 	timestamps, timestampRequests atomic.Uint64
 }
 
-func newPD(c Config, stores []string) *pd { return &pd{layout: newLayout(c, stores)} }
+func newPD(c Config, stores []string) *pd {
+	return &pd{layout: newLayout(c, stores), encoded: c.Encoded}
+}
 
 // listensAt says where the member is, before it serves.
 func (p *pd) listensAt(addr string) { p.url = "http://" + addr }

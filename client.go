@@ -134,7 +134,7 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 	e.txn = codec.New(cfg.api.codec(), codec.Txn, keyspace)
 	e.raw = codec.New(cfg.api.codec(), codec.Raw, keyspace)
 	e.router = router.New(e.tasks.Context(), router.Config{
-		ClusterID: e.pd.ClusterID(), Regions: router.NewRegions(e.pd, e.tasks, region.Config{Probe: router.Probe(e.pool)}), Transport: e.pool,
+		ClusterID: e.pd.ClusterID(), Regions: router.NewRegions(e.pd, e.tasks, region.Config{Probe: router.Probe(e.pool)}), Transport: e.pool, Tasks: e.tasks,
 		Logger: cfg.logger, RPCTimeout: cfg.rpcTimeout,
 	})
 	e.txns = txn.New(txn.Config{PD: e.pd, Router: e.router, Codec: e.txn, Tasks: e.tasks, Owed: e.owed, Logger: cfg.logger})

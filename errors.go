@@ -200,13 +200,25 @@ func (e *UnavailableError) Error() string {
 		b.WriteString([]string{": ", "; "}[min(i, 1)])
 		b.WriteString(a.Reason.String())
 		if a.StoreID != 0 {
-			fmt.Fprintf(&b, " (store %d at %s, %v)", a.StoreID, a.Addr, a.Elapsed.Round(time.Millisecond))
+			fmt.Fprintf(&b, " (%s)", a.where())
 		}
 	}
 	if n := len(e.Attempts); n > 0 && e.Attempts[n-1].Err != nil {
 		b.WriteString("; the last error: " + e.Attempts[n-1].Err.Error())
 	}
 	return b.String()
+}
+
+// where is who was asked, and how.
+func (a *Attempt) where() string {
+	text := fmt.Sprintf("store %d at %s", a.StoreID, a.Addr)
+	if a.Asked != AskedLeader {
+		text += " as " + a.Asked.String()
+	}
+	if a.Via != 0 {
+		text += fmt.Sprintf(" through store %d", a.Via)
+	}
+	return text + ", " + a.Elapsed.Round(time.Millisecond).String()
 }
 
 // Is matches ErrUnavailable, and ErrDiskFull if that was the last answer.
@@ -230,10 +242,26 @@ func (e *UnavailableError) Unwrap() []error {
 type Attempt struct {
 	StoreID uint64
 	Addr    string
+	Asked   Asked
+	Via     uint64 // the store that was to pass it on; 0: it was asked itself
 	Reason  Reason
 	Elapsed time.Duration
+	Delay   time.Duration // the wait that followed
 	Err     error
 }
+
+// Asked is as what a store was asked.
+type Asked uint8
+
+// The ways to ask.
+const (
+	AskedLeader  Asked = iota // as the leader of its region
+	AskedReplica              // as any replica: for what was committed by then
+	AskedStale                // as any replica: for what it knew to be complete
+)
+
+// String is the way in a word.
+func (a Asked) String() string { return router.Asked(a).String() }
 
 // BatchError is a raw batch that was not wholly applied: Outcomes and Errs are in the
 // order of its keys. It matches ErrUndetermined if an outcome is OutcomeUnknown.
@@ -462,7 +490,8 @@ func (ec errorContext) unavailable(e *router.Unavailable) error {
 	}
 	for _, a := range e.Attempts {
 		out.Attempts = append(out.Attempts, Attempt{
-			StoreID: a.StoreID, Addr: a.Addr, Reason: Reason(a.Reason), Elapsed: a.Elapsed, Err: public(a.Err),
+			StoreID: a.StoreID, Addr: a.Addr, Asked: Asked(a.Asked), Via: a.Via, Reason: Reason(a.Reason),
+			Elapsed: a.Elapsed, Delay: a.Delay, Err: public(a.Err),
 		})
 	}
 	return out

@@ -32,7 +32,8 @@ type Version struct {
 	CommitTS Timestamp
 }
 
-// Snapshot returns a consistent view as of now, for one timestamp from PD.
+// Snapshot returns a consistent view as of now, for one timestamp from PD (none with
+// WithMaxStaleness).
 func (c *Client) Snapshot(ctx context.Context, opts ...SnapshotOption) (*Snapshot, error) {
 	const op = "Snapshot"
 	if err := c.checkTxn(op); err != nil {
@@ -41,6 +42,15 @@ func (c *Client) Snapshot(ctx context.Context, opts ...SnapshotOption) (*Snapsho
 	cfg := readConfig{view: c.cfg.view}
 	if err := apply(op, opts, &cfg, func(o SnapshotOption) { o.applySnapshot(&cfg) }); err != nil {
 		return nil, err
+	}
+	if cfg.staleness > 0 {
+		ts, err := c.engine.pd.StaleTimestamp(ctx, cfg.staleness)
+		if err != nil {
+			return nil, mapError(c.errorContext(op, c.engine.txn), err)
+		}
+		cfg.stale = true
+		// The client's clock has a part in it: the first read makes sure that it is past.
+		return c.view(ts, false, cfg, nil), nil
 	}
 	ts, err := c.engine.pd.Timestamp(ctx)
 	if err != nil {

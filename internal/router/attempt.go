@@ -22,6 +22,7 @@ type try struct {
 	store  *region.Store  // that was to answer, or to pass it on
 	addr   string
 	began  time.Time
+	ended  time.Time // zero if nothing was sent
 }
 
 func (s *sending) peer() *metapb.Peer { return s.region.Peer(s.at) }
@@ -74,7 +75,14 @@ func (r *Router) address(ctx context.Context, call *Call, s *sending, req transp
 
 // exchange sends the request and reads the answer.
 func (r *Router) exchange(ctx context.Context, call *Call, to transport.Target, req transport.Request, resp Answer, t *try) {
-	if t.err = r.cfg.Transport.Call(ctx, to, req, resp); t.err != nil {
+	if t.err = t.store.Admit(); t.err != nil {
+		t.rule = refusal(t.err)
+		return
+	}
+	t.err = r.cfg.Transport.Call(ctx, to, req, resp)
+	t.ended = time.Now()
+	t.store.Done(outcomeOf(ctx, t.err, to.Forward != ""), t.ended, t.ended.Sub(t.began), t.err)
+	if t.err != nil {
 		t.rule, t.mayRun = failureOf(t.err)
 		if t.mayRun {
 			call.sends++

@@ -33,18 +33,16 @@ func (d *detours) get(store uint64) uint64 {
 	return d.by[store]
 }
 
-// detour returns the peer through which the leader's store is reached, -1 for none, where
-// that is known and the leader is to be asked although it is away.
-func (r *Router) detour(s *sending, peers []peer) int {
-	l := s.region.LeaderIndex()
-	if l >= len(peers) || !peers[l].away || s.wish.read && s.wish.policy != ReadLeader {
+// detour returns the peer through which the leader's store was reached before, -1 for none.
+func (r *Router) detour(s *sending) int {
+	via := r.detours.get(s.peer().GetStoreId())
+	if via == 0 {
 		return -1
 	}
-	via := r.detours.get(s.region.Peer(l).GetStoreId())
-	for i := range peers {
-		if via != 0 && i != l && s.region.Peer(i).GetStoreId() == via && peers[i].role != outside && !peers[i].away {
-			return i
-		}
+	store := r.cfg.Regions.KnownStore(via)
+	at := s.region.PeerOn(via)
+	if store == nil || store.Away() || at < 0 || at == s.at || s.region.Peer(at).GetIsWitness() {
+		return -1
 	}
-	return -1
+	return at
 }

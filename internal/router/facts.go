@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 
@@ -19,25 +20,49 @@ func (r *Router) peers(ctx context.Context, call *Call, s *sending, buf *[maxPee
 		if i == l {
 			p.role = leader
 		}
-		if s.wish.read && p.role != outside {
-			r.judgeStore(ctx, call, s.region.Peer(i).GetStoreId(), p)
+		if p.role != outside {
+			r.judgeStore(ctx, call, s, s.region.Peer(i).GetStoreId(), p)
 		}
 	}
 	return peers
 }
 
-// judgeStore adds what is known of a peer's store. One that is not known yet is asked for.
-func (r *Router) judgeStore(ctx context.Context, call *Call, id uint64, p *peer) {
-	store, err := r.cfg.Regions.Store(ctx, id)
-	switch {
-	case errors.Is(err, region.ErrNoStore):
-		p.away = true
-	case err != nil: // PD does not say: whoever asks it will find out
-	case store.TiFlash():
-		p.role = outside
-	default:
-		p.near = call.Route.prefers(store)
+// judgeStore adds what is known of a peer's store. Where the choice depends on what it is,
+// one that is not known yet is asked for.
+func (r *Router) judgeStore(ctx context.Context, call *Call, s *sending, id uint64, p *peer) {
+	store := r.cfg.Regions.KnownStore(id)
+	if store == nil && s.wish.read {
+		var err error
+		if store, err = r.cfg.Regions.Store(ctx, id); errors.Is(err, region.ErrNoStore) {
+			p.away = true
+		}
 	}
+	if store == nil { // PD does not say: whoever asks it will find out
+		return
+	}
+	p.away = away(store)
+	if !s.wish.read {
+		return
+	}
+	if store.TiFlash() {
+		p.role = outside
+	}
+	now := time.Now()
+	p.near, p.slow = call.Route.prefers(store), store.Slow(now)
+	p.busy = s.wish.threshold && store.Queue(now) > call.Route.BusyThreshold
+}
+
+// away reports whether a store is known to be away, and lets it be known that it is wanted:
+// only such stores are probed.
+func away(store *region.Store) bool {
+	if !store.Away() {
+		return false
+	}
+	if store.Admit() != nil {
+		return true
+	}
+	store.Done(region.Left, time.Now(), 0, nil) // it has come back this moment
+	return false
 }
 
 // roleOf is a peer's role if it does not lead. A witness has no data.
@@ -50,6 +75,3 @@ func roleOf(p *metapb.Peer) role {
 	}
 	return follower
 }
-
-// away reports whether the leader's store is known to be away.
-func (r *Router) away(reg *region.Region) bool { return false }

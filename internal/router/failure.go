@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"errors"
 
 	"google.golang.org/grpc/codes"
@@ -27,6 +28,38 @@ var (
 	refusedForGood = &rule{reason: RefusedCall, do: fail}
 	clientClosed   = &rule{reason: ConnLost, do: fail}
 )
+
+// refusal is the rule of a store that is not to be asked now.
+func refusal(err error) *rule {
+	if errors.Is(err, region.ErrFull) {
+		return madeUp(QueueFull)
+	}
+	return madeUp(StoreDown)
+}
+
+// outcomeOf is what the end of an attempt tells of the store that was asked. What was to be
+// passed on may have failed behind it.
+func outcomeOf(ctx context.Context, err error, forwarded bool) region.Outcome {
+	if err == nil {
+		return region.Answered
+	}
+	var te *transport.Error
+	if !errors.As(err, &te) {
+		return region.Left
+	}
+	switch {
+	case te.Kind == transport.Dial:
+		return region.Refused
+	case te.Kind == transport.Refused && te.Sent:
+		return region.Answered
+	case forwarded:
+	case te.Kind == transport.ConnLost:
+		return region.Broken
+	case te.Kind == transport.Expired, te.Kind == transport.Timeout && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return region.Silent
+	}
+	return region.Left
+}
 
 // failureOf finds the rule of an error of the transport, and whether the request may
 // have run.

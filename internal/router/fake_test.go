@@ -96,7 +96,9 @@ type script struct {
 	words []string
 	asked []string
 	reqs  []kvrpcpb.Context
-	pd    *fakePD
+
+	renewed []string
+	pd      *fakePD
 }
 
 func (s *script) do(ctx context.Context, addr string, req transport.Message) (transport.Response, error) {
@@ -129,7 +131,12 @@ func (s *script) do(ctx context.Context, addr string, req transport.Message) (tr
 }
 
 // forwarding shows the script by what store a request is to be passed on.
-type forwarding struct{ *transporttest.Stores }
+type forwarding struct {
+	*transporttest.Stores
+	script *script
+}
+
+func (f forwarding) Renew(addr string) { f.script.renewed = append(f.script.renewed, addr) }
 
 type forwardKey struct{}
 
@@ -245,7 +252,7 @@ func inWorld(t *testing.T, words string, test func(t *testing.T, w *world)) {
 		w.pd = &fakePD{regions: []*metapb.Region{regionMeta(1, "", "", 1)}, leader: 1}
 		w.script = &script{words: strings.Fields(words), pd: w.pd}
 		w.Router = New(w.tasks.Context(), Config{
-			ClusterID: 7, Regions: region.New(w.pd, w.tasks), Transport: forwarding{transporttest.New(w.script.do)}, Tasks: w.tasks,
+			ClusterID: 7, Regions: region.New(w.pd, w.tasks), Transport: forwarding{transporttest.New(w.script.do), w.script}, Tasks: w.tasks,
 		})
 		test(t, w)
 	})

@@ -127,7 +127,7 @@ func (h *hedge) end(ctx context.Context, call *Call, s *sending, resp Answer, t 
 	call.sends = max(call.sends, h.call.sends)
 	if h.t.rule != nil {
 		h.r.note(ctx, call, &h.s, &h.t)
-		s.marks[slot(h.s.at)] = other.mark(event{rule: h.t.rule})
+		s.marks[slot(h.s.at)] = h.t.rule.mark(event{})
 		return t
 	}
 	resp.Reset()

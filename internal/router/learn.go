@@ -1,15 +1,17 @@
 package router
 
 import (
+	"time"
+
 	"github.com/pingcap/kvproto/pkg/metapb"
 )
 
 // learn makes the caches know what a failed attempt tells, as its rule says, and returns
 // what the choice of the next peer goes by.
 func (r *Router) learn(s *sending, t *try) event {
-	e := event{rule: t.rule, named: unnamed, short: t.short && expired(t)}
-	if t.rule.learn&(moved|unreached) != 0 && t.store != nil {
-		r.missed(s, t)
+	e := event{rule: t.rule, named: unnamed, detour: -1, short: t.short && expired(t)}
+	if t.rule.mark(e) == cut {
+		r.missed(s, t, &e)
 	}
 	switch {
 	case t.rule.learn&toldLeader != 0:
@@ -21,7 +23,16 @@ func (r *Router) learn(s *sending, t *try) event {
 		e.bare = len(current) == 0
 		e.behind = !e.bare && r.cfg.Regions.ReplaceEpoch(s.region, current, s.peer().GetStoreId())
 	case t.rule.learn&queued != 0:
-		e.queue = t.region.GetServerIsBusy().GetEstimatedWaitMs() > 0
+		busy := t.region.GetServerIsBusy()
+		e.queue = busy.GetEstimatedWaitMs() > 0
+		if s.via < 0 && !overdue(busy.GetReason()) {
+			t.store.Busy(t.ended, time.Duration(busy.GetEstimatedWaitMs())*time.Millisecond)
+		}
+	case t.rule.learn&moved != 0 && t.store != nil:
+		r.cfg.Regions.RefreshStore(t.store)
+		if t.rule.reason == StoreNotMatch {
+			r.misled.renew(r.cfg.Transport, t.store.Addr, t.ended)
+		}
 	}
 	return e
 }
@@ -31,13 +42,13 @@ func expired(t *try) bool {
 	return t.rule.reason == Timeout || overdue(t.region.GetServerIsBusy().GetReason())
 }
 
-// missed deals with a store that was not where it was believed to be.
-func (r *Router) missed(s *sending, t *try) {
-	if t.rule.learn&moved != 0 {
-		r.cfg.Regions.RefreshStore(t.store)
-	}
+// missed deals with a store that cannot be reached: by the way that led to it before, if
+// that has been found and was not the one that was tried.
+func (r *Router) missed(s *sending, t *try, e *event) {
 	if s.via >= 0 {
 		r.detours.forget(s.peer().GetStoreId())
+	} else if s.at == s.region.LeaderIndex() {
+		e.detour = r.detour(s)
 	}
 }
 

@@ -58,7 +58,7 @@ func (r *Router) SendInto(ctx context.Context, call *Call, reg *region.Region, r
 	}
 	call.begin()
 	s := sending{selector: first(reg.LeaderIndex()), region: reg}
-	if call.Route != nil || r.away(reg) {
+	if call.Route != nil {
 		if err := r.choose(ctx, call, &s, req); err != nil {
 			return err
 		}
@@ -144,10 +144,6 @@ func (r *Router) choose(ctx context.Context, call *Call, s *sending, req transpo
 	was := s.wish
 	var buf [maxPeers]peer
 	peers := r.peers(ctx, call, s, &buf)
-	if via := r.detour(s, peers); via >= 0 {
-		s.via = via
-		return nil
-	}
 	v := s.begin(&s.wish, peers, rand.Uint32())
 	call.learn(was, s.wish)
 	if v.next == send {

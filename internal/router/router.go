@@ -44,6 +44,7 @@ type Router struct {
 	closing context.Context // ended by Shut
 	shut    context.CancelCauseFunc
 	detours detours
+	misled  misled
 }
 
 // New returns a router. ctx is the client's lifetime: when it ends, calls do.

@@ -33,6 +33,7 @@ type event struct {
 	short  bool // the attempt had the short time of a read's first attempts
 	behind bool // EpochNotMatch: the store has yet to learn what the cache knows
 	bare   bool // EpochNotMatch: it names no regions
+	detour int  // the leader's store is out of reach: the peer through which it was reached before, or -1
 }
 
 // What a NotLeader names, if not a peer of the region as it is cached.
@@ -80,7 +81,13 @@ func (s *selector) after(w *wish, peers []peer, e event, dice uint32) verdict {
 	case again:
 		return s.again(w, peers, r, dice)
 	case other:
-		return s.pass(w, peers, other.mark(e), r.wait, dice)
+		m := r.mark(e)
+		if m == cut && e.detour >= 0 && (!w.read || w.policy == ReadLeader) && s.marks[slot(e.detour)] == unmarked {
+			s.mark(cut)
+			s.via = e.detour
+			return verdict{next: send}
+		}
+		return s.pass(w, peers, m, r.wait, dice)
 	case aside:
 		return s.aside(w, peers, e, dice)
 	case follow:
@@ -97,8 +104,8 @@ func (s *selector) after(w *wish, peers []peer, e event, dice uint32) verdict {
 }
 
 // mark is what a peer is to be known for after the failure e.
-func (a action) mark(e event) mark {
-	switch e.rule.reason {
+func (r *rule) mark(e event) mark {
+	switch r.reason {
 	case Timeout:
 		if e.short {
 			return late

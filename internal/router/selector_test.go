@@ -119,12 +119,19 @@ func peersOf(t *testing.T, words string) []peer {
 // names, and the other details of an event.
 func eventOf(t *testing.T, word string) event {
 	name, arg, _ := strings.Cut(word, "=")
-	e := event{named: unnamed}
+	e := event{named: unnamed, detour: -1}
 	switch name {
 	case "late":
 		name, e.short = "timeout", true
 	case "behind":
 		name, e.behind = "epoch-not-match", true
+	case "out":
+		name = "store-down"
+		n, err := strconv.Atoi(arg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.detour, arg = n-1, ""
 	case "queue":
 		name, e.queue = "server-busy", true
 	}
@@ -158,6 +165,7 @@ var choices = []struct{ read, peers, answers, asked string }{
 	{"write", "L F F", "dial not-leader=1", "1 2 1<2"},
 	{"write", "L F F", "dial not-leader=1 connection-lost not-leader=1 timeout", "1 2 1<2 3 1<3 (rpc) stray"},
 	{"write", "L! F F", "not-leader=1", "2 1<2"},
+	{"write", "L F F", "out=3 connection-lost not-leader=1", "1 1<3 2 1<2"},
 	{"write", "L F F", "server-busy server-busy not-leader=1 server-busy", "1 (server-busy) 1 (server-busy) 2 1 (server-busy) 1"},
 	{"write", "L F F", "queue queue queue", "1 (server-busy) 1 (server-busy) 1 (server-busy) 1"},
 	{"write", "L F F", "other-region-error other-region-error other-region-error", "1 2 3 (rpc) leave"},
@@ -229,7 +237,7 @@ func FuzzSelector(f *testing.F) {
 				t.Fatalf("asks one that is away: %+v of %+v", s.choice, ps)
 			}
 			s.asked()
-			e := event{rule: &rules[int(b)%len(rules)], named: unnamed, queue: b&64 != 0, short: b&128 != 0, behind: i%2 == 0}
+			e := event{rule: &rules[int(b)%len(rules)], named: unnamed, detour: -1, queue: b&64 != 0, short: b&128 != 0, behind: i%2 == 0}
 			if e.rule.reason == NotLeader && b&64 != 0 {
 				e.named = int(b>>2) % len(ps)
 				if ps[e.named].role == outside {

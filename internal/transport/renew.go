@@ -105,6 +105,14 @@ func (p *Pool) renew(ctx context.Context) {
 	})
 }
 
+// Renew makes a new connection to addr, for the calls from then on: it is for an address
+// that has come to mean another machine. Calls under way keep the old one.
+func (p *Pool) Renew(addr string) {
+	if e := (*p.endpoints.Load())[addr]; e != nil {
+		p.tasks.Go("transport renewal", func(ctx context.Context) { p.replace(ctx, e) })
+	}
+}
+
 // replace puts a new endpoint, connected, in the place of e, which ends when its calls
 // have. One without a connection goes by the new credentials with its next attempt.
 func (p *Pool) replace(ctx context.Context, e *endpoint) {
@@ -119,7 +127,7 @@ func (p *Pool) replace(ctx context.Context, e *endpoint) {
 		fresh.close(ConnLost, ErrDropped)
 	}
 	if err != nil {
-		p.cfg.Logger.Warn("no connection with the new TLS files, the old one stays", "addr", e.addr, "err", err)
+		p.cfg.Logger.Warn("no new connection, the old one stays", "addr", e.addr, "err", err)
 		return
 	}
 	if !p.swap(e, fresh) {

@@ -31,6 +31,8 @@ type call struct {
 	timer *time.Timer // of an attempt that is too short for the endpoint's ticks
 	timed bool        // timer runs
 
+	abandon context.CancelCauseFunc // of a call that a task makes; nil: it is the stream's
+
 	state      state
 	id         uint64 // on its stream, from writing on
 	stream     *stream
@@ -119,6 +121,7 @@ func (p Pending) Wait(ctx context.Context, resp Decoder) error {
 				e.pool.giveCall(c)
 				return &Error{Addr: e.addr, Kind: Timeout, Sent: wasSent, Err: context.Cause(ctx)}
 			}
+			c.leave(context.Cause(ctx))
 			<-c.ready // the answer came first
 		case <-expired:
 			if taken, wasSent := e.withdraw(c); taken {
@@ -137,6 +140,7 @@ func (p Pending) Wait(ctx context.Context, resp Decoder) error {
 func (p Pending) Cancel() (wasSent bool) {
 	taken, wasSent := p.e.withdraw(p.c)
 	if !taken {
+		p.c.leave(errAbandoned)
 		<-p.c.ready
 		if wasSent = p.c.err == nil || p.c.err.Sent; p.c.err == nil {
 			p.c.frame.Free()

@@ -36,6 +36,7 @@ type endpoint struct {
 
 	condition condition
 	version   atomic.Int64 // of the credentials that all of its connections go by
+	alone     atomic.Int64 // until when there are no streams (Unix time in ns); 0: there are
 
 	mu      sync.Mutex
 	owned   bool // the owner runs

@@ -16,6 +16,11 @@ type (
 
 type unaryFuncs struct {
 	cas func(context.Context, *kvrpcpb.RawCASRequest) (*kvrpcpb.RawCASResponse, error)
+	get func(context.Context, *kvrpcpb.RawGetRequest) (*kvrpcpb.RawGetResponse, error)
+}
+
+func (s *store) RawGet(ctx context.Context, req *kvrpcpb.RawGetRequest) (*kvrpcpb.RawGetResponse, error) {
+	return s.unary.get(ctx, req)
 }
 
 func (s *store) RawCompareAndSwap(ctx context.Context, req *kvrpcpb.RawCASRequest) (*kvrpcpb.RawCASResponse, error) {

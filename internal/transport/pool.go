@@ -92,8 +92,8 @@ type Target struct {
 }
 
 // Call sends req and decodes the answer into resp, which must be empty: on the
-// address's stream of batched commands where the command is one of those, else as a
-// call of its own. req is fully encoded when Call waits first, so that nobody reads it
+// address's stream of batched commands where the command is one of those and the server
+// has such streams, else as a call of its own. req is fully encoded when Call waits first, so that nobody reads it
 // once Call returned; what resp keeps is its own.
 //
 // Call does not wait for a connection longer than one attempt to make one, and returns
@@ -105,14 +105,18 @@ func (p *Pool) Call(ctx context.Context, to Target, req Message, resp Decoder) e
 	if err != nil {
 		return err
 	}
-	if cmd.number == 0 {
+	if cmd.number == 0 || e.isAlone() {
 		return e.invoke(ctx, cmd, req, resp, to.Timeout)
 	}
 	pending, err := e.start(cmd, req, to.Timeout)
 	if err != nil {
 		return err
 	}
-	return pending.Wait(ctx, resp)
+	err = pending.Wait(ctx, resp)
+	if failed, ok := err.(*Error); ok && failed.Err == errUnbatched {
+		return e.invoke(ctx, cmd, req, resp, to.Timeout)
+	}
+	return err
 }
 
 // Start sends req without waiting, so that one caller can have many under way. Commands
@@ -125,6 +129,9 @@ func (p *Pool) Start(ctx context.Context, to Target, req Message) (Pending, erro
 	}
 	if cmd.number == 0 {
 		return Pending{}, &Error{Addr: to.Addr, Kind: Refused, Err: fmt.Errorf("%T is not batched", req)}
+	}
+	if e.isAlone() {
+		return e.startAlone(cmd, req, to.Timeout)
 	}
 	return e.start(cmd, req, to.Timeout)
 }

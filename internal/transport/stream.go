@@ -23,6 +23,7 @@ type stream struct {
 
 	ids   []uint64 // the owner's: of the frame that take made last
 	woken []*call  // the reader's: answered by the last frame
+	heard bool     // the reader's: there was a frame
 
 	// Under the endpoint's mutex.
 	calls table // in the frame being written, or without an answer
@@ -87,7 +88,7 @@ func (s *stream) written(err error) {
 func (s *stream) fail(c *call, wasSent bool) {
 	e := s.endpoint
 	e.forget(c)
-	err := &Error{Addr: e.addr, Kind: streamKind(s.err), Sent: wasSent, Err: s.err}
+	err := &Error{Addr: e.addr, Kind: streamKind(s.err), Sent: wasSent && s.err != errUnbatched, Err: s.err}
 	if e.over != nil {
 		err.Kind, err.Err = e.over.Kind, e.over.Err
 	}
@@ -98,7 +99,7 @@ func (s *stream) fail(c *call, wasSent bool) {
 // that wait for one.
 func (s *stream) read(context.Context) {
 	defer close(s.ended)
-	err := s.receive()
+	err := s.refused(s.receive())
 	s.cancel(err)
 	e := s.endpoint
 	e.mu.Lock()
@@ -130,6 +131,7 @@ func (s *stream) receive() error {
 		if err := s.grpc.RecvMsg(&f); err != nil {
 			return err
 		}
+		s.heard = true
 		err := r.Parse(f.data.ReadOnlyData())
 		if err == nil {
 			s.deliver(&r, f.data)

@@ -15,36 +15,55 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// invoke sends req in a call of its own. It is grpc's Invoke in its three steps,
-// because the step that fails tells whether the server can have seen the request.
-//
-// Where the attempt's own time ends before ctx, its end is told from that of ctx.
+// invoke sends req in a call of its own, and decodes the answer.
 func (e *endpoint) invoke(ctx context.Context, cmd *command, req Message, resp Decoder, timeout time.Duration) error {
+	data, err := req.Marshal()
+	if err != nil {
+		return &Error{Addr: e.addr, Kind: Refused, Err: err}
+	}
+	return e.attempt(ctx, timeout, func(ctx context.Context) error {
+		in, err := e.exchange(ctx, cmd, data)
+		if err != nil {
+			return err
+		}
+		defer in.data.Free()
+		body := in.data.ReadOnlyData()
+		if cmd.shares {
+			body = bytes.Clone(body)
+		}
+		if err := resp.Unmarshal(body); err != nil {
+			return &Error{Addr: e.addr, Kind: Refused, Sent: true, Err: err}
+		}
+		return nil
+	})
+}
+
+// attempt runs f with a time of its own (0: none). Where that ends before ctx, the end
+// is told from that of ctx.
+func (e *endpoint) attempt(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	deadline, bounded := ctx.Deadline()
 	if timeout <= 0 || bounded && time.Until(deadline) <= timeout {
-		return e.exchange(ctx, cmd, req, resp)
+		return f(ctx)
 	}
 	attempt, cancel := context.WithTimeoutCause(ctx, timeout, ErrNoAnswer)
 	defer cancel()
-	err := e.exchange(attempt, cmd, req, resp)
+	err := f(attempt)
 	if failed, ok := err.(*Error); ok && failed.Kind == Timeout && ctx.Err() == nil {
 		failed.Kind, failed.Err = Expired, ErrNoAnswer
 	}
 	return err
 }
 
-func (e *endpoint) exchange(ctx context.Context, cmd *command, req Message, resp Decoder) error {
-	data, err := req.Marshal()
-	if err != nil {
-		return &Error{Addr: e.addr, Kind: Refused, Err: err}
-	}
+// exchange sends an encoded request in a call of its own and returns the answer. It is
+// grpc's Invoke in its three steps, because the step that fails tells whether the server
+// can have seen the request.
+func (e *endpoint) exchange(ctx context.Context, cmd *command, data []byte) (in received, err error) {
 	gctx, cancel := context.WithCancel(e.outgoing(ctx))
 	defer cancel() // grpc asks for it, where a stream is left before its end
 	s, err := e.conn.NewStream(gctx, &grpc.StreamDesc{ClientStreams: true}, cmd.method)
 	if err != nil {
-		return e.callFailure(ctx, Dial, false, err)
+		return in, e.callFailure(ctx, Dial, false, err)
 	}
-	var in received
 	if err := s.SendMsg(&frame{mem.BufferSlice{mem.SliceBuffer(data)}}); err != nil {
 		if errors.Is(err, io.EOF) { // the reason is for the receiver
 			if err = s.RecvMsg(&in); err == nil {
@@ -52,23 +71,15 @@ func (e *endpoint) exchange(ctx context.Context, cmd *command, req Message, resp
 				err = io.ErrUnexpectedEOF
 			}
 		}
-		return e.callFailure(ctx, callKind(err), false, err)
+		return in, e.callFailure(ctx, callKind(err), false, err)
 	}
 	if err = s.CloseSend(); err == nil {
 		err = s.RecvMsg(&in)
 	}
 	if err != nil {
-		return e.callFailure(ctx, callKind(err), true, err)
+		return in, e.callFailure(ctx, callKind(err), true, err)
 	}
-	defer in.data.Free()
-	body := in.data.ReadOnlyData()
-	if cmd.shares {
-		body = bytes.Clone(body)
-	}
-	if err := resp.Unmarshal(body); err != nil {
-		return &Error{Addr: e.addr, Kind: Refused, Sent: true, Err: err}
-	}
-	return nil
+	return in, nil
 }
 
 // callFailure is failure, but for a caller's context that has ended.

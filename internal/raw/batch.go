@@ -114,17 +114,67 @@ func (kv *KV) BatchGet(ctx context.Context, op string, keys [][]byte) ([][]byte,
 	if done, err := kv.getAtOnce(ctx, op, keys, values); done {
 		return values, err
 	}
-	send := func(ctx context.Context, call *router.Call, p part) error {
-		r := kv.takeRead(op)
-		defer kv.giveRead(r)
-		return kv.getPart(ctx, call, r, p.region, pick(keys, p.index), func(n int, value []byte) { values[p.index[n]] = value })
-	}
-	stop := func(_ []int, err error) error { return err }
-	err := kv.each(ctx, kv.read(op), keys, all(len(keys)), func(int) int { return 0 }, send, stop)
-	if err != nil {
+	if err := kv.getAll(ctx, kv.read(op), keys, func(i int, value []byte) { values[i] = value }); err != nil {
 		return nil, err
 	}
 	return values, nil
+}
+
+// getAll sets the values of keys of any regions. The requests go out together; keys of
+// regions that have changed are sorted again.
+func (kv *KV) getAll(ctx context.Context, call *router.Call, keys [][]byte, set func(i int, value []byte)) error {
+	groups, err := kv.Router.Group(ctx, call, keys)
+	if err != nil {
+		return err
+	}
+	groups = cut(groups, batchKeys)
+	ordered := make([][]byte, 0, len(keys)) // the keys, group by group
+	parcels, reads := make([]router.Parcel, len(groups)), make([]*read, len(groups))
+	defer func() {
+		for _, r := range reads {
+			kv.giveRead(r)
+		}
+	}()
+	for n, g := range groups {
+		begin := len(ordered)
+		for _, i := range g.Index {
+			ordered = append(ordered, keys[i])
+		}
+		r := kv.takeRead(call.Op)
+		call.PartInto(&r.call)
+		r.call.Key = nil
+		r.batch = kvrpcpb.RawBatchGetRequest{Context: &r.context, Keys: ordered[begin:len(ordered):len(ordered)], Cf: kv.CF}
+		reads[n], parcels[n] = r, router.Parcel{Call: &r.call, Region: g.Region, Req: &r.batch, Resp: &r.got}
+	}
+	kv.Router.SendAll(ctx, parcels)
+	for n := range parcels {
+		r, index := reads[n], groups[n].Index
+		at := func(i int, value []byte) { set(index[i], value) }
+		switch err := parcels[n].Err; {
+		case err == router.ErrRegionChanged:
+			if err := kv.getAll(ctx, &r.call, r.batch.Keys, at); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		default:
+			if err := r.values(&r.call, r.batch.Keys, at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// cut splits groups that have more than limit keys.
+func cut(groups []router.Group, limit int) []router.Group {
+	for n := 0; n < len(groups); n++ {
+		if g := groups[n]; len(g.Index) > limit {
+			groups[n].Index = g.Index[:limit]
+			groups = slices.Insert(groups, n+1, router.Group{Region: g.Region, Index: g.Index[limit:]})
+		}
+	}
+	return groups
 }
 
 // getAtOnce is BatchGet where one request will do, as far as is known. It reports false
@@ -139,17 +189,11 @@ func (kv *KV) getAtOnce(ctx context.Context, op string, keys, values [][]byte) (
 	if reg == nil {
 		return false, nil
 	}
-	err = kv.getPart(ctx, &r.call, r, reg, keys, func(n int, value []byte) { values[n] = value })
-	return err != router.ErrRegionChanged, err
-}
-
-// getPart asks a region for some keys and sets the values of those that are there.
-func (kv *KV) getPart(ctx context.Context, call *router.Call, r *read, reg *region.Region, keys [][]byte, set func(n int, value []byte)) error {
 	r.batch = kvrpcpb.RawBatchGetRequest{Context: &r.context, Keys: keys, Cf: kv.CF}
-	if err := kv.Router.SendInto(ctx, call, reg, &r.batch, &r.got); err != nil {
-		return err
+	if err = kv.Router.SendInto(ctx, &r.call, reg, &r.batch, &r.got); err == nil {
+		err = r.values(&r.call, keys, func(n int, value []byte) { values[n] = value })
 	}
-	return r.values(call, keys, set)
+	return err != router.ErrRegionChanged, err
 }
 
 // values sets the values of the keys that were asked for. They come in the order of the

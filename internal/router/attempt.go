@@ -73,13 +73,19 @@ func (r *Router) address(ctx context.Context, call *Call, s *sending, req transp
 	return to, true
 }
 
-// exchange sends the request and reads the answer.
+// exchange sends the request and waits for the answer.
 func (r *Router) exchange(ctx context.Context, call *Call, to transport.Target, req transport.Request, resp Answer, t *try) {
 	if t.err = t.store.Admit(); t.err != nil {
 		t.rule = refusal(t.err)
 		return
 	}
 	t.err = r.cfg.Transport.Call(ctx, to, req, resp)
+	r.read(ctx, call, to, resp, t)
+}
+
+// read tells what became of an attempt that was admitted: the rule of a failure, none for
+// an answer.
+func (r *Router) read(ctx context.Context, call *Call, to transport.Target, resp Answer, t *try) {
 	t.ended = time.Now()
 	t.store.Done(outcomeOf(ctx, t.err, to.Forward != ""), t.ended, t.ended.Sub(t.began), t.err)
 	if t.err != nil {

@@ -61,7 +61,14 @@ type Call struct {
 // Part returns the call for one part of the work, with what is left of the budget.
 // What befalls the part is its own; what was lost before holds for it too.
 func (c *Call) Part() *Call {
-	part := &Call{
+	part := new(Call)
+	c.PartInto(part)
+	return part
+}
+
+// PartInto is Part for a caller that has a Call to spare.
+func (c *Call) PartInto(part *Call) {
+	*part = Call{
 		Op: c.Op, Codec: c.Codec, Resend: c.Resend, Decides: c.Decides, Owed: c.Owed,
 		Timeout: c.Timeout, Priority: c.Priority, RequestSource: c.RequestSource,
 		Route: c.Route, plainly: c.plainly, RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
@@ -70,7 +77,6 @@ func (c *Call) Part() *Call {
 	if c.Retry != nil {
 		part.Retry = c.Retry.Fork()
 	}
-	return part
 }
 
 // Settled returns the rest of a call that has had a definitive answer: what was sent and

@@ -63,21 +63,29 @@ func (r *Router) SendInto(ctx context.Context, call *Call, reg *region.Region, r
 			return err
 		}
 	}
-	for {
-		if err := r.open(ctx, call, reg.ID); err != nil {
+	var t try
+	return r.pursue(ctx, call, &s, &t, false, req, resp)
+}
+
+// pursue makes attempts until there is an answer or the call ends; t is the last one,
+// which may have failed already.
+func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met bool, req transport.Request, resp Answer) error {
+	for ; ; met = true {
+		if met {
+			err := r.judge(ctx, call, s, t)
+			resp.Reset() // also for the caller that locates again
+			if err != nil {
+				return err
+			}
+		}
+		if err := r.open(ctx, call, s.region.ID); err != nil {
 			return err
 		}
 		s.asked()
-		t := r.attempt(ctx, call, &s, req, resp)
-		if t.rule == nil {
-			r.settle(&s)
+		if *t = r.attempt(ctx, call, s, req, resp); t.rule == nil {
+			r.settle(s)
 			return nil
 		}
-		if err := r.judge(ctx, call, &s, &t); err != nil {
-			resp.Reset() // for the caller that locates again
-			return err
-		}
-		resp.Reset()
 	}
 }
 

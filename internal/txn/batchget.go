@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -61,47 +62,94 @@ func (s *Snapshot) BatchGet(ctx context.Context, op string, keys [][]byte, versi
 	defer s.e.giveMany(m)
 	m.retry = *backoff.For(ctx, s.opts.retryFor())
 	m.call = s.e.callWith(op, s.opts.CallOptions, &m.retry)
-	b, err := s.atOnce(ctx, m, keys, versions, set)
-	if err == nil && b != nil {
-		if err = b.run(ctx, &m.call); err == nil {
-			b.values(set)
-		}
-	}
-	if err != nil {
+	if err := s.getAll(ctx, m, keys, versions, set); err != nil {
 		return err
 	}
 	return s.check(ctx)
 }
 
-// atOnce asks for all keys in one request, if one region holds them as far as is known.
-// It sets the values, or returns what is left to do.
-func (s *Snapshot) atOnce(ctx context.Context, m *many, keys [][]byte, versions bool, set func(i int, v Value)) (*batchGet, error) {
+// getAll gets keys of any regions.
+func (s *Snapshot) getAll(ctx context.Context, m *many, keys [][]byte, versions bool, set func(i int, v Value)) error {
 	var reg *region.Region
 	if len(keys) <= getKeys {
 		reg = s.e.router.Only(&m.call, keys)
 	}
 	if reg == nil {
-		return newBatchGet(s, keys, versions), nil
+		return s.getSplit(ctx, &m.call, keys, versions, set)
 	}
-	err := s.ask(ctx, &m.call, m, reg, keys, versions)
-	switch {
-	case err == router.ErrRegionChanged:
-		return newBatchGet(s, keys, versions), nil
-	case err != nil || m.inOrder(keys, set):
-		return nil, err
-	}
-	b := newBatchGet(s, keys, versions)
-	b.at = reg
-	b.locks, b.rest, err = b.absorb(&m.call, m, all(len(b.keys)))
-	return b, err
+	s.prepare(m, keys, versions)
+	err := s.e.router.SendInto(ctx, &m.call, reg, &m.req, &m.got)
+	return s.take(ctx, m, reg, err, versions, set)
 }
 
-// ask sends one request.
-func (s *Snapshot) ask(ctx context.Context, call *router.Call, m *many, at *region.Region, keys [][]byte, versions bool) error {
+// prepare makes the request.
+func (s *Snapshot) prepare(m *many, keys [][]byte, versions bool) {
 	s.fill(&m.context)
 	m.got.Reset()
 	m.req = kvrpcpb.BatchGetRequest{Context: &m.context, Keys: keys, Version: s.ts, NeedCommitTs: versions}
-	return s.e.router.SendInto(ctx, call, at, &m.req, &m.got)
+}
+
+// take sets the values of what came of a request to a region, and does what is left to
+// do if it came to anything else.
+func (s *Snapshot) take(ctx context.Context, m *many, at *region.Region, err error, versions bool, set func(i int, v Value)) error {
+	keys := m.req.Keys
+	switch {
+	case err == router.ErrRegionChanged:
+		return s.getSplit(ctx, &m.call, keys, versions, set)
+	case err != nil || m.inOrder(keys, set):
+		return err
+	}
+	b := newBatchGet(s, keys, versions)
+	locks, rest, err := b.absorb(&m.call, m, all(len(b.keys)))
+	if err == nil {
+		err = b.proceed(ctx, &m.call, router.Group{Region: at}, locks, rest)
+	}
+	if err == nil {
+		b.values(set)
+	}
+	return err
+}
+
+// getSplit sorts keys by region. The requests go out together.
+func (s *Snapshot) getSplit(ctx context.Context, call *router.Call, keys [][]byte, versions bool, set func(i int, v Value)) error {
+	groups, err := s.e.router.Group(ctx, call, keys)
+	if err != nil {
+		return err
+	}
+	parts := cut(groups, getKeys, func(int) int { return 1 })
+	ordered := make([][]byte, 0, len(keys)) // the keys, part by part
+	parcels, manys := make([]router.Parcel, len(parts)), make([]*many, len(parts))
+	defer func() {
+		for _, m := range manys {
+			s.e.giveMany(m)
+		}
+	}()
+	for n, p := range parts {
+		begin := len(ordered)
+		for _, i := range p.Index {
+			ordered = append(ordered, keys[i])
+		}
+		m := s.e.takeMany()
+		call.PartInto(&m.call)
+		s.prepare(m, ordered[begin:len(ordered):len(ordered)], versions)
+		manys[n], parcels[n] = m, router.Parcel{Call: &m.call, Region: p.Region, Req: &m.req, Resp: &m.got}
+	}
+	s.e.router.SendAll(ctx, parcels)
+	var left []int // those that came to anything but values
+	for n, p := range parts {
+		if parcels[n].Err != nil || !manys[n].inOrder(manys[n].req.Keys, func(i int, v Value) { set(p.Index[i], v) }) {
+			left = append(left, n)
+		}
+	}
+	var mu sync.Mutex
+	return task.Each(ctx, getParallel, len(left), func(ctx context.Context, i int) error {
+		n := left[i]
+		return s.take(ctx, manys[n], parts[n].Region, parcels[n].Err, versions, func(i int, v Value) {
+			mu.Lock()
+			defer mu.Unlock()
+			set(parts[n].Index[i], v)
+		})
+	})
 }
 
 // inOrder sets the values of an answer that has nothing but values, in the order of the
@@ -147,10 +195,6 @@ type batchGet struct {
 	keys     [][]byte
 	index    map[string]int // of keys, which are distinct
 	got      []Value
-
-	at    *region.Region // was asked for all already
-	locks []lock.Lock    // and told these
-	rest  []int          // which leaves these keys
 }
 
 func newBatchGet(s *Snapshot, keys [][]byte, versions bool) *batchGet {
@@ -182,21 +226,6 @@ func (b *batchGet) values(set func(i int, v Value)) {
 		given[at] = true
 		set(i, v)
 	}
-}
-
-// run gets all that is left.
-func (b *batchGet) run(ctx context.Context, call *router.Call) error {
-	if b.at != nil {
-		return b.proceed(ctx, call, router.Group{Region: b.at}, b.locks, b.rest)
-	}
-	groups, err := b.s.e.router.Group(ctx, call, b.keys)
-	if err != nil {
-		return err
-	}
-	parts := cut(groups, getKeys, func(int) int { return 1 })
-	return task.Each(ctx, getParallel, len(parts), func(ctx context.Context, i int) error {
-		return b.fetch(ctx, call.Part(), parts[i])
-	})
 }
 
 // proceed deals with the locks that an answer told, and gets the rest.
@@ -248,7 +277,8 @@ func (b *batchGet) regroup(ctx context.Context, call *router.Call, index []int) 
 func (b *batchGet) try(ctx context.Context, call *router.Call, p router.Group) (locks []lock.Lock, rest []int, err error) {
 	m := b.s.e.takeMany()
 	defer b.s.e.giveMany(m)
-	if err := b.s.ask(ctx, call, m, p.Region, pick(b.keys, p.Index), b.versions); err != nil {
+	b.s.prepare(m, pick(b.keys, p.Index), b.versions)
+	if err := b.s.e.router.SendInto(ctx, call, p.Region, &m.req, &m.got); err != nil {
 		return nil, nil, err
 	}
 	return b.absorb(call, m, p.Index)

@@ -32,6 +32,7 @@ type Router interface {
 	lock.Router
 	DoInto(ctx context.Context, call *router.Call, key []byte, req transport.Request, resp router.Answer) error
 	SendInto(ctx context.Context, call *router.Call, to *region.Region, req transport.Request, resp router.Answer) error
+	SendAll(ctx context.Context, parcels []router.Parcel)
 	Only(call *router.Call, keys [][]byte) *region.Region
 	LocateEnd(ctx context.Context, call *router.Call, key []byte) (*region.Region, error)
 	Closing() context.Context

@@ -169,7 +169,7 @@ r1 Get a at 100 through=50`,
 			f.answer("BatchGet", got("a=A", "b!50", "c!60"), got("b=B", "c=C"))
 			f.answer("Check", committedAt(90), pushed)
 		},
-		log: `r1 BatchGet [c a b] at 100
+		log: `r1 BatchGet [c a b a] at 100
 r1 Check p@50 caller=100
 r1 Check p@60 caller=100
 r1 BatchGet [b c] at 100 ignore=60 through=50`,

@@ -1,0 +1,126 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	"github.com/tikv-go/tikv/internal/region"
+	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/internal/transport"
+)
+
+// Parcel is one part of a call that is split: a request to a region, and what came of it.
+type Parcel struct {
+	Call   *Call // the part's own
+	Region *region.Region
+	Req    transport.Request
+	Resp   Answer // empty at first
+	Err    error  // as of SendInto
+
+	s       sending
+	t       try
+	to      transport.Target
+	pending transport.Pending
+	way     way
+}
+
+// way is how far a parcel is.
+type way uint8
+
+const (
+	waits   way = iota // nothing was done
+	started            // the first attempt is under way
+	missed             // and did not succeed
+	over               // Err is what came of it
+)
+
+// starter is a Transport that lets one caller have many requests under way.
+type starter interface {
+	Start(ctx context.Context, to transport.Target, req transport.Message) (transport.Pending, error)
+	Batched(req transport.Message) bool
+}
+
+const (
+	// window is how many parcels of one call are under way at a time.
+	window = 256
+	// parallel is how many of those that met something are worked on at a time.
+	parallel = 16
+)
+
+// SendAll does SendInto for every parcel. The first attempts are all made from the
+// calling goroutine, so that requests to one store share frames and nothing is paid for
+// a region but its request; what fails goes on in tasks of its own. It returns when all
+// are over.
+func (r *Router) SendAll(ctx context.Context, parcels []Parcel) {
+	if out, ok := r.cfg.Transport.(starter); ok {
+		began := time.Now()
+		next := 0
+		for i := range parcels {
+			for ; next < len(parcels) && next < i+window; next++ {
+				r.begin(ctx, out, &parcels[next], began)
+			}
+			r.await(ctx, &parcels[i])
+		}
+	}
+	var left []*Parcel
+	for i := range parcels {
+		if parcels[i].way != over {
+			left = append(left, &parcels[i])
+		}
+	}
+	_ = task.Each(ctx, parallel, len(left), func(ctx context.Context, i int) error {
+		r.finish(ctx, left[i])
+		return nil
+	})
+}
+
+// begin makes the first attempt of a parcel that is to go simply to the leader.
+func (r *Router) begin(ctx context.Context, out starter, p *Parcel, began time.Time) {
+	if p.Call.Route != nil || p.Req.GetContext() == nil || !out.Batched(p.Req) {
+		return
+	}
+	p.Call.begin()
+	if p.Err = r.open(ctx, p.Call, p.Region.ID); p.Err != nil {
+		p.way = over
+		return
+	}
+	p.s = sending{selector: first(p.Region.LeaderIndex()), region: p.Region}
+	p.s.asked()
+	p.t, p.way = try{began: began}, missed
+	var ok bool
+	if p.to, ok = r.address(ctx, p.Call, &p.s, p.Req, &p.t); !ok {
+		return
+	}
+	if p.t.err = p.t.store.Admit(); p.t.err != nil {
+		p.t.rule = refusal(p.t.err)
+		return
+	}
+	if p.pending, p.t.err = out.Start(ctx, p.to, p.Req); p.t.err != nil {
+		r.read(ctx, p.Call, p.to, p.Resp, &p.t)
+		return
+	}
+	p.way = started
+}
+
+// await waits for the first attempt.
+func (r *Router) await(ctx context.Context, p *Parcel) {
+	if p.way != started {
+		return
+	}
+	p.t.err = p.pending.Wait(ctx, p.Resp)
+	p.way = missed
+	if r.read(ctx, p.Call, p.to, p.Resp, &p.t); p.t.rule == nil {
+		r.settle(&p.s)
+		p.way = over
+	}
+}
+
+// finish does what is left.
+func (r *Router) finish(ctx context.Context, p *Parcel) {
+	if p.way == missed {
+		p.Err = r.pursue(ctx, p.Call, &p.s, &p.t, true, p.Req, p.Resp)
+	} else {
+		p.Err = r.SendInto(ctx, p.Call, p.Region, p.Req, p.Resp)
+	}
+	p.way = over
+}

@@ -79,7 +79,7 @@ func (o *options) collect(ctx context.Context, log io.Writer) (c *campaign, err 
 			}
 		}
 	}
-	c.label()
+	c.label(ctx)
 	return c, nil
 }
 
@@ -166,14 +166,20 @@ func (f *field) close() error {
 	return errors.Join(errs...)
 }
 
-// label takes the clients' names from what they said.
-func (c *campaign) label() {
+// label takes the clients' names from what they said, and our version from git where the
+// program was built without it.
+func (c *campaign) label(ctx context.Context) {
 	for _, r := range c.Rows {
 		for _, x := range r.Ours {
 			c.Ours = x.Client
 		}
 		for _, x := range r.Rival {
 			c.Rival = x.Client
+		}
+	}
+	if c.Ours == ours {
+		if commit, err := output(ctx, "", "git", "rev-parse", "--short=8", "HEAD"); err == nil {
+			c.Ours += " " + commit
 		}
 	}
 }

@@ -18,5 +18,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	// Under the race detector a process stays for a second before it ends: not those we start.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m)
 }

@@ -206,7 +206,7 @@ func TestMalformed(t *testing.T) {
 	defer conn.Close()
 	for name, message := range map[string][]byte{
 		"a cut field":             {1<<3 | 2, 100, 1},
-		"an endless varint":       {2<<3 | 0, 0xff},
+		"an endless varint":       {2 << 3, 0xff},
 		"an empty request":        {1<<3 | 2, 0},
 		"a group":                 {1<<3 | 3},
 		"a cut batch get inside":  {1<<3 | 2, 5, 14<<3 | 2, 3, 2<<3 | 2, 50, 0},

@@ -207,7 +207,10 @@ const zoneLabel = "zone"
 
 // route is the engine's form of what a view says about replicas; nil if it says nothing.
 func (c *Client) route(v viewConfig, r replicaConfig, stale bool) *router.Route {
-	route := router.Route{
+	if r.policy == ReadLeader && r.bySize == nil && !stale && r.busyThreshold == 0 && r.readTimeout == 0 && r.hedgeAfter == 0 && !v.failFast {
+		return nil
+	}
+	route := &router.Route{
 		Policy: router.Policy(r.policy), Stale: stale, Labels: r.labels, Stores: r.stores, BusyThreshold: r.busyThreshold,
 		ReadTimeout: r.readTimeout, HedgeAfter: r.hedgeAfter, FailFast: v.failFast,
 	}
@@ -217,9 +220,5 @@ func (c *Client) route(v viewConfig, r replicaConfig, stale bool) *router.Route 
 	if len(route.Labels) == 0 && len(route.Stores) == 0 && c.cfg.zone != "" && (r.policy == ReadNearest || r.bySize != nil) {
 		route.Labels = map[string]string{zoneLabel: c.cfg.zone}
 	}
-	if route.Policy == router.ReadLeader && route.BySize == nil && !stale && r.busyThreshold == 0 && r.readTimeout == 0 &&
-		r.hedgeAfter == 0 && !v.failFast {
-		return nil
-	}
-	return &route
+	return route
 }

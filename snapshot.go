@@ -82,7 +82,12 @@ func (c *Client) Latest(opts ...ReadOption) *Snapshot {
 }
 
 func (c *Client) view(ts uint64, issued bool, cfg readConfig, err error) *Snapshot {
-	return &Snapshot{c: c, s: c.engine.txns.Snapshot(ts, issued, c.readOptions(cfg.view, cfg.route, cfg.stale)), cfg: cfg, err: err}
+	v := &struct { // one allocation
+		Snapshot
+		room txn.Room
+	}{Snapshot: Snapshot{c: c, cfg: cfg, err: err}}
+	v.s = c.engine.txns.SnapshotIn(&v.room, ts, issued, c.readOptions(cfg.view, cfg.route, cfg.stale))
+	return &v.Snapshot
 }
 
 // Timestamp is the moment the view shows, or 0 for Latest.

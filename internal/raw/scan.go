@@ -42,7 +42,7 @@ func (kv *KV) Scan(ctx context.Context, op string, s Scan) iter.Seq2[wire.Pair, 
 			if s.Limit > 0 {
 				n = min(n, left)
 			}
-			rest, more, err := kv.page(ctx, op, r, &s, n)
+			rest, more, err := kv.page(ctx, op, r, &s, n, s.Limit > 0 && n == left)
 			if err != nil {
 				yield(wire.Pair{}, err)
 				return
@@ -52,7 +52,7 @@ func (kv *KV) Scan(ctx context.Context, op string, s Scan) iter.Seq2[wire.Pair, 
 					return
 				}
 			}
-			if left -= len(r.got.Pairs); (s.Limit > 0 && left == 0) || !more {
+			if left -= len(r.got.Pairs); !more {
 				return
 			}
 			s.Range = rest
@@ -64,8 +64,9 @@ func (kv *KV) Scan(ctx context.Context, op string, s Scan) iter.Seq2[wire.Pair, 
 }
 
 // page reads up to n pairs into r, from the region at the near end of the range, and
-// returns what is left of the range, if anything is.
-func (kv *KV) page(ctx context.Context, op string, r *read, s *Scan, n int) (rest keys.Range, more bool, err error) {
+// returns what is left of the range, if anything is; if n pairs are the last that are
+// wanted, nothing is.
+func (kv *KV) page(ctx context.Context, op string, r *read, s *Scan, n int, last bool) (rest keys.Range, more bool, err error) {
 	r.call = kv.Call
 	r.call.Op, r.call.Resend = op, true
 	call := &r.call
@@ -99,6 +100,9 @@ func (kv *KV) page(ctx context.Context, op string, r *read, s *Scan, n int) (res
 			if s.KeysOnly {
 				pair.Value = nil
 			}
+		}
+		if last && len(r.got.Pairs) >= n {
+			return keys.Range{}, false, nil
 		}
 		rest, more = s.rest(part, r.got.Pairs, n)
 		return rest, more, nil

@@ -35,12 +35,23 @@ type Snapshot struct {
 	seen *seen
 }
 
+// Room is the memory of a view, for who has it beside its own.
+type Room struct {
+	snapshot Snapshot
+	seen     seen
+}
+
 // Snapshot returns a view as of ts. Unless issued, ts need not be of the past: the
 // first read will find out.
 func (e *Engine) Snapshot(ts uint64, issued bool, o ReadOptions) *Snapshot {
-	s := &Snapshot{e: e, ts: ts, opts: o, seen: &seen{}}
-	s.seen.past.Store(issued || ts == Latest)
-	return s
+	return e.SnapshotIn(new(Room), ts, issued, o)
+}
+
+// SnapshotIn is Snapshot in memory that nothing else uses.
+func (e *Engine) SnapshotIn(room *Room, ts uint64, issued bool, o ReadOptions) *Snapshot {
+	room.seen.past.Store(issued || ts == Latest)
+	room.snapshot = Snapshot{e: e, ts: ts, opts: o, seen: &room.seen}
+	return &room.snapshot
 }
 
 // With returns the same view with other options.

@@ -392,3 +392,61 @@ func TestReplicaOptionsAreChecked(t *testing.T) {
 		}
 	})
 }
+
+// Every error of the table, once from whoever is asked, and for good from one replica: a
+// read gets its value from somebody, soon and after few attempts, unless TiKV means that
+// nobody will do.
+func TestEveryErrorOfReplicas(t *testing.T) {
+	for _, kind := range faultKinds {
+		if kind.before != nil || kind.place == onPD || kind.fault.Duplicate {
+			continue
+		}
+		for _, c := range []struct {
+			name    string
+			route   []tikv.SnapshotAtOption
+			forGood bool
+		}{
+			{"leader", nil, false},
+			{"leader or another", []tikv.SnapshotAtOption{tikv.WithReadTimeout(100 * time.Millisecond)}, false},
+			{"prefer-leader", []tikv.SnapshotAtOption{tikv.WithReplicaRead(tikv.ReadPreferLeader)}, false},
+			{"nearest", []tikv.SnapshotAtOption{tikv.WithReplicaRead(tikv.ReadNearest)}, false},
+			{"stale", []tikv.SnapshotAtOption{tikv.WithReplicaRead(tikv.ReadNearest), tikv.WithStaleRead()}, false},
+			{"nearest, for good", []tikv.SnapshotAtOption{tikv.WithReplicaRead(tikv.ReadNearest)}, true},
+			{"stale, for good", []tikv.SnapshotAtOption{tikv.WithReplicaRead(tikv.ReadNearest), tikv.WithStaleRead()}, true},
+			{"hedged, for good", []tikv.SnapshotAtOption{tikv.WithReplicaRead(tikv.ReadNearest), tikv.WithHedging(time.Millisecond)}, true},
+		} {
+			t.Run(kind.name+"/"+c.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e := newReplicaTest(t, playground.KeyTxn, tikv.WithRPCTimeout(3*time.Second))
+					ts, err := e.client.Timestamp(t.Context())
+					must(t, err)
+					f := kind.fault
+					f.Method, f.Times = "KvGet", 1
+					if c.forGood {
+						f.Times, f.Node = 0, playground.Store(2)
+					}
+					hit := e.cluster.Inject(f)
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+					defer cancel()
+					trace := e.cluster.Trace()
+					got, err := e.client.SnapshotAt(ts, c.route...).Get(ctx, []byte("a"))
+					calls := len(trace.Calls())
+					trace.Stop()
+					leads := c.name == "leader" || c.name == "leader or another" || c.name == "prefer-leader"
+					// What is final is believed of the leader; a flashback, of it alone.
+					flashback := kind.fault.RegionError == playground.FlashbackInProgress && !leads
+					if kind.fatal != nil && !flashback && !strings.HasPrefix(c.name, "hedged") {
+						if !errors.Is(err, kind.fatal) {
+							t.Fatalf("%q %v, not %v", got, err, kind.fatal)
+						}
+					} else if kind.fatal == nil && (err != nil || string(got) != "1") {
+						t.Fatalf("%q %v", got, err)
+					}
+					if hit.Hits() == 0 || calls > 12 {
+						t.Fatalf("%d requests, %d of them met the fault", calls, hit.Hits())
+					}
+				})
+			})
+		}
+	}
+}

@@ -1,11 +1,14 @@
 package router
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/transport"
 )
 
 func get() *kvrpcpb.GetRequest { return &kvrpcpb.GetRequest{Context: &kvrpcpb.Context{}, Version: 5} }
@@ -56,5 +59,83 @@ func TestRoutes(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// fuzzWords are the answers of FuzzRouter.
+var fuzzWords = []string{
+	"ok", "dial", "lost", "unsent", "full", "status=2", "status=3", "encoding", "hang", "hang=1", "notleader", "notleader=1",
+	"notleader=2", "notleader=3", "notleader=9", "notfound", "epoch", "epoch=split", "epoch=behind", "busy", "busy=20",
+	"queue=500", "overdue", "stale", "store", "large", "disk", "flashback", "unsure", "notready", "message=words", "after=30",
+}
+
+// FuzzRouter: whatever a call meets, it ends, with an answer, an error of a known kind, or
+// its deadline; a write that must not run twice is not sent again after it may have.
+func FuzzRouter(f *testing.F) {
+	f.Add(uint16(0), []byte{1, 11, 2, 10})
+	f.Add(uint16(0x155), []byte{29, 1, 29, 29})
+	f.Fuzz(func(t *testing.T, how uint16, answers []byte) {
+		if len(answers) > 200 {
+			return
+		}
+		var words []string
+		for _, b := range answers {
+			words = append(words, fuzzWords[int(b)%len(fuzzWords)])
+		}
+		var req transport.Request = get()
+		kind := [...]string{"read", "write", "once", "read"}[how&3]
+		if kind != "read" {
+			req = put()
+		}
+		route := &Route{
+			Policy: Policy(how>>2) % lastPolicy, Stale: how&32 != 0, FailFast: how&64 != 0, BusyThreshold: time.Duration(how&128) * time.Millisecond,
+			ReadTimeout: time.Duration(how&256) * time.Millisecond, HedgeAfter: time.Duration(how&512) * time.Microsecond,
+		}
+		inWorld(t, strings.Join(words, " "), func(t *testing.T, w *world) {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+			defer cancel()
+			call, start := newCall(kind), time.Now()
+			call.Route = route
+			reg, err := w.Locate(ctx, call, []byte("k"))
+			for err == nil {
+				if _, err = w.Send(ctx, call, reg, req); err != ErrRegionChanged {
+					break
+				}
+				reg, err = w.Locate(ctx, call, []byte("k"))
+			}
+			switch got := outcome(err); got {
+			case "ok", "undetermined", "unavailable", "refused":
+				if got == "undetermined" && kind == "read" {
+					t.Fatal(err)
+				}
+			default:
+				t.Fatal(err)
+			}
+			if took := time.Since(start); took > 100*time.Second {
+				t.Fatal(took)
+			}
+			if kind == "once" {
+				w.sentOnce(t, words)
+			}
+			w.script.mu.Lock() // a rival that lost may be under way
+			defer w.script.mu.Unlock()
+			w.script.words = nil
+		})
+	})
+}
+
+// sentOnce checks that nothing was asked after an answer that left the outcome open.
+func (w *world) sentOnce(t *testing.T, words []string) {
+	t.Helper()
+	for i := range w.script.asked {
+		if i >= len(words) {
+			return
+		}
+		switch words[i] {
+		case "lost", "status=2", "hang", "stale", "unsure", "message=words":
+			if i+1 < len(w.script.asked) {
+				t.Fatalf("%q after %q", w.script.asked[i+1:], words[i])
+			}
+		}
 	}
 }

@@ -93,8 +93,11 @@ func (s *selector) after(w *wish, peers []peer, e event, dice uint32) verdict {
 	case follow:
 		return s.follow(w, peers, e, dice)
 	case plainly:
-		if s.ask == stale {
+		switch s.ask {
+		case stale:
 			return s.pass(w, peers, notReady, r.wait, dice)
+		case replica:
+			return s.pass(w, peers, failed, r.wait, dice)
 		}
 		return verdict{send, r.wait}
 	case relocate, replace, refer:

@@ -57,27 +57,31 @@ func (f *fake) find(fits func(r *metapb.Region) bool) (region.Found, error) {
 	return region.Found{}, nil
 }
 
-func (f *fake) Region(_ context.Context, key []byte) (region.Found, error) {
+func (f *fake) Region(_ context.Context, key []byte, _ bool) (region.Found, error) {
 	return f.find(func(m *metapb.Region) bool { return keys.Range{Start: m.StartKey, End: m.EndKey}.Contains(key) })
 }
 
 func (f *fake) PrevRegion(_ context.Context, key []byte) (region.Found, error) {
 	return f.find(func(m *metapb.Region) bool {
-		return string(m.StartKey) < string(key) && (len(m.EndKey) == 0 || string(key) <= string(m.EndKey))
+		return len(key) == 0 && len(m.EndKey) == 0 || string(m.StartKey) < string(key) && keys.CompareEnds(key, m.EndKey) <= 0
 	})
 }
 
-func (f *fake) ScanRegions(_ context.Context, r keys.Range, limit int) ([]region.Found, error) {
+func (f *fake) ScanRegions(_ context.Context, ranges []keys.Range, limit int) ([]region.Found, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []region.Found
 	for i := range len(f.borders) + 1 {
 		m := f.meta(i)
-		if !r.Intersect(keys.Range{Start: m.StartKey, End: m.EndKey}).Empty() && len(out) < limit {
+		if slices.ContainsFunc(ranges, func(r keys.Range) bool { return !r.Intersect(keys.Range{Start: m.StartKey, End: m.EndKey}).Empty() }) && len(out) < limit {
 			out = append(out, region.Found{Meta: m})
 		}
 	}
 	return out, nil
+}
+
+func (f *fake) RegionByID(context.Context, uint64) (region.Found, error) {
+	return region.Found{}, context.Canceled // not asked here
 }
 
 func (f *fake) Stores(context.Context) ([]*metapb.Store, error) {

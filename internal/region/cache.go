@@ -1,10 +1,8 @@
 package region
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,10 +16,15 @@ import (
 
 // PD is where the cache loads from. A Found without Meta means that PD knows none.
 type PD interface {
-	Region(ctx context.Context, key []byte) (Found, error)
-	// PrevRegion finds the region that holds the keys just before key.
+	// Region finds the region that holds key; fresh, from who knows best.
+	Region(ctx context.Context, key []byte, fresh bool) (Found, error)
+	// PrevRegion finds the region that holds the keys just before key; the empty key is the
+	// end of all keys.
 	PrevRegion(ctx context.Context, key []byte) (Found, error)
-	ScanRegions(ctx context.Context, r keys.Range, limit int) ([]Found, error)
+	RegionByID(ctx context.Context, id uint64) (Found, error)
+	// ScanRegions finds at most limit regions that overlap the ranges, which are in order
+	// and apart.
+	ScanRegions(ctx context.Context, ranges []keys.Range, limit int) ([]Found, error)
 	// Store returns nil for a store that PD does not know.
 	Store(ctx context.Context, id uint64) (*metapb.Store, error)
 	// Stores returns those that were not removed.
@@ -35,12 +38,20 @@ type Config struct {
 	Probe func(ctx context.Context, addr string) error
 	// MaxInFlight bounds the requests to a store that are under way; 0: 16384.
 	MaxInFlight int32
+	// Bytes bounds the memory of the entries; 0: 64 MiB, some 200,000 regions.
+	Bytes int64
+	// Buckets are asked for with regions.
+	Buckets bool
 	// Changed is told what the cache learns, on the goroutine that learns it, without locks
 	// held; nil: nobody.
 	Changed func(Change)
 }
 
-const maxInFlight = 1 << 14
+// Defaults of a Config.
+const (
+	maxInFlight = 1 << 14
+	maxBytes    = 64 << 20
+)
 
 // Change is what a cache has learned.
 type Change struct {
@@ -82,12 +93,18 @@ type Cache struct {
 	start time.Time // of the cache's clock
 
 	index atomic.Pointer[index]
-	mu    sync.Mutex    // held by writers of index, never across a wait
-	swept time.Duration // when expired entries were last removed
+	mu    sync.Mutex // held by writers of index, never across a wait
+	bytes int64      // of all entries
+	hand  []byte     // where eviction goes on
+	kept  bool       // the upkeep runs
 
-	loads, endLoads flights[*Region]
-	stores          storeCache
-	gate            gate // of probes
+	loads    loader
+	endLoads flights[*Region]
+	stores   storeCache
+	gate     gate // of probes
+
+	loaded, evicted atomic.Uint64
+	invalidated     [lastWhy]atomic.Uint64
 }
 
 // New returns an empty cache. Its loads are tasks of the group.
@@ -98,6 +115,9 @@ func NewWith(pd PD, tasks *task.Group, cfg Config) *Cache {
 	if cfg.MaxInFlight <= 0 {
 		cfg.MaxInFlight = maxInFlight
 	}
+	if cfg.Bytes <= 0 {
+		cfg.Bytes = maxBytes
+	}
 	c := &Cache{cfg: cfg, pd: pd, tasks: tasks, start: time.Now()}
 	c.index.Store(&index{})
 	return c
@@ -107,29 +127,11 @@ func NewWith(pd PD, tasks *task.Group, cfg Config) *Cache {
 func (c *Cache) now() time.Duration { return time.Since(c.start) }
 
 // Lookup returns the cached region that holds key, or nil.
-func (c *Cache) Lookup(key []byte) *Region { return c.touch(c.index.Load().find(key)) }
+func (c *Cache) Lookup(key []byte) *Region { return c.index.Load().find(key).use() }
 
 // LookupEnd returns the cached region that holds the keys just before key, or nil. The
 // empty key is the end of all keys.
-func (c *Cache) LookupEnd(key []byte) *Region { return c.touch(c.index.Load().findEnd(key)) }
-
-// touch returns r if it is fit for use, and notes that it is used.
-func (c *Cache) touch(r *Region) *Region {
-	if r == nil {
-		return nil
-	}
-	now := time.Since(c.start)
-	if r.expired(now) {
-		return nil
-	}
-	// Written at most every idleMore: the entry is shared by all processors.
-	if !r.suspect && time.Duration(r.usedUntil.Load())-now < idleAge-idleMore {
-		r.usedUntil.Store(int64(now + idleAge))
-	}
-	return r
-}
-
-func (r *Region) expired(now time.Duration) bool { return time.Duration(r.usedUntil.Load()) < now }
+func (c *Cache) LookupEnd(key []byte) *Region { return c.index.Load().findEnd(key).use() }
 
 // Locate returns the region that holds key, from PD if it is not cached. With ErrStale
 // it returns what PD says although the cache knows better, and has no answer: a store
@@ -138,7 +140,7 @@ func (c *Cache) Locate(ctx context.Context, key []byte) (*Region, error) {
 	if r := c.Lookup(key); r != nil {
 		return r, nil
 	}
-	return c.loads.do(ctx, c.tasks, "region load", string(key), c.load)
+	return c.loads.get(ctx, c, key)
 }
 
 // LocateEnd is Locate for the region that holds the keys just before key; the empty
@@ -150,17 +152,35 @@ func (c *Cache) LocateEnd(ctx context.Context, key []byte) (*Region, error) {
 	return c.endLoads.do(ctx, c.tasks, "region load", string(key), c.loadEnd)
 }
 
-func (c *Cache) load(ctx context.Context, at string) (*Region, error) {
-	key := []byte(at)
-	if r := c.Lookup(key); r != nil { // another load brought it
-		return r, nil
-	}
-	found, err := c.pd.Region(ctx, key)
+// LocateID returns the region with the id, as PD has it now.
+func (c *Cache) LocateID(ctx context.Context, id uint64) (*Region, error) {
+	found, err := c.pd.RegionByID(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	r, err := c.admit(found)
 	if err == ErrStale {
+		if newer := c.Lookup(r.Range.Start); newer != nil && newer.ID == id {
+			return newer, nil
+		}
+	}
+	return r, err
+}
+
+// load asks PD for the region that holds key, and again who knows best, if PD seems to be
+// behind.
+func (c *Cache) load(ctx context.Context, key []byte) (r *Region, err error) {
+	for _, fresh := range [...]bool{false, true} {
+		found, failed := c.pd.Region(ctx, key, fresh)
+		if failed != nil {
+			if old := c.index.Load().find(key); old != nil && old.marks.Load()&invalid == 0 && ctx.Err() == nil {
+				return old, nil // to be loaded again if possible: it is not
+			}
+			return nil, failed
+		}
+		if r, err = c.admit(found); err != ErrStale {
+			return r, err
+		}
 		if newer := c.Lookup(key); newer != nil {
 			return newer, nil
 		}
@@ -173,7 +193,7 @@ func (c *Cache) loadEnd(ctx context.Context, at string) (*Region, error) {
 	if r := c.LookupEnd(key); r != nil {
 		return r, nil
 	}
-	found, err := c.findEnd(ctx, key)
+	found, err := c.pd.PrevRegion(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -189,33 +209,24 @@ func (c *Cache) loadEnd(ctx context.Context, at string) (*Region, error) {
 	return r, err
 }
 
-// findEnd asks PD. It has no question for the last region: a key of 0xff leads to its
-// neighbourhood, and the ends of regions from there.
-func (c *Cache) findEnd(ctx context.Context, key []byte) (Found, error) {
-	if len(key) > 0 {
-		return c.pd.PrevRegion(ctx, key)
-	}
-	found, err := c.pd.Region(ctx, bytes.Repeat([]byte{0xff}, 64))
-	for err == nil && found.Meta != nil && len(found.Meta.GetEndKey()) > 0 {
-		found, err = c.pd.Region(ctx, found.Meta.GetEndKey())
-	}
-	return found, err
-}
-
 // Scan loads up to limit regions of r from PD in one round trip, in order. What the
 // cache knows better stays as it is, and is not in the result.
 func (c *Cache) Scan(ctx context.Context, r keys.Range, limit int) ([]*Region, error) {
-	found, err := c.pd.ScanRegions(ctx, r, limit)
+	return c.scan(ctx, []keys.Range{r}, limit)
+}
+
+func (c *Cache) scan(ctx context.Context, ranges []keys.Range, limit int) ([]*Region, error) {
+	found, err := c.pd.ScanRegions(ctx, ranges, limit)
 	if err != nil {
 		return nil, err
 	}
-	var out []*Region
+	var all []*Region
 	for _, f := range found {
-		if e, err := c.admit(f); err == nil {
-			out = append(out, e)
+		if r := f.Region(); r != nil {
+			all = append(all, r)
 		}
 	}
-	return out, nil
+	return c.insert(all...), nil
 }
 
 // admit makes an entry of what PD said and puts it into the index. With ErrStale the
@@ -228,62 +239,142 @@ func (c *Cache) admit(f Found) (*Region, error) {
 	if r == nil {
 		return nil, ErrNoPeer
 	}
-	if !c.insert(r) {
+	if len(c.insert(r)) == 0 {
 		return r, ErrStale
 	}
 	return r, nil
 }
 
-// insert puts r in the place of all it overlaps, unless one of them is newer: another
-// region of a higher version (splits and merges raise it above all that took part), or
-// the same one of a higher epoch (PD pkg/core/region.go has the same rule).
-func (c *Cache) insert(r *Region) bool {
-	now := time.Since(c.start)
-	r.usedUntil.Store(int64(now + idleAge + rand.N(idleMore)))
+// insert puts each of the regions in the place of all it overlaps, unless one of those is
+// newer and valid: another region of a higher version (splits and merges raise it above all that took
+// part), or the same one of a higher epoch (PD pkg/core/region.go has the same rule). It
+// returns those that are in.
+func (c *Cache) insert(all ...*Region) (in []*Region) {
+	if len(all) == 0 {
+		return nil
+	}
+	var changes []Change
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	x := c.index.Load()
-	if now-c.swept >= idleMore { // what is not used goes when something new comes
-		x, c.swept = x.live(now), now
+	e := c.index.Load().edit()
+	for _, r := range all {
+		out := e.overlapping(r.Range)
+		if slices.ContainsFunc(out, func(o *Region) bool { return o.newerThan(r) }) {
+			continue
+		}
+		for _, o := range out {
+			r.inherit(o)
+			c.take(e, o)
+		}
+		if len(out) > 0 && (out[0].ID != r.ID || out[0].Epoch != r.Epoch) {
+			changes = append(changes, Change{Kind: EpochChanged, Region: r.ID})
+		}
+		e.add(r)
+		r.bytes = 0
+		c.resize(r)
+		for _, old := range c.evict(e, r) {
+			c.evicted.Add(1)
+			changes = append(changes, Change{Kind: RegionEvicted, Region: old.ID})
+		}
+		in = append(in, r)
 	}
-	out := x.overlapping(r.Range)
-	if slices.ContainsFunc(out, func(o *Region) bool { return o.newerThan(r) }) {
-		c.index.Store(x)
-		return false
+	c.loaded.Add(uint64(len(in)))
+	c.index.Store(e.done())
+	c.keep()
+	c.mu.Unlock()
+	for _, change := range changes {
+		c.tell(change)
 	}
-	c.index.Store(x.replace(out, r))
-	return true
+	return in
 }
 
 func (r *Region) newerThan(o *Region) bool {
-	a, b := r.Epoch, o.Epoch
-	if a.GetVersion() != b.GetVersion() {
-		return a.GetVersion() > b.GetVersion()
+	if r.marks.Load()&invalid != 0 {
+		return false
 	}
-	return r.ID == o.ID && a.GetConfVer() > b.GetConfVer()
+	if r.Epoch.Version != o.Epoch.Version {
+		return r.Epoch.Version > o.Epoch.Version
+	}
+	return r.ID == o.ID && r.Epoch.ConfVer > o.Epoch.ConfVer
 }
 
-// Invalidate removes r if it is still what the cache holds.
-func (c *Cache) Invalidate(r *Region) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if x := c.index.Load(); x.find(r.Range.Start) == r {
-		c.index.Store(x.replace([]*Region{r}, nil))
+// inherit takes over what is better known of an older entry of the same region. One that
+// had no leader, and is said to be led by the same peer still, is taken to be led by the
+// next: PD hears last of an election.
+func (r *Region) inherit(o *Region) {
+	if r.ID != o.ID {
+		return
+	}
+	if b := o.buckets.Load(); b != nil && (r.buckets.Load() == nil || r.BucketVersion() < b.version) {
+		r.buckets.Store(b)
+	}
+	if o.why() == NoLeader && r.Epoch == o.Epoch && r.LeaderIndex() == o.LeaderIndex() {
+		for i := range r.peers {
+			if next := (r.LeaderIndex() + 1 + i) % len(r.peers); r.Able(next) {
+				r.leader.Store(int32(next))
+				return
+			}
+		}
 	}
 }
+
+// Why is why an entry is not to be used any more.
+type Why uint8
+
+// The reasons.
+const (
+	Other     Why = iota
+	NoLeader      // its peers have none
+	NotFound      // its leader's store does not know it
+	WrongKeys     // it does not hold the keys it was asked for
+	WrongEpoch
+	NoSuchStore // PD does not know a store of it
+	Unreachable // none of its stores answers
+	lastWhy
+)
+
+var whyNames = [lastWhy]string{"other", "no leader", "not found", "wrong keys", "wrong epoch", "no such store", "unreachable"}
+
+// String is the reason in words.
+func (w Why) String() string { return whyNames[min(w, lastWhy-1)] }
+
+// Invalidate makes r be loaded again before its keys are used.
+func (c *Cache) Invalidate(r *Region, why Why) {
+	for {
+		m := r.marks.Load()
+		if m&invalid != 0 {
+			return
+		}
+		if r.marks.CompareAndSwap(m, m|invalid|uint32(why)<<whyShift) {
+			break
+		}
+	}
+	c.invalidated[why].Add(1)
+	c.tell(Change{Kind: RegionEvicted, Region: r.ID})
+}
+
+// why is the reason for which r is invalid; Other also if it is not.
+func (r *Region) why() Why { return Why(r.marks.Load() >> whyShift) }
+
+// Reload makes r be loaded again before its next use, if PD answers; else it is used.
+func (c *Cache) Reload(r *Region) { r.marks.Or(reload) }
+
+// Doubt makes r be loaded again in the background within a minute, if it is used.
+func (c *Cache) Doubt(r *Region) { r.marks.Or(doubted) }
 
 // UpdateLeader notes that the peer leads r, and returns the entry that says so; nil if
-// r has no such peer: it is not cached any more then.
+// r has no such peer: it is not valid any more then.
 func (c *Cache) UpdateLeader(r *Region, peer uint64) *Region {
 	if cur := c.index.Load().find(r.Range.Start); cur != nil && cur.ID == r.ID && cur.Epoch.Version == r.Epoch.Version {
 		r = cur
 	}
 	i := r.PeerIndex(peer)
 	if i < 0 {
-		c.Invalidate(r)
+		c.Invalidate(r, Other)
 		return nil
 	}
-	r.leader.Store(int32(i))
+	if r.leader.Swap(int32(i)) != int32(i) {
+		c.tell(Change{Kind: LeaderMoved, Region: r.ID, Store: r.peers[i].StoreId})
+	}
 	return r
 }
 
@@ -298,13 +389,13 @@ func (c *Cache) ReplaceEpoch(r *Region, current []*metapb.Region, store uint64) 
 		if m.GetId() != r.ID {
 			continue
 		}
-		if e.GetVersion() < r.Epoch.GetVersion() || e.GetConfVer() < r.Epoch.GetConfVer() {
+		if e.GetVersion() < r.Epoch.Version || e.GetConfVer() < r.Epoch.ConfVer {
 			return true
 		}
-		same = same || (e.GetVersion() == r.Epoch.GetVersion() && e.GetConfVer() == r.Epoch.GetConfVer())
+		same = same || (e.GetVersion() == r.Epoch.Version && e.GetConfVer() == r.Epoch.ConfVer)
 	}
 	if !same {
-		c.Invalidate(r)
+		c.Invalidate(r, WrongEpoch)
 	}
 	for _, m := range current {
 		f := Found{Meta: m}
@@ -316,11 +407,27 @@ func (c *Cache) ReplaceEpoch(r *Region, current []*metapb.Region, store uint64) 
 	return false
 }
 
-// Len counts the cached regions.
-func (c *Cache) Len() int {
-	n := 0
-	for _, chunk := range c.index.Load().chunks {
-		n += len(chunk)
-	}
-	return n
+// Stats is a count of what a cache holds and has done.
+type Stats struct {
+	Regions, Stores int
+	Bytes           int64 // of the regions
+	Loaded, Evicted uint64
+	Invalidated     map[Why]uint64
 }
+
+// Stats counts.
+func (c *Cache) Stats() Stats {
+	s := Stats{Regions: c.Len(), Stores: len(c.Stores()), Loaded: c.loaded.Load(), Evicted: c.evicted.Load(), Invalidated: make(map[Why]uint64)}
+	for why := range c.invalidated {
+		if n := c.invalidated[why].Load(); n > 0 {
+			s.Invalidated[Why(why)] = n
+		}
+	}
+	c.mu.Lock()
+	s.Bytes = c.bytes
+	c.mu.Unlock()
+	return s
+}
+
+// Len counts the cached regions.
+func (c *Cache) Len() int { return c.index.Load().n }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,8 +62,8 @@ func (p *fakePD) find(fits func(keys.Range) bool) Found {
 	return Found{}
 }
 
-func (p *fakePD) Region(ctx context.Context, key []byte) (Found, error) {
-	err := p.begin(ctx, "region %.8q", key)
+func (p *fakePD) Region(ctx context.Context, key []byte, fresh bool) (Found, error) {
+	err := p.begin(ctx, "region %.8q%s", key, map[bool]string{true: " fresh"}[fresh])
 	return p.find(func(r keys.Range) bool { return r.Contains(key) }), err
 }
 
@@ -71,11 +72,22 @@ func (p *fakePD) PrevRegion(ctx context.Context, key []byte) (Found, error) {
 	return p.find(func(r keys.Range) bool { return (&Region{Range: r}).ContainsEnd(key) }), err
 }
 
-func (p *fakePD) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]Found, error) {
-	err := p.begin(ctx, "scan %q..%q %d", r.Start, r.End, limit)
+func (p *fakePD) RegionByID(ctx context.Context, id uint64) (Found, error) {
+	err := p.begin(ctx, "id %d", id)
+	for _, f := range p.regions {
+		if f.Meta.Id == id {
+			return f, err
+		}
+	}
+	return Found{}, err
+}
+
+func (p *fakePD) ScanRegions(ctx context.Context, ranges []keys.Range, limit int) ([]Found, error) {
+	err := p.begin(ctx, "scan %d..%q %d", len(ranges), ranges[0].Start, limit)
 	var out []Found
 	for _, f := range p.regions {
-		if overlap(r, keys.Range{Start: f.Meta.StartKey, End: f.Meta.EndKey}) && len(out) < limit {
+		held := keys.Range{Start: f.Meta.StartKey, End: f.Meta.EndKey}
+		if slices.ContainsFunc(ranges, func(r keys.Range) bool { return overlap(r, held) }) && len(out) < limit {
 			out = append(out, f)
 		}
 	}
@@ -200,8 +212,8 @@ func TestLastCallerEndsTheLoad(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
-		if running := c.tasks.Running(); len(running) != 0 || len(c.loads.now) != 0 || time.Since(start) != 0 {
-			t.Fatal(running, len(c.loads.now), time.Since(start))
+		if running := c.tasks.Running(); len(running) != 0 || len(c.loads.loads) != 0 || time.Since(start) != 0 {
+			t.Fatal(running, len(c.loads.loads), time.Since(start))
 		}
 		if got := pd.took(); got != `region "a"; left` {
 			t.Fatal(got)
@@ -289,7 +301,7 @@ func TestLocateEnd(t *testing.T) {
 			log string
 		}{
 			{"g", 1, `prev "g"`}, {"g", 1, ""}, {"b", 1, ""}, {"h", 2, `prev "h"`}, {"p", 2, ""},
-			{"", 3, `region "\xff\xff`}, {"", 3, ""}, {"q", 3, ""},
+			{"", 3, `prev ""`}, {"", 3, ""}, {"q", 3, ""},
 		} {
 			r, err := c.LocateEnd(t.Context(), []byte(want.key))
 			if log := pd.took(); err != nil || r.ID != want.id || !strings.HasPrefix(log, want.log) || (want.log == "") != (log == "") {
@@ -299,43 +311,267 @@ func TestLocateEnd(t *testing.T) {
 	})
 }
 
-func TestLastRegionBehindHighKeys(t *testing.T) {
-	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
-		high := strings.Repeat("\xff", 70)
-		pd.regions = []Found{found(1, "", high, 1, 1), found(2, high, high+"a", 1, 1), found(3, high+"a", "", 1, 1)}
-		if r, err := c.LocateEnd(t.Context(), nil); err != nil || r.ID != 3 {
-			t.Fatal(r, err)
-		}
-	})
-}
-
 func TestIdleEntriesExpire(t *testing.T) {
 	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
 		pd.delay = 0
-		pd.regions = []Found{found(1, "", "m", 1, 1), found(2, "m", "", 1, 1)}
-		pd.regions[1].Down = pd.regions[1].Meta.Peers[1:2]
-		for _, k := range []string{"a", "z"} {
-			if _, err := c.Locate(t.Context(), []byte(k)); err != nil {
+		for i := range 20 {
+			pd.regions = append(pd.regions, found(uint64(i+1), fmt.Sprintf("%02d", i), fmt.Sprintf("%02d", i+1), 1, 1))
+			if _, err := c.Locate(t.Context(), fmt.Appendf(nil, "%02d", i)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		pd.took()
-		wait := func(d time.Duration) { <-time.After(d) }
-		for range 10 { // used, a region lives on, unless it had a peer that is down
-			wait(2 * time.Minute)
-			c.Lookup([]byte("a"))
-			c.Lookup([]byte("z"))
+		left := map[time.Duration]int{}
+		for m := range 14 {
+			sleep(upkeepRound)
+			if c.Lookup([]byte("00")) == nil {
+				t.Fatal("a region that is used goes")
+			}
+			left[time.Duration(m+1)] = c.Len()
 		}
-		if c.Lookup([]byte("a")) == nil || c.Lookup([]byte("z")) != nil {
-			t.Fatal("after 20 minutes of use")
+		if left[9] != 20 || left[11] <= 1 || left[11] >= 20 || left[13] != 1 {
+			t.Fatal("entries after minutes:", left)
 		}
-		wait(idleAge + idleMore + time.Second)
-		if c.Lookup([]byte("a")) != nil {
-			t.Fatal("unused and still there")
+		if got := pd.took(); got != "" {
+			t.Fatal(got)
 		}
-		if _, err := c.Locate(t.Context(), []byte("z")); err != nil || c.Len() != 1 {
-			t.Fatal("a new entry does not push out the old ones", err, c.Len())
+		sleep(15 * time.Minute)
+		if s := c.Stats(); s.Regions != 0 || s.Bytes != 0 || s.Evicted != 20 || len(c.tasks.Running()) != 0 {
+			t.Fatal(s, c.tasks.Running())
 		}
+	})
+}
+
+// What is in doubt is loaded again in the background, while it serves.
+func TestRefreshBeforeItIsNeeded(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "b", 1, 1), found(2, "b", "c", 1, 1), found(3, "c", "d", 1, 1), found(4, "d", "", 1, 1)}
+		pd.regions[1].Down = pd.regions[1].Meta.Peers[1:2]
+		for _, k := range []string{"a", "b", "c", "d"} {
+			if _, err := c.Locate(t.Context(), []byte(k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Doubt(c.Lookup([]byte("c")))
+		pd.took()
+		use := func(minutes int) {
+			for range minutes * 60 {
+				sleep(time.Second)
+				for _, k := range []string{"a", "b", "c"} {
+					if c.Lookup([]byte(k)) == nil {
+						t.Fatal(k, "is waited for")
+					}
+				}
+			}
+		}
+		use(2)
+		if got := pd.took(); got != `scan 1.."c" 1` {
+			t.Fatal("after two minutes:", got)
+		}
+		pd.regions[1].Down = nil
+		use(9)
+		if got := pd.took(); got != `scan 1.."b" 1` || c.Lookup([]byte("b")).Down(1) {
+			t.Fatal("after eleven minutes:", got)
+		}
+		use(20)
+		if got := pd.took(); got != "" {
+			t.Fatal("what is in no doubt is loaded again:", got)
+		}
+	})
+}
+
+func TestReload(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "", 1, 1)}
+		r, err := c.Locate(t.Context(), []byte("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Reload(r)
+		if pd.err = errors.New("down"); c.Lookup([]byte("a")) != nil {
+			t.Fatal("not loaded again")
+		}
+		if old, err := c.Locate(t.Context(), []byte("a")); err != nil || old != r {
+			t.Fatal("PD does not answer, and what is known is not used:", err)
+		}
+		c.Invalidate(r, WrongKeys)
+		if _, err := c.Locate(t.Context(), []byte("a")); err != pd.err {
+			t.Fatal(err)
+		}
+		pd.err = nil
+		if next, err := c.Locate(t.Context(), []byte("a")); err != nil || next == r || c.Lookup([]byte("b")) != next {
+			t.Fatal(err)
+		}
+		c.Invalidate(c.Lookup(nil), WrongKeys)
+		c.Invalidate(r, WrongKeys)
+		if got := c.Stats(); got.Invalidated[WrongKeys] != 2 {
+			t.Fatal(got)
+		}
+	})
+}
+
+// A region without a leader is tried with another, if PD has not heard of an election.
+func TestNoLeaderTriesTheNext(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "", 1, 3)}
+		for _, want := range []uint64{3, 1, 3} {
+			r, err := c.Locate(t.Context(), []byte("a"))
+			if err != nil || r.Leader().StoreId != want {
+				t.Fatal(r.Leader(), want, err)
+			}
+			c.Invalidate(r, NoLeader)
+		}
+	})
+}
+
+func TestLocateID(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "m", 1, 1), found(2, "m", "", 1, 1)}
+		if r, err := c.LocateID(t.Context(), 2); err != nil || r.ID != 2 || c.Lookup([]byte("z")) != r {
+			t.Fatal(r, err)
+		}
+		if _, err := c.LocateID(t.Context(), 3); err != ErrNoRegion {
+			t.Fatal(err)
+		}
+		c.insert(found(1, "", "g", 2, 1).Region())
+		if r, err := c.LocateID(t.Context(), 1); err != nil || r.Epoch.Version != 2 {
+			t.Fatal("what PD has not learned yet is lost:", r, err)
+		}
+	})
+}
+
+// Many keys that are missed at once are few requests.
+func TestLoadsAreBatched(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		const n = 1000
+		for i := range n {
+			pd.regions = append(pd.regions, found(uint64(i+1), fmt.Sprintf("%04d", i), fmt.Sprintf("%04d", i+1), 1, 1))
+		}
+		callers := task.New(t.Context())
+		for i := range n + 1 {
+			callers.Go("caller", func(ctx context.Context) {
+				r, err := c.Locate(ctx, fmt.Appendf(nil, "%04dx", i))
+				if i == n && err != ErrNoRegion || i < n && (err != nil || r.ID != uint64(i+1)) {
+					t.Error(i, r, err)
+				}
+			})
+		}
+		synctest.Wait()
+		if got := c.tasks.Running(); len(got) != loadTasks {
+			t.Error(got)
+		}
+		if err := callers.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		log := strings.Split(pd.took(), "; ")
+		if len(log) > n/loadBatch+2*loadTasks {
+			t.Fatal(len(log), "requests")
+		}
+	})
+}
+
+func TestPDsErrorIsEveryones(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.err = errors.New("down")
+		callers := task.New(t.Context())
+		for i := range 50 {
+			callers.Go("caller", func(ctx context.Context) {
+				if _, err := c.Locate(ctx, []byte{byte(i)}); err != pd.err {
+					t.Error(err)
+				}
+			})
+		}
+		if err := callers.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.loads.loads)+len(c.loads.queue)+c.loads.tasks != 0 {
+			t.Fatal("something is left")
+		}
+	})
+}
+
+func TestQueuedLoadIsLeft(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		ctx, cancel := context.WithCancel(t.Context())
+		callers := task.New(t.Context())
+		for i := range 2 * loadTasks {
+			callers.Go("caller", func(context.Context) { _, _ = c.Locate(ctx, []byte{byte(i)}) })
+			synctest.Wait() // one after the other: the first are asked for, the rest is queued
+		}
+		start := time.Now()
+		cancel()
+		synctest.Wait()
+		if len(c.loads.loads)+len(c.loads.queue)+c.loads.tasks != 0 || len(callers.Running()) != 0 || time.Since(start) != 0 {
+			t.Fatal(len(c.loads.loads), len(c.loads.queue), c.loads.tasks)
+		}
+	})
+}
+
+// The budget holds, and what is used stays.
+func TestBudget(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		one := found(1, "00000", "00001", 1, 1).Region().size()
+		c.cfg.Bytes = 100 * int64(one)
+		key := func(i int) []byte { return fmt.Appendf(nil, "%05d", i) }
+		for i := range 5000 {
+			r := found(uint64(i+1), string(key(i)), string(key(i+1)), 1, 1).Region()
+			r.marks.Store(0) // as if nobody had asked for it
+			c.insert(r)
+			if c.Lookup(key(0)) == nil {
+				t.Fatal("after", i, "entries one that is always used is gone")
+			}
+			if s := c.Stats(); s.Bytes > c.cfg.Bytes || s.Bytes != int64(s.Regions)*int64(one) {
+				t.Fatal(s)
+			}
+		}
+		if n := c.Len(); n < 90 {
+			t.Fatal("only", n, "entries")
+		}
+		c.cfg.Bytes = 1
+		c.insert(found(9, "", "", 9, 1).Region())
+		if c.Len() != 1 || c.Lookup(nil).ID != 9 {
+			t.Fatal("one entry must fit")
+		}
+	})
+}
+
+func TestBuckets(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "b", "p", 1, 1)}
+		pd.regions[0].Buckets = &metapb.Buckets{Version: 5, Keys: [][]byte{[]byte("a"), []byte("e"), []byte("k"), []byte("z")}}
+		r, err := c.Locate(t.Context(), []byte("c"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(r *Region, version uint64, want string) {
+			t.Helper()
+			var got []string
+			for _, k := range []string{"b", "d", "e", "j", "k", "o"} {
+				part := r.Bucket([]byte(k))
+				got = append(got, fmt.Sprintf("%s-%s", part.Start, part.End))
+			}
+			if r.BucketVersion() != version || strings.Join(got, " ") != want {
+				t.Errorf("%d: %v, not %s", r.BucketVersion(), got, want)
+			}
+		}
+		check(r, 5, "b-e b-e e-k e-k k-p k-p")
+		before := c.Stats().Bytes
+		c.UpdateBuckets(r, 4, [][]byte{[]byte("a"), []byte("z")})
+		check(r, 5, "b-e b-e e-k e-k k-p k-p")
+		c.UpdateBuckets(r, 6, [][]byte{nil, []byte("d"), []byte("e"), []byte("f"), []byte("o"), nil})
+		check(r, 6, "b-d d-e e-f f-o f-o o-p")
+		if c.Stats().Bytes <= before {
+			t.Error("buckets cost nothing")
+		}
+		c.Invalidate(r, Other)
+		if r, err = c.Locate(t.Context(), []byte("c")); err != nil {
+			t.Fatal(err)
+		}
+		check(r, 6, "b-d d-e e-f f-o f-o o-p") // PD has an older version
+		c.insert(found(1, "", "", 2, 1).Region())
+		check(c.Lookup(nil), 6, "-d d-e e-f f-o f-o o-")
+		c.insert(found(2, "", "", 3, 1).Region())
+		check(c.Lookup(nil), 0, "- - - - - -")
 	})
 }
 

@@ -2,134 +2,181 @@ package region
 
 import (
 	"bytes"
-	"slices"
+	"encoding/binary"
 	"sort"
-	"time"
 
 	"github.com/tikv-go/tikv/internal/keys"
 )
 
-// index is an immutable set of regions that do not overlap, in key order, cut into
-// chunks so that a change copies one chunk and the list of chunks.
+// index is an immutable set of regions that do not overlap, in key order: a tree of nodes
+// that know the lower keys of what is below them. A search within a node goes over
+// integers: the eight bytes behind what the node's keys have in common.
 type index struct {
-	chunks [][]*Region // none is empty
+	root *node // nil: empty
+	n    int   // regions
 }
 
-const chunkSize = 256
+// node has either regions or nodes below it, at least one and at most nodeSize.
+type node struct {
+	low     []byte    // the first lower key
+	skip    int       // bytes that all lower keys have in common
+	heads   []uint64  // the bytes behind them, of each lower key
+	regions []*Region // of a leaf
+	kids    []*node
+	owner   *token // of the edit that may still change the node
+}
 
-// before returns the number of chunks that begin at or before key.
-func (x *index) before(key []byte) int {
-	return sort.Search(len(x.chunks), func(i int) bool {
-		return bytes.Compare(x.chunks[i][0].Range.Start, key) > 0
+const nodeSize = 128
+
+// head is the first eight bytes of a key as a number of the same order.
+func head(key []byte) uint64 {
+	if len(key) >= 8 {
+		return binary.BigEndian.Uint64(key)
+	}
+	var b [8]byte
+	copy(b[:], key)
+	return binary.BigEndian.Uint64(b[:])
+}
+
+func (n *node) len() int { return len(n.heads) }
+
+// lower is the lower key of what is at i.
+func (n *node) lower(i int) []byte {
+	if n.kids != nil {
+		return n.kids[i].low
+	}
+	return n.regions[i].Range.Start
+}
+
+// rank counts the lower keys that are below key, or equal to it unless strict says
+// otherwise.
+func (n *node) rank(key []byte, strict bool) int {
+	if len(key) < n.skip {
+		if bytes.Compare(key, n.low[:n.skip]) < 0 {
+			return 0
+		}
+		return n.len()
+	}
+	if c := bytes.Compare(key[:n.skip], n.low[:n.skip]); c < 0 {
+		return 0
+	} else if c > 0 {
+		return n.len()
+	}
+	h := head(key[n.skip:])
+	lo, hi := 0, len(n.heads)
+	for lo < hi {
+		if m := int(uint(lo+hi) >> 1); n.heads[m] < h {
+			lo = m + 1
+		} else {
+			hi = m
+		}
+	}
+	end := lo
+	for end < len(n.heads) && n.heads[end] == h {
+		end++
+	}
+	if lo == end {
+		return lo
+	}
+	return lo + sort.Search(end-lo, func(i int) bool {
+		c := bytes.Compare(n.lower(lo+i), key)
+		return c > 0 || c == 0 && strict
 	})
 }
 
 // find returns the region that holds key, or nil.
 func (x *index) find(key []byte) *Region {
-	i := x.before(key)
-	if i == 0 {
+	r := x.last(key, false)
+	if r == nil || len(r.Range.End) > 0 && bytes.Compare(key, r.Range.End) >= 0 {
 		return nil
 	}
-	chunk := x.chunks[i-1]
-	j := sort.Search(len(chunk), func(j int) bool { return bytes.Compare(chunk[j].Range.Start, key) > 0 })
-	if r := chunk[j-1]; r.Contains(key) {
-		return r
-	}
-	return nil
+	return r
 }
 
 // findEnd returns the region that holds the keys just before key, or nil; the empty
 // key is the end of all keys.
 func (x *index) findEnd(key []byte) *Region {
-	i := len(x.chunks)
-	if len(key) > 0 {
-		i = sort.Search(len(x.chunks), func(i int) bool {
-			return bytes.Compare(x.chunks[i][0].Range.Start, key) >= 0
-		})
+	if len(key) == 0 {
+		return x.lastOfAll()
 	}
-	if i == 0 {
+	if r := x.last(key, true); r != nil && keys.CompareEnds(key, r.Range.End) <= 0 {
+		return r
+	}
+	return nil
+}
+
+// last returns the last region that starts at key or below it; strictly below, if strict.
+func (x *index) last(key []byte, strict bool) *Region {
+	n := x.root
+	for n != nil {
+		i := n.rank(key, strict)
+		if i == 0 {
+			return nil
+		}
+		if n.kids == nil {
+			return n.regions[i-1]
+		}
+		n = n.kids[i-1]
+	}
+	return nil
+}
+
+func (x *index) lastOfAll() *Region {
+	n := x.root
+	for n != nil && n.kids != nil {
+		n = n.kids[len(n.kids)-1]
+	}
+	if n == nil {
 		return nil
 	}
-	chunk := x.chunks[i-1]
-	j := len(chunk)
-	if len(key) > 0 {
-		j = sort.Search(len(chunk), func(j int) bool { return bytes.Compare(chunk[j].Range.Start, key) >= 0 })
-	}
-	if r := chunk[j-1]; r.ContainsEnd(key) {
+	if r := n.regions[len(n.regions)-1]; len(r.Range.End) == 0 {
 		return r
 	}
 	return nil
 }
 
 // overlapping returns the regions that share a key with r, in order.
-func (x *index) overlapping(r keys.Range) []*Region {
-	var out []*Region
-	for i := max(0, x.before(r.Start)-1); i < len(x.chunks); i++ {
-		for _, c := range x.chunks[i] {
-			if len(r.End) > 0 && bytes.Compare(c.Range.Start, r.End) >= 0 {
-				return out
-			}
-			if len(c.Range.End) == 0 || bytes.Compare(c.Range.End, r.Start) > 0 {
-				out = append(out, c)
-			}
+func (x *index) overlapping(r keys.Range) (out []*Region) {
+	x.walk(r.Start, func(c *Region) bool {
+		if len(r.End) > 0 && bytes.Compare(c.Range.Start, r.End) >= 0 {
+			return false
 		}
-	}
+		if len(c.Range.End) == 0 || bytes.Compare(c.Range.End, r.Start) > 0 {
+			out = append(out, c)
+		}
+		return true
+	})
 	return out
 }
 
-// replace returns the index without the regions of out (which are in it, in order and
-// adjacent) and with in, if not nil, in their place.
-func (x *index) replace(out []*Region, in *Region) *index {
-	var at []byte
-	switch {
-	case in != nil && (len(out) == 0 || bytes.Compare(in.Range.Start, out[0].Range.Start) < 0):
-		at = in.Range.Start
-	case len(out) > 0:
-		at = out[0].Range.Start
-	default:
-		return x
+// walk visits the regions in order, from the last that starts at or below the key on,
+// until visit reports false.
+func (x *index) walk(from []byte, visit func(*Region) bool) {
+	if x.root != nil {
+		x.root.walk(from, visit)
 	}
-	first := max(0, x.before(at)-1)
-	last := first // chunks [first, last) are rewritten
-	var merged []*Region
-	for left := len(out); last < len(x.chunks) && (left > 0 || last == first); last++ {
-		for _, c := range x.chunks[last] {
-			if left > 0 && c == out[len(out)-left] {
-				left--
-				continue
+}
+
+func (n *node) walk(from []byte, visit func(*Region) bool) bool {
+	i := max(n.rank(from, false)-1, 0)
+	if n.kids == nil {
+		for _, r := range n.regions[i:] {
+			if !visit(r) {
+				return false
 			}
-			merged = append(merged, c)
+		}
+		return true
+	}
+	for _, kid := range n.kids[i:] {
+		if !kid.walk(from, visit) {
+			return false
 		}
 	}
-	if in != nil {
-		i := sort.Search(len(merged), func(i int) bool {
-			return bytes.Compare(merged[i].Range.Start, in.Range.Start) > 0
-		})
-		merged = slices.Insert(merged, i, in)
-	}
-	chunks := make([][]*Region, 0, len(x.chunks)+1)
-	chunks = append(chunks, x.chunks[:first]...)
-	switch {
-	case len(merged) > chunkSize:
-		half := len(merged) / 2
-		chunks = append(chunks, slices.Clone(merged[:half]), slices.Clone(merged[half:]))
-	case len(merged) > 0:
-		chunks = append(chunks, merged)
-	}
-	return &index{chunks: append(chunks, x.chunks[last:]...)}
+	return true
 }
 
 // all returns every region, in order.
-func (x *index) all() []*Region { return slices.Concat(x.chunks...) }
-
-// live returns the index without the entries that have expired.
-func (x *index) live(now time.Duration) *index {
-	n := &index{}
-	for _, chunk := range x.chunks {
-		kept := slices.DeleteFunc(slices.Clone(chunk), func(r *Region) bool { return r.expired(now) })
-		if len(kept) > 0 {
-			n.chunks = append(n.chunks, kept)
-		}
-	}
-	return n
+func (x *index) all() (out []*Region) {
+	x.walk(nil, func(r *Region) bool { out = append(out, r); return true })
+	return out
 }

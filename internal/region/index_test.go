@@ -77,14 +77,14 @@ func followModel(t *testing.T, rnd *rand.Rand) {
 		switch op := rnd.IntN(20); {
 		case op < 12:
 			r := randomRegion(rnd, key, span)
-			if got, want := c.insert(r), m.insert(r); got != want {
+			if got, want := len(c.insert(r)) == 1, m.insert(r); got != want {
 				t.Fatalf("step %d: insert %+v: %v", step, r.Range, got)
 			}
 		case op < 14:
 			if r := c.Lookup(key()); r != nil {
-				c.Invalidate(r)
+				c.drop([]*Region{r})
 				m.drop(r)
-				c.Invalidate(r) // again does nothing
+				c.drop([]*Region{r}) // again does nothing
 			}
 		case op < 17:
 			updateLeader(t, rnd, c, &m, key())
@@ -127,6 +127,7 @@ func updateLeader(t *testing.T, rnd *rand.Rand, c *Cache, m *model, key []byte) 
 		if got != nil {
 			t.Fatal("an unknown peer leads")
 		}
+		c.drop([]*Region{r}) // it is invalid only
 		m.drop(r)
 		return
 	}
@@ -181,11 +182,7 @@ func compare(t *testing.T, step int, c *Cache, m model, key []byte) {
 	if !slices.Equal(c.index.Load().all(), all) {
 		t.Fatalf("step %d: the cache holds %d regions, the model %d", step, c.Len(), len(m))
 	}
-	for _, chunk := range c.index.Load().chunks {
-		if len(chunk) == 0 || len(chunk) > chunkSize {
-			t.Fatalf("step %d: a chunk of %d", step, len(chunk))
-		}
-	}
+	checkIndex(t, c.index.Load())
 	for i := 1; i < len(all); i++ {
 		if end := all[i-1].Range.End; len(end) == 0 || bytes.Compare(end, all[i].Range.Start) > 0 {
 			t.Fatalf("step %d: regions overlap", step)
@@ -211,5 +208,40 @@ func TestLookupAllocatesNothing(t *testing.T) {
 	}
 	if r := c.Lookup(key); r == nil || r.ID != 501 || least > 0 {
 		t.Fatal(r, least)
+	}
+}
+
+// checkIndex checks what holds for every index.
+func checkIndex(t *testing.T, x *index) {
+	t.Helper()
+	var walk func(n *node) (depth, regions int)
+	walk = func(n *node) (depth, regions int) {
+		if n.len() == 0 || n.len() > nodeSize || max(len(n.kids), len(n.regions)) != n.len() || len(n.kids) > 0 && len(n.regions) > 0 {
+			t.Fatalf("a node of %d: %d regions, %d nodes", n.len(), len(n.regions), len(n.kids))
+		}
+		if string(n.low) != string(n.lower(0)) {
+			t.Fatalf("a node from %q begins at %q", n.low, n.lower(0))
+		}
+		for i := range n.len() {
+			low := n.lower(i)
+			if len(low) < n.skip || string(low[:n.skip]) != string(n.low[:n.skip]) || n.heads[i] != head(low[n.skip:]) {
+				t.Fatalf("%q in a node from %q that has %d bytes in common", low, n.low, n.skip)
+			}
+		}
+		for i, kid := range n.kids {
+			d, below := walk(kid)
+			if i > 0 && d != depth {
+				t.Fatal("the tree leans")
+			}
+			depth, regions = d, regions+below
+		}
+		return depth + 1, regions + len(n.regions)
+	}
+	count := 0
+	if x.root != nil {
+		_, count = walk(x.root)
+	}
+	if count != x.n {
+		t.Fatalf("%d regions, not %d", x.n, count)
 	}
 }

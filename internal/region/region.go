@@ -7,7 +7,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync/atomic"
-	"time"
+	"unsafe"
 
 	"github.com/pingcap/kvproto/pkg/metapb"
 
@@ -26,9 +26,37 @@ type Region struct {
 	// the data yet. Peers from maxPeers on have none: they are never asked.
 	able, down, pending uint32
 
-	leader    atomic.Int32 // index in peers
-	suspect   bool         // had down peers when it was loaded: its age is not extended by use
-	usedUntil atomic.Int64 // on the cache's clock: the entry expires then
+	leader  atomic.Int32 // index in peers
+	marks   atomic.Uint32
+	buckets atomic.Pointer[buckets]
+
+	bytes     int32 // what it takes, with its place in the index; under Cache.mu
+	idle, age uint8 // rounds of the upkeep without use, and in doubt; the upkeep's own
+}
+
+// Marks of an entry.
+const (
+	used    = 1 << iota // since the last round of the upkeep
+	reload              // to be loaded again before the next use, if PD answers
+	invalid             // not to be used any more
+	doubted             // to be loaded again soon, in the background
+
+	whyShift = 8 // why it is invalid, above
+)
+
+// use returns r if it is fit for use, and notes that it is used.
+func (r *Region) use() *Region {
+	if r == nil {
+		return nil
+	}
+	m := r.marks.Load()
+	if m&(reload|invalid) != 0 {
+		return nil
+	}
+	if m&used == 0 { // written once a round: the entry is shared by all processors
+		r.marks.Or(used)
+	}
+	return r
 }
 
 // maxPeers is how many peers of a region may have flags.
@@ -90,6 +118,7 @@ type Found struct {
 	Leader  *metapb.Peer   // nil or with id 0: not known
 	Down    []*metapb.Peer // peers that PD has not heard of for long
 	Pending []*metapb.Peer // peers that do not have all data yet
+	Buckets *metapb.Buckets
 }
 
 // Region makes an entry, or nil if no peer can lead. It keeps nothing of f.
@@ -97,7 +126,7 @@ func (f Found) Region() *Region {
 	start, end := f.Meta.GetStartKey(), f.Meta.GetEndKey()
 	text := slices.Concat(start, end) // one allocation, with nothing to spare
 	r := &Region{
-		ID: f.Meta.GetId(), suspect: len(f.Down) > 0,
+		ID:    f.Meta.GetId(),
 		Range: keys.Range{Start: text[:len(start):len(start)], End: text[len(start):]},
 		peers: make([]metapb.Peer, len(f.Meta.GetPeers())),
 	}
@@ -123,6 +152,10 @@ func (f Found) Region() *Region {
 		leader = bits.TrailingZeros32(r.able)
 	}
 	r.leader.Store(int32(leader))
+	r.marks.Store(used)
+	if b := newBuckets(f.Buckets.GetVersion(), f.Buckets.GetKeys()); b != nil {
+		r.buckets.Store(b)
+	}
 	return r
 }
 
@@ -140,9 +173,9 @@ func (f Found) flag(r *Region, i int, p *metapb.Peer) {
 	}
 }
 
-// Age limits of an entry that is not used: the base and the most that is added at
-// random, so that entries loaded together do not expire together (facts section 7).
-const (
-	idleAge  = 10 * time.Minute
-	idleMore = time.Minute
-)
+// size is what r takes, with its place in the index.
+func (r *Region) size() int32 {
+	const place = 24 // pointer, head, and a part of the nodes
+	n := int(unsafe.Sizeof(*r)) + len(r.Range.Start) + len(r.Range.End) + len(r.peers)*int(unsafe.Sizeof(metapb.Peer{})) + place
+	return int32(n + n/16 + r.buckets.Load().size()) // what is allocated is a little more than what is asked for
+}

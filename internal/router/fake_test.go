@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,7 +46,7 @@ func (p *fakePD) found(m *metapb.Region) region.Found {
 	return f
 }
 
-func (p *fakePD) Region(_ context.Context, key []byte) (region.Found, error) {
+func (p *fakePD) Region(_ context.Context, key []byte, _ bool) (region.Found, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.loads++
@@ -61,17 +62,21 @@ func (p *fakePD) PrevRegion(context.Context, []byte) (region.Found, error) {
 	return region.Found{}, errors.New("not asked here")
 }
 
-func (p *fakePD) ScanRegions(_ context.Context, r keys.Range, limit int) ([]region.Found, error) {
+func (p *fakePD) ScanRegions(_ context.Context, ranges []keys.Range, limit int) ([]region.Found, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.scans++
 	var out []region.Found
 	for _, m := range p.regions {
-		if !r.Intersect(keys.Range{Start: m.StartKey, End: m.EndKey}).Empty() && len(out) < limit {
+		if slices.ContainsFunc(ranges, func(r keys.Range) bool { return !r.Intersect(keys.Range{Start: m.StartKey, End: m.EndKey}).Empty() }) && len(out) < limit {
 			out = append(out, p.found(m))
 		}
 	}
 	return out, p.err
+}
+
+func (p *fakePD) RegionByID(context.Context, uint64) (region.Found, error) {
+	return region.Found{}, errors.New("not asked here")
 }
 
 func (p *fakePD) Stores(context.Context) ([]*metapb.Store, error) {

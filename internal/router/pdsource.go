@@ -18,7 +18,11 @@ import (
 // NewRegions returns a region cache that loads from PD. Its loads are tasks of the
 // client.
 func NewRegions(client *pd.Client, tasks *task.Group, cfg region.Config) *region.Cache {
-	return region.NewWith(pdSource{client}, tasks, cfg)
+	var wishes pd.LookupOption
+	if cfg.Buckets {
+		wishes = pd.NeedBuckets
+	}
+	return region.NewWith(pdSource{client, wishes}, tasks, cfg)
 }
 
 // Probe returns the function that asks a store whether it serves. One that does not know
@@ -34,27 +38,38 @@ func Probe(pool *transport.Pool) func(ctx context.Context, addr string) error {
 	}
 }
 
-type pdSource struct{ client *pd.Client }
+type pdSource struct {
+	client *pd.Client
+	wishes pd.LookupOption
+}
 
-func (s pdSource) Region(ctx context.Context, key []byte) (region.Found, error) {
-	return found(s.client.Region(ctx, key))
+func (s pdSource) Region(ctx context.Context, key []byte, fresh bool) (region.Found, error) {
+	wishes := s.wishes
+	if fresh {
+		wishes |= pd.Fresh
+	}
+	return found(s.client.Region(ctx, key, wishes))
 }
 
 func (s pdSource) PrevRegion(ctx context.Context, key []byte) (region.Found, error) {
-	return found(s.client.PrevRegion(ctx, key))
+	return found(s.client.PrevRegion(ctx, key, s.wishes))
+}
+
+func (s pdSource) RegionByID(ctx context.Context, id uint64) (region.Found, error) {
+	return found(s.client.RegionByID(ctx, id, s.wishes))
 }
 
 func found(r *pd.Region, err error) (region.Found, error) {
 	if r == nil || err != nil {
 		return region.Found{}, err
 	}
-	return region.Found{Meta: r.Meta, Leader: r.Leader, Down: r.Down, Pending: r.Pending}, nil
+	return region.Found{Meta: r.Meta, Leader: r.Leader, Down: r.Down, Pending: r.Pending, Buckets: r.Buckets}, nil
 }
 
-func (s pdSource) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]region.Found, error) {
-	regions, err := s.client.ScanRegions(ctx, r, limit)
-	all := make([]region.Found, len(regions))
-	for i, r := range regions {
+func (s pdSource) ScanRegions(ctx context.Context, ranges []keys.Range, limit int) ([]region.Found, error) {
+	scan, err := s.client.BatchScanRegions(ctx, ranges, limit, s.wishes)
+	all := make([]region.Found, len(scan.Regions))
+	for i, r := range scan.Regions {
 		all[i], _ = found(r, nil)
 	}
 	return all, err

@@ -174,9 +174,9 @@ func (r *Router) carryOut(ctx context.Context, call *Call, s *sending, t *try, v
 		if call.Route != nil && call.Route.FailFast {
 			return call.end(ctx, ErrOutOfReach, s.region.ID)
 		}
-		r.cfg.Regions.Invalidate(s.region)
+		r.cfg.Regions.Invalidate(s.region, t.rule.reason.why())
 	case leave:
-		r.cfg.Regions.Invalidate(s.region)
+		r.cfg.Regions.Invalidate(s.region, t.rule.reason.why())
 	}
 	if v.wait.Name != "" {
 		if err := r.wait(ctx, call, v.wait, t.serverWait(), s.region.ID); err != nil {

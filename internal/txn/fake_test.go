@@ -114,7 +114,7 @@ func (f *fake) find(match func(*metapb.Region) bool) (region.Found, error) {
 	return region.Found{}, nil
 }
 
-func (f *fake) Region(_ context.Context, key []byte) (region.Found, error) {
+func (f *fake) Region(_ context.Context, key []byte, _ bool) (region.Found, error) {
 	return f.find(func(m *metapb.Region) bool {
 		return keys.Range{Start: m.StartKey, End: m.EndKey}.Contains(key)
 	})
@@ -129,15 +129,21 @@ func (f *fake) PrevRegion(_ context.Context, key []byte) (region.Found, error) {
 	})
 }
 
-func (f *fake) ScanRegions(ctx context.Context, r keys.Range, limit int) ([]region.Found, error) {
+func (f *fake) ScanRegions(ctx context.Context, ranges []keys.Range, limit int) ([]region.Found, error) {
 	var out []region.Found
 	for i := range len(f.splits) + 1 {
 		one, _ := f.find(func(m *metapb.Region) bool { return m.Id == uint64(i+1) })
-		if !r.Intersect(keys.Range{Start: one.Meta.StartKey, End: one.Meta.EndKey}).Empty() && (limit < 1 || len(out) < limit) {
+		if slices.ContainsFunc(ranges, func(r keys.Range) bool {
+			return !r.Intersect(keys.Range{Start: one.Meta.StartKey, End: one.Meta.EndKey}).Empty()
+		}) && (limit < 1 || len(out) < limit) {
 			out = append(out, one)
 		}
 	}
 	return out, nil
+}
+
+func (f *fake) RegionByID(_ context.Context, id uint64) (region.Found, error) {
+	return f.find(func(m *metapb.Region) bool { return m.Id == id })
 }
 
 func (f *fake) Stores(context.Context) ([]*metapb.Store, error) {

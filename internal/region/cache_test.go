@@ -484,6 +484,7 @@ func TestPDsErrorIsEveryones(t *testing.T) {
 		if err := callers.Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		if len(c.loads.loads)+len(c.loads.queue)+c.loads.tasks != 0 {
 			t.Fatal("something is left")
 		}

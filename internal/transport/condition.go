@@ -35,9 +35,10 @@ func (p *Pool) Condition(addr string) Condition {
 type condition struct {
 	failed func() // called after a failure; nil: nobody
 
-	mu   sync.Mutex
-	open int // connections on which the peer has spoken
-	now  Condition
+	mu     sync.Mutex
+	open   int // connections on which the peer has spoken
+	now    Condition
+	unmade error // the last failure, if a connection was not made in it
 }
 
 func (c *condition) get() Condition {
@@ -51,6 +52,7 @@ func (c *condition) heard() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.open++
+	c.unmade = nil
 	if !c.now.Connected {
 		c.now = Condition{Connected: true, Since: time.Now()}
 	}
@@ -66,9 +68,12 @@ func (c *condition) lost() {
 	}
 }
 
-// fail notes a failure.
-func (c *condition) fail(err error) {
+// fail notes a failure, after which there is a connection less, or there is none, unmade.
+func (c *condition) fail(err error, unmade bool) {
 	c.mu.Lock()
+	if c.unmade = nil; unmade {
+		c.unmade = err
+	}
 	t := time.Now()
 	if c.now.Since.IsZero() {
 		c.now.Since = t
@@ -82,13 +87,13 @@ func (c *condition) fail(err error) {
 	}
 }
 
-// reason replaces grpc's rendering of why there is no connection by the failure itself.
+// reason replaces grpc's words for why there is no connection where the failure itself
+// tells more: what could not be dialled, a handshake, silence.
 func (c *condition) reason(err error) error {
-	if _, ok := status.FromError(err); !ok {
-		return err
-	}
-	if now := c.get(); !now.Connected && now.Failure != nil {
-		return now.Failure
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := status.FromError(err); ok && c.unmade != nil && !c.now.Connected {
+		return c.unmade
 	}
 	return err
 }
@@ -98,7 +103,7 @@ func (c *condition) dialer(dial dialFunc) dialFunc {
 	return func(ctx context.Context, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, addr)
 		if err != nil {
-			c.fail(err)
+			c.fail(err, true)
 		}
 		return conn, err
 	}
@@ -117,7 +122,7 @@ type telling struct {
 func (t telling) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := t.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	if err != nil {
-		t.tell.fail(err)
+		t.tell.fail(err, true)
 		return nil, nil, err
 	}
 	return &tellingConn{Conn: conn, told: t}, info, nil
@@ -165,11 +170,11 @@ func (c *tellingConn) Close() error {
 		switch broke := c.broke.Load(); {
 		case c.told.sockets.areClosed(): // this side meant it
 		case broke != nil:
-			tell.fail(*broke)
+			tell.fail(*broke, false)
 		case heard:
-			tell.fail(errGone)
+			tell.fail(errGone, false)
 		default:
-			tell.fail(errMute)
+			tell.fail(errMute, true)
 		}
 	})
 	return c.Conn.Close()

@@ -142,6 +142,15 @@ func TestErrorsNameWhatWasDialled(t *testing.T) {
 			})
 		})
 	}
+	// What hangs is named as well: it is what an address out of reach does.
+	inBubble(t, Config{AddressMap: func(string) string { return "10.0.0.1:1" }}, func(t *testing.T, n *network, p *Pool) {
+		n.hang["10.0.0.1:1"] = true
+		for _, way := range ways {
+			if _, err := way.call(t.Context(), p, "k"); err == nil || !strings.Contains(err.Error(), "dialling 10.0.0.1:1, to which "+addr+" is mapped: ") {
+				t.Errorf("%s: %v", way.name, err)
+			}
+		}
+	})
 	// The system's own dialler says it in its way.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -121,16 +121,21 @@ func (cfg Config) dialer() dialFunc {
 		}
 	}
 	return func(ctx context.Context, addr string) (net.Conn, error) {
-		to := addr
-		if cfg.AddressMap != nil {
-			to = cfg.AddressMap(addr)
-		}
+		to := cfg.mapped(addr)
 		c, err := dial(ctx, to)
 		if err != nil {
 			return nil, &DialError{Advertised: addr, Dialled: to, Err: err}
 		}
 		return c, nil
 	}
+}
+
+// mapped is what to dial for addr.
+func (cfg Config) mapped(addr string) string {
+	if cfg.AddressMap == nil {
+		return addr
+	}
+	return cfg.AddressMap(addr)
 }
 
 // DialError is an address that could not be dialled.

@@ -290,13 +290,15 @@ func (e *endpoint) close(kind Kind, cause error) {
 
 // failure makes the error of a call that ended with err from grpc.
 func (e *endpoint) failure(kind Kind, wasSent bool, err error) *Error {
+	if kind == Dial {
+		if err = e.condition.reason(err); err == errDialTimeout {
+			err = &DialError{Advertised: e.addr, Dialled: e.pool.cfg.mapped(e.addr), Err: err}
+		}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.over != nil {
 		return &Error{Addr: e.addr, Kind: e.over.Kind, Sent: wasSent, Err: e.over.Err}
-	}
-	if kind == Dial {
-		err = e.condition.reason(err)
 	}
 	return &Error{Addr: e.addr, Kind: kind, Sent: wasSent, Err: err}
 }

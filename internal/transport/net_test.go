@@ -61,7 +61,7 @@ func (n *network) dial(ctx context.Context, addr string) (net.Conn, error) {
 		return nil, err
 	}
 	wrapped := &conn{Conn: c}
-	wrapped.thawed = sync.NewCond(&wrapped.mu)
+	wrapped.changed = sync.NewCond(&wrapped.mu)
 	n.mu.Lock()
 	n.conns[addr] = append(n.conns[addr], wrapped)
 	n.mu.Unlock()
@@ -103,12 +103,24 @@ func (n *network) cut(addr string) {
 	}
 }
 
-// freeze stops the bytes on all connections to addr; nothing is closed.
-func (n *network) freeze(addr string) {
+// freeze stops the bytes on all connections to addr, both ways, until thaw; nothing is
+// closed.
+func (n *network) freeze(addr string) (thaw func()) {
+	conns := n.take(addr)
+	for _, c := range conns {
+		c.set(func() { c.frozen = true })
+	}
+	return func() {
+		for _, c := range conns {
+			c.set(func() { c.frozen = false })
+		}
+	}
+}
+
+// swallow loses the bytes on all connections to addr from now on, both ways.
+func (n *network) swallow(addr string) {
 	for _, c := range n.take(addr) {
-		c.mu.Lock()
-		c.frozen = true
-		c.mu.Unlock()
+		c.set(func() { c.lost = true })
 	}
 }
 
@@ -143,26 +155,47 @@ func (n *network) dialled(addr string) int {
 
 type conn struct {
 	net.Conn
-	mu     sync.Mutex
-	thawed *sync.Cond
-	frozen bool
-	closed bool
+	mu           sync.Mutex
+	changed      *sync.Cond
+	frozen, lost bool
+	closed       bool
+}
+
+func (c *conn) set(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+	c.changed.Broadcast()
+}
+
+// pass waits until bytes may pass, and reports whether they arrive.
+func (c *conn) pass() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.frozen && !c.closed {
+		c.changed.Wait()
+	}
+	return !c.lost
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		if c.pass() || err != nil {
+			return n, err
+		}
+	}
 }
 
 func (c *conn) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	for c.frozen && !c.closed {
-		c.thawed.Wait()
+	if !c.pass() {
+		return len(b), nil
 	}
-	c.mu.Unlock()
 	return c.Conn.Write(b)
 }
 
 func (c *conn) Close() error {
-	c.mu.Lock()
-	c.closed = true
-	c.thawed.Broadcast()
-	c.mu.Unlock()
+	c.set(func() { c.closed = true })
 	return c.Conn.Close()
 }
 

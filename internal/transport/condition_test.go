@@ -144,7 +144,7 @@ func TestErrorsNameWhatWasDialled(t *testing.T) {
 	}
 	// What hangs is named as well: it is what an address out of reach does.
 	inBubble(t, Config{AddressMap: func(string) string { return "10.0.0.1:1" }}, func(t *testing.T, n *network, p *Pool) {
-		n.hang["10.0.0.1:1"] = true
+		n.stall("10.0.0.1:1")
 		for _, way := range ways {
 			if _, err := way.call(t.Context(), p, "k"); err == nil || !strings.Contains(err.Error(), "dialling 10.0.0.1:1, to which "+addr+" is mapped: ") {
 				t.Errorf("%s: %v", way.name, err)

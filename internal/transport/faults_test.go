@@ -94,7 +94,7 @@ func (s *peer) wait(ctx context.Context) error {
 }
 
 // accept lets f have each connection to addr.
-func (n *network) accept(t *testing.T, f func(net.Conn)) {
+func (n *network) accept(t *testing.T, addr string, f func(net.Conn)) {
 	l := n.listen(addr)
 	t.Cleanup(func() { l.Close() })
 	go func() {
@@ -123,12 +123,12 @@ func TestFaults(t *testing.T) {
 		late   time.Duration // how much later it may be
 	}{
 		{name: "refused", before: func(*testing.T, *network) {}, kind: Dial},
-		{name: "blackholed", before: func(_ *testing.T, n *network) { n.hang[addr] = true }, kind: Dial, after: DefaultDialTimeout},
-		{name: "taken by the kernel of a paused store", before: func(t *testing.T, n *network) { n.accept(t, func(net.Conn) {}) },
+		{name: "blackholed", before: func(_ *testing.T, n *network) { n.stall(addr) }, kind: Dial, after: DefaultDialTimeout},
+		{name: "taken by the kernel of a paused store", before: func(t *testing.T, n *network) { n.accept(t, addr, func(net.Conn) {}) },
 			kind: Dial, after: DefaultDialTimeout},
-		{name: "taken and closed", before: func(t *testing.T, n *network) { n.accept(t, func(c net.Conn) { c.Close() }) }, kind: Dial},
+		{name: "taken and closed", before: func(t *testing.T, n *network) { n.accept(t, addr, func(c net.Conn) { c.Close() }) }, kind: Dial},
 		{name: "another protocol", before: func(t *testing.T, n *network) {
-			n.accept(t, func(c net.Conn) { fmt.Fprint(c, "220 mail.example.org ESMTP at your service\r\n"); c.Close() })
+			n.accept(t, addr, func(c net.Conn) { fmt.Fprint(c, "220 mail.example.org ESMTP at your service\r\n"); c.Close() })
 		}, kind: Dial},
 
 		{name: "reset", during: func(_ *testing.T, n *network, _ *peer) { n.cut(addr) }, kind: ConnLost, sent: true},
@@ -397,41 +397,35 @@ func TestOddFrames(t *testing.T) {
 	}
 }
 
-// TestOneDeadOfHundred: calls to 99 stores take no longer for the one that is dead, in
-// each of the ways to be dead.
-func TestOneDeadOfHundred(t *testing.T) {
-	for name, die := range map[string]func(t *testing.T, n *network){
-		"refused":    func(*testing.T, *network) {},
-		"blackholed": func(_ *testing.T, n *network) { n.hang[addr] = true },
-		"silent":     func(t *testing.T, n *network) { n.accept(t, func(net.Conn) {}) },
-		"deaf":       func(t *testing.T, n *network) { n.serve(t, addr, &store{batch: deaf}) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
-				die(t, n)
-				var others []string
-				for i := range 99 {
-					others = append(others, fmt.Sprintf("other%d:20160", i))
-					n.serve(t, others[i], &store{batch: echo(nil)})
+// TestDeadOfHundred: calls to 96 stores take no longer for the 4 that are dead, each in
+// its way.
+func TestDeadOfHundred(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
+		dead := []string{"refused", "blackholed", "silent", "deaf"}
+		n.stall("blackholed")
+		n.accept(t, "silent", func(net.Conn) {})
+		n.serve(t, "deaf", &store{batch: deaf})
+		var others []string
+		for i := range 96 {
+			others = append(others, fmt.Sprintf("other%d:20160", i))
+			n.serve(t, others[i], &store{batch: echo(nil)})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for i := range 100 {
+			go ask(ctx, p, dead[i%len(dead)], rawGet("dead"))
+		}
+		synctest.Wait()
+		began := time.Now()
+		for range 5 {
+			for _, to := range others {
+				if _, err := ask(t.Context(), p, to, rawGet("k")); err != nil {
+					t.Fatal(err)
 				}
-				ctx, cancel := context.WithCancel(t.Context())
-				for range 100 {
-					go ask(ctx, p, addr, rawGet("dead"))
-				}
-				synctest.Wait()
-				began := time.Now()
-				for range 5 {
-					for _, to := range others {
-						if _, err := ask(t.Context(), p, to, rawGet("k")); err != nil {
-							t.Fatal(err)
-						}
-					}
-				}
-				if d := time.Since(began); d != 0 {
-					t.Errorf("took %v", d)
-				}
-				cancel()
-			})
-		})
-	}
+			}
+		}
+		if d := time.Since(began); d != 0 {
+			t.Errorf("took %v", d)
+		}
+	})
 }

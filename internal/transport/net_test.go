@@ -68,6 +68,13 @@ func (n *network) dial(ctx context.Context, addr string) (net.Conn, error) {
 	return wrapped, nil
 }
 
+// stall makes dials to addr hang.
+func (n *network) stall(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hang[addr] = true
+}
+
 func (n *network) listen(addr string) *bufconn.Listener {
 	l := bufconn.Listen(64 << 10)
 	n.mu.Lock()

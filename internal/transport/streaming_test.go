@@ -269,7 +269,7 @@ func TestStreamCannotOpen(t *testing.T) {
 		took    time.Duration
 	}{
 		"refused": {func(*network) {}, 0},
-		"hangs":   {func(n *network) { n.hang[addr] = true }, DefaultDialTimeout},
+		"hangs":   {func(n *network) { n.stall(addr) }, DefaultDialTimeout},
 		"mute":    {func(n *network) { n.listen(addr) }, DefaultDialTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -281,7 +281,7 @@ func TestStreamCannotOpen(t *testing.T) {
 				if d := time.Since(began); d != c.took {
 					t.Errorf("took %v", d)
 				}
-				n.hang[addr] = true
+				n.stall(addr)
 				ctx, cancel := context.WithCancelCause(t.Context())
 				cancel(errEnough)
 				_, err = askCop(ctx, p, Target{Addr: addr})

@@ -208,7 +208,7 @@ func TestRotation(t *testing.T) {
 							select {
 							case <-stop:
 								return
-							case <-time.After(50 * time.Millisecond):
+							case <-time.After(100 * time.Millisecond):
 							}
 							if _, err := ask(t.Context(), p, addr, req); err != nil {
 								failed.Store(&err)

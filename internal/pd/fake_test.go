@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/keyspacepb"
+	"github.com/pingcap/kvproto/pkg/meta_storagepb"
 	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
+	"github.com/pingcap/kvproto/pkg/tsopb"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -46,12 +48,23 @@ type cluster struct {
 	headerErr *pdpb.Error // for the next call
 	// tso changes a good answer, or fails the stream.
 	tso func(*pdpb.TsoResponse) error
+	// query changes a good answer to QueryRegion, or fails the stream; nil: not implemented.
+	query    func(*pdpb.QueryRegionResponse) error
+	queried  []int         // lookups in each QueryRegion request
+	hold     chan struct{} // GetRegion waits for it
+	latency  time.Duration // of timestamps, on their way
+	inFlight int           // timestamps' requests on their way
+	most     int           // of these at a time
+	services bool          // beside PD: every member is one
+	dials    int
+	names    map[string]int // other names of members
 }
 
 // member is one fake PD server.
 type member struct {
 	pdpb.UnimplementedPDServer
 	keyspacepb.UnimplementedKeyspaceServer
+	meta_storagepb.UnimplementedMetaStorageServer
 	cluster  *cluster
 	index    int
 	addr     string
@@ -91,6 +104,8 @@ func (m *member) start() {
 		keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
 	pdpb.RegisterPDServer(m.server, m)
 	keyspacepb.RegisterKeyspaceServer(m.server, m)
+	meta_storagepb.RegisterMetaStorageServer(m.server, m)
+	tsopb.RegisterTSOServer(m.server, &tsoService{m: m})
 	l := bufconn.Listen(64 << 10)
 	m.cluster.mu.Lock()
 	m.listener = l
@@ -140,8 +155,9 @@ func (c *cluster) dial(ctx context.Context, addr string) (net.Conn, error) {
 	c.mu.Lock()
 	var l *bufconn.Listener
 	frozen := false
-	for _, m := range c.members {
-		if m.addr == addr {
+	c.dials++
+	for i, m := range c.members {
+		if other, ok := c.names[addr]; m.addr == addr || ok && other == i {
 			l, frozen = m.listener, m.paused != nil
 		}
 	}
@@ -286,14 +302,52 @@ func (m *member) GetMembers(context.Context, *pdpb.GetMembersRequest) (*pdpb.Get
 	return resp, nil
 }
 
-func (m *member) Tso(s pdpb.PD_TsoServer) error {
+// tsoStreamServer is a stream of timestamps of either service.
+type tsoStreamServer interface {
+	Context() context.Context
+	recv() (*pdpb.TsoRequest, error)
+	send(*pdpb.TsoResponse) error
+}
+
+type pdTso struct{ pdpb.PD_TsoServer }
+
+func (s pdTso) recv() (*pdpb.TsoRequest, error) { return s.Recv() }
+func (s pdTso) send(r *pdpb.TsoResponse) error  { return s.Send(r) }
+
+func (m *member) Tso(s pdpb.PD_TsoServer) error { return m.serveTso("Tso", pdTso{s}) }
+
+// serveTso answers in order. With a latency answers are on their way for that long, others
+// behind them.
+func (m *member) serveTso(call string, s tsoStreamServer) error {
 	c := m.cluster
+	type late struct {
+		resp *pdpb.TsoResponse
+		at   time.Time
+	}
+	way := make(chan late, 1000)
+	sent := make(chan error, 1)
+	defer func() { close(way); <-sent }()
+	go func() {
+		var err error
+		for l := range way {
+			if d := time.Until(l.at); d > 0 && err == nil {
+				<-time.After(d)
+			}
+			c.mu.Lock()
+			c.inFlight--
+			c.mu.Unlock()
+			if err == nil {
+				err = s.send(l.resp)
+			}
+		}
+		sent <- err
+	}()
 	for {
-		req, err := s.Recv()
+		req, err := s.recv()
 		if err != nil {
 			return err
 		}
-		h, err := m.enter(s.Context(), "Tso", req.GetHeader())
+		h, err := m.enter(s.Context(), call, req.GetHeader())
 		if err != nil {
 			return err
 		}
@@ -311,11 +365,137 @@ func (m *member) Tso(s pdpb.PD_TsoServer) error {
 				return err
 			}
 		}
+		c.mu.Lock()
+		c.inFlight++
+		c.most = max(c.most, c.inFlight)
+		latency := c.latency
+		c.mu.Unlock()
+		way <- late{resp, time.Now().Add(latency)}
+	}
+}
+
+// tsoService is the service for timestamps beside PD.
+type tsoService struct {
+	tsopb.UnimplementedTSOServer
+	m *member
+}
+
+type serviceTso struct{ tsopb.TSO_TsoServer }
+
+func (s serviceTso) recv() (*pdpb.TsoRequest, error) {
+	req, err := s.Recv()
+	return &pdpb.TsoRequest{Header: &pdpb.RequestHeader{ClusterId: req.GetHeader().GetClusterId()}, Count: req.GetCount()}, err
+}
+
+func (s serviceTso) send(r *pdpb.TsoResponse) error {
+	return s.Send(&tsopb.TsoResponse{Header: &tsopb.ResponseHeader{ClusterId: r.Header.ClusterId}, Count: r.Count, Timestamp: r.Timestamp})
+}
+
+func (s *tsoService) Tso(stream tsopb.TSO_TsoServer) error {
+	if !s.m.cluster.serves() {
+		return status.Error(codes.Unimplemented, "no such service")
+	}
+	return s.m.serveTso("service", serviceTso{stream})
+}
+
+func (s *tsoService) FindGroupByKeyspaceID(_ context.Context, req *tsopb.FindGroupByKeyspaceIDRequest) (*tsopb.FindGroupByKeyspaceIDResponse, error) {
+	c := s.m.cluster
+	if !c.serves() {
+		return nil, status.Error(codes.Unimplemented, "no such service")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := &tsopb.KeyspaceGroup{Id: 3}
+	for i, m := range c.members {
+		g.Members = append(g.Members, &tsopb.KeyspaceGroupMember{Address: "http://" + m.addr, IsPrimary: i == c.leader})
+	}
+	return &tsopb.FindGroupByKeyspaceIDResponse{Header: &tsopb.ResponseHeader{ClusterId: s.m.id}, KeyspaceGroup: g}, nil
+}
+
+func (c *cluster) serves() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.services
+}
+
+func (c *cluster) serve(services bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.services = services
+}
+
+func (m *member) GetClusterInfo(context.Context, *pdpb.GetClusterInfoRequest) (*pdpb.GetClusterInfoResponse, error) {
+	c := m.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls["GetClusterInfo"]++
+	resp := &pdpb.GetClusterInfoResponse{Header: &pdpb.ResponseHeader{ClusterId: m.id}}
+	if !c.services {
+		resp.ServiceModes = []pdpb.ServiceMode{pdpb.ServiceMode_PD_SVC_MODE}
+		return resp, nil
+	}
+	resp.ServiceModes = []pdpb.ServiceMode{pdpb.ServiceMode_API_SVC_MODE}
+	for _, o := range c.members {
+		resp.TsoUrls = append(resp.TsoUrls, "http://"+o.addr)
+	}
+	return resp, nil
+}
+
+// Get finds no routers, and nonsense.
+func (m *member) Get(context.Context, *meta_storagepb.GetRequest) (*meta_storagepb.GetResponse, error) {
+	return &meta_storagepb.GetResponse{Kvs: []*meta_storagepb.KeyValue{{Value: []byte("{")}, {Value: []byte(`{"service-addr":"nowhere"}`)}}}, nil
+}
+
+func (m *member) QueryRegion(s pdpb.PD_QueryRegionServer) error {
+	c := m.cluster
+	for {
+		req, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		h, err := m.enter(s.Context(), "QueryRegion", req.GetHeader())
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		f := c.query
+		c.queried = append(c.queried, len(req.Keys)+len(req.PrevKeys)+len(req.Ids))
+		c.mu.Unlock()
+		if f == nil {
+			return status.Error(codes.Unimplemented, "unknown method QueryRegion")
+		}
+		resp := &pdpb.QueryRegionResponse{Header: h, RegionsById: map[uint64]*pdpb.RegionResponse{}}
+		add := func(i int) uint64 {
+			if i < 0 || i >= len(c.regions) {
+				return 0
+			}
+			r := c.regions[i]
+			resp.RegionsById[r.Region.Id] = &pdpb.RegionResponse{Region: r.Region, Leader: r.Leader, DownPeers: r.DownPeers, PendingPeers: r.PendingPeers}
+			return r.Region.Id
+		}
+		for _, k := range req.Keys {
+			resp.KeyIdMap = append(resp.KeyIdMap, add(m.find(k)))
+		}
+		for _, k := range req.PrevKeys {
+			resp.PrevKeyIdMap = append(resp.PrevKeyIdMap, add(m.find(k)-1))
+		}
+		for _, id := range req.Ids {
+			add(slices.IndexFunc(c.regions, func(r *pdpb.Region) bool { return r.Region.Id == id }))
+		}
+		if err := f(resp); err == errHush {
+			<-s.Context().Done()
+			return nil
+		} else if err != nil {
+			return err
+		}
 		if err := s.Send(resp); err != nil {
 			return err
 		}
 	}
 }
+
+// errHush lets a stream be silent.
+var errHush = errors.New("hush")
 
 func (m *member) find(key []byte) int {
 	for i, r := range m.cluster.regions {
@@ -335,6 +515,15 @@ func (m *member) oneRegion(h *pdpb.ResponseHeader, i int) *pdpb.GetRegionRespons
 }
 
 func (m *member) GetRegion(ctx context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+	m.cluster.mu.Lock()
+	hold := m.cluster.hold
+	m.cluster.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+		}
+	}
 	h, err := m.enter(ctx, "GetRegion", req.GetHeader())
 	if err != nil {
 		return nil, err

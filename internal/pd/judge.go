@@ -16,6 +16,9 @@ import (
 // judge returns what is wrong with an outcome, or nil: with the error, or the header of
 // the answer. clusterID is checked where it is not 0.
 func judge(op, addr string, clusterID uint64, h *pdpb.ResponseHeader, err error) *Error {
+	if err == nil && h != nil && h.Error == nil && (clusterID == 0 || h.ClusterId == clusterID) {
+		return nil
+	}
 	e := &Error{Op: op, Addr: addr, Kind: Unavailable}
 	if err != nil {
 		e.Message = err.Error()

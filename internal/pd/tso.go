@@ -33,6 +33,9 @@ func (o *oracle) run(ctx context.Context) {
 		if e.Err == errMoved {
 			continue
 		}
+		if e.Kind == Rejected && m.tso() != nil {
+			e.Kind = Unavailable // the service may be gone, which is found out
+		}
 		if !o.settle(e) {
 			continue
 		}

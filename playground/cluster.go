@@ -71,6 +71,7 @@ type Cluster struct {
 	mu      sync.Mutex // one change of the nodes' states at a time
 	paused  map[Node]bool
 	journal journal
+	cutMu   sync.Mutex               // guards the two below against who does not hold mu
 	cuts    map[Node]vnet.Directions // between clients and a node
 	healed  chan struct{}            // closed at the next Heal
 	closed  bool

@@ -40,9 +40,11 @@ func (c *Cluster) Cut(from, to Node) (err error) {
 		if to.node.Kind == client {
 			n, in = from, false
 		}
+		c.cutMu.Lock()
 		d := c.cuts[n]
 		d.In, d.Out = d.In || in, d.Out || !in
 		c.cuts[n] = d
+		c.cutMu.Unlock()
 		c.server(n).Cut(d)
 	case from.node.Kind == fault.Store:
 		c.lag.Cut(from.node.ID, to.node.ID) // before a change of leaders
@@ -86,23 +88,26 @@ func (c *Cluster) heal() {
 	for n := range c.cuts {
 		c.server(n).Cut(vnet.Directions{})
 	}
+	c.cutMu.Lock()
 	clear(c.cuts)
 	close(c.healed)
 	c.healed = make(chan struct{})
+	c.cutMu.Unlock()
 	c.topo.Heal()
 	c.lag.Heal()
 	c.pd.Heal()
 }
 
-// reach waits until the way to an address is not cut, in either direction.
+// reach waits until the way to an address is not cut, in either direction. It does not
+// wait for mu, which is held while a node stops.
 func (c *Cluster) reach(ctx context.Context, addr string) error {
 	for {
-		c.mu.Lock()
+		c.cutMu.Lock()
 		healed, cut := c.healed, false
 		for n := range c.cuts {
 			cut = cut || c.server(n).Addr() == addr
 		}
-		c.mu.Unlock()
+		c.cutMu.Unlock()
 		if !cut {
 			return nil
 		}

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/pingcap/kvproto/pkg/keyspacepb"
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/keys"
@@ -38,11 +39,12 @@ type Client struct {
 
 // engine is what the views of a client work with.
 type engine struct {
-	pool   *transport.Pool
-	pd     *pd.Client
-	router *router.Router
-	logger *slog.Logger
-	keys   keys.Printer
+	pool    *transport.Pool
+	pd      *pd.Client
+	regions atomic.Pointer[region.Cache] // the router's
+	router  *router.Router
+	logger  *slog.Logger
+	keys    keys.Printer
 
 	tasks *task.Group // what ends with the client
 	owed  *task.Group // what Close waits for: secondaries, rollbacks, unlocks
@@ -121,6 +123,11 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 	e.owed = task.New(e.tasks.Context())
 	e.pool = transport.New(transport.Config{
 		Dial: cfg.dial, AddressMap: cfg.addressMap, Credentials: cfg.credentials, StoreOptions: cfg.compression, Logger: cfg.logger,
+		OnFeedback: func(f *kvrpcpb.HealthFeedback) {
+			if regions := e.regions.Load(); regions != nil {
+				regions.Feedback(f)
+			}
+		},
 	})
 	if e.pd, err = pd.Open(ctx, addrs, pd.Config{Pool: e.pool, Logger: cfg.logger}); err != nil {
 		return err
@@ -133,8 +140,10 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 	}
 	e.txn = codec.New(cfg.api.codec(), codec.Txn, keyspace)
 	e.raw = codec.New(cfg.api.codec(), codec.Raw, keyspace)
+	regions := router.NewRegions(e.pd, e.tasks, region.Config{Probe: router.Probe(e.pool)})
+	e.regions.Store(regions)
 	e.router = router.New(e.tasks.Context(), router.Config{
-		ClusterID: e.pd.ClusterID(), Regions: router.NewRegions(e.pd, e.tasks, region.Config{Probe: router.Probe(e.pool)}), Transport: e.pool, Tasks: e.tasks,
+		ClusterID: e.pd.ClusterID(), Regions: regions, Transport: e.pool, Tasks: e.tasks,
 		Logger: cfg.logger, RPCTimeout: cfg.rpcTimeout,
 	})
 	e.txns = txn.New(txn.Config{PD: e.pd, Router: e.router, Codec: e.txn, Tasks: e.tasks, Owed: e.owed, Logger: cfg.logger})

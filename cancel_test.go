@@ -690,6 +690,18 @@ var cancelCalls = []cancelCall{
 	{"Snapshot.Get of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.Get(ctx, parkKeys[1]); return err }), with(streamPoints, atLock, atStatus), false},
 	{"Snapshot.BatchGet", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.BatchGet(ctx, parkKeys); return err }), readPoints, false},
 	{"Snapshot.BatchGet of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.BatchGet(ctx, parkKeys); return err }), with(streamPoints, atLock, atStatus), false},
+	{"Snapshot.Get of a replica", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error {
+		_, err := s.With(tikv.WithReplicaRead(tikv.ReadFollower)).Get(ctx, parkKeys[0])
+		return err
+	}), readPoints, false},
+	{"Snapshot.Get twice", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error {
+		_, err := s.With(tikv.WithHedging(time.Nanosecond)).Get(ctx, parkKeys[0])
+		return err
+	}), readPoints, false},
+	{"Snapshot.BatchGet of any replica", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error {
+		_, err := s.With(tikv.WithReplicaRead(tikv.ReadAny), tikv.WithReadTimeout(time.Hour)).BatchGet(ctx, parkKeys)
+		return err
+	}), readPoints, false},
 	{"Snapshot.GetVersions", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.GetVersions(ctx, parkKeys); return err }), readPoints, false},
 	{"Snapshot.Scan", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { return drain(s.Scan(ctx, tikv.Range{})) }), readPoints, false},
 	{"Snapshot.Scan of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { return drain(s.Scan(ctx, tikv.Range{})) }), with(streamPoints, atLock, atStatus), false},

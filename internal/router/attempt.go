@@ -33,8 +33,8 @@ func (s *sending) asks() Asked {
 }
 
 // try asks the peer that was chosen.
-func (r *Router) try(ctx context.Context, call *Call, s *sending, req transport.Request, resp Answer) try {
-	t := try{began: time.Now()}
+func (r *Router) try(ctx context.Context, call *Call, s *sending, began time.Time, req transport.Request, resp Answer) try {
+	t := try{began: began}
 	if to, ok := r.address(ctx, call, s, req, &t); ok {
 		r.exchange(ctx, call, to, req, resp, &t)
 	}
@@ -132,6 +132,9 @@ func (r *Router) fill(c *kvrpcpb.Context, call *Call, s *sending, timeout time.D
 	c.ReplicaRead, c.StaleRead, c.BusyThresholdMs = s.ask == replica, s.ask == stale, 0
 	if s.wish.threshold {
 		c.BusyThresholdMs = uint32(call.Route.BusyThreshold.Milliseconds())
+	}
+	if v := s.region.BucketVersion(); c.BucketsVersion != 0 && v > c.BucketsVersion {
+		c.BucketsVersion = v // told meanwhile
 	}
 	call.Codec.Fill(c)
 }

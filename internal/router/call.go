@@ -111,10 +111,13 @@ func (c *Call) Refuse(text string) error {
 // Note records an attempt that got no answer.
 func (c *Call) Note(a Attempt) { c.attempts.add(a) }
 
-func (c *Call) begin() {
+// begin starts the call's clock, and returns the time.
+func (c *Call) begin() time.Time {
+	now := time.Now()
 	if c.begun.IsZero() {
-		c.begun = time.Now()
+		c.begun = now
 	}
+	return now
 }
 
 // decides reports whether a lost answer leaves something open.

@@ -199,6 +199,8 @@ func (s *script) answer(ctx context.Context, addr, word string, req transport.Me
 		}
 	case "busy":
 		e.ServerIsBusy = &errorpb.ServerIsBusy{BackoffMs: n}
+	case "buckets":
+		e.BucketVersionNotMatch = &errorpb.BucketVersionNotMatch{Version: n, Keys: [][]byte{{}, []byte("k"), {}}}
 	case "notready":
 		e.DataIsNotReady = &errorpb.DataIsNotReady{}
 	case "queue":

@@ -54,8 +54,8 @@ func (k *kept) GetRegionError() *errorpb.Error {
 // hedged is a try that another peer is asked beside, if it takes long. The first answer
 // counts. If neither brings one, what befell the first is the result, and the second's
 // attempt is noted.
-func (r *Router) hedged(ctx context.Context, call *Call, s *sending, req transport.Request, resp Answer) try {
-	t := try{began: time.Now()}
+func (r *Router) hedged(ctx context.Context, call *Call, s *sending, began time.Time, req transport.Request, resp Answer) try {
+	t := try{began: began}
 	to, ok := r.address(ctx, call, s, req, &t)
 	if !ok {
 		return t
@@ -100,7 +100,7 @@ func (h *hedge) begin(ctx context.Context) {
 	started := h.r.cfg.Tasks.Go("hedge", func(context.Context) {
 		defer close(done)
 		h.s.asked()
-		h.t = h.r.try(ctx, &h.call, &h.s, req, &h.reply)
+		h.t = h.r.try(ctx, &h.call, &h.s, time.Now(), req, &h.reply)
 		if h.t.rule == nil {
 			h.win(errHedged)
 		}

@@ -22,6 +22,10 @@ func (r *Router) learn(s *sending, t *try) event {
 		current := t.region.GetEpochNotMatch().GetCurrentRegions()
 		e.bare = len(current) == 0
 		e.behind = !e.bare && r.cfg.Regions.ReplaceEpoch(s.region, current, s.peer().GetStoreId())
+	case t.rule.learn&toldBuckets != 0:
+		buckets := t.region.GetBucketVersionNotMatch()
+		r.cfg.Regions.UpdateBuckets(s.region, buckets.GetVersion(), buckets.GetKeys())
+		e.behind = true // who cut the request was
 	case t.rule.learn&queued != 0:
 		busy := t.region.GetServerIsBusy()
 		e.queue = busy.GetEstimatedWaitMs() > 0

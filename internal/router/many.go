@@ -79,7 +79,9 @@ func (r *Router) begin(ctx context.Context, out starter, p *Parcel, began time.T
 	if p.Call.Route != nil || p.Req.GetContext() == nil || !out.Batched(p.Req) {
 		return
 	}
-	p.Call.begin()
+	if p.Call.begun.IsZero() {
+		p.Call.begun = began
+	}
 	if p.Err = r.open(ctx, p.Call, p.Region.ID); p.Err != nil {
 		p.way = over
 		return

@@ -17,7 +17,7 @@ const (
 	follow                 // the leader that the error names; without one the next peer, after the wait
 	plainly                // the leader, without the stale flag; asked as leader already, again
 	relocate               // forget the region; the caller locates again, after the wait
-	replace                // take over the regions that the error names; the caller locates again
+	replace                // take over what the error tells of the region; the caller locates again
 	refer                  // the leader, where a replica said so; else give up
 	fail                   // give up: waiting cannot help
 )
@@ -85,7 +85,7 @@ var rules = [...]rule{
 	{RegionNotFound, relocate, backoff.RegionMiss, 1, unrun, outdated, func(e *errorpb.Error) bool { return e.RegionNotFound != nil }},
 	{KeyNotInRegion, relocate, backoff.RegionMiss, 1, unrun, outdated, func(e *errorpb.Error) bool { return e.KeyNotInRegion != nil }},
 	{EpochNotMatch, replace, backoff.RegionMiss, 1, unrun, toldRegions, func(e *errorpb.Error) bool { return e.EpochNotMatch != nil }},
-	{BucketVersion, relocate, backoff.RegionMiss, 1, unrun, toldBuckets, func(e *errorpb.Error) bool { return e.BucketVersionNotMatch != nil }},
+	{BucketVersion, replace, backoff.RegionMiss, 1, unrun, toldBuckets, func(e *errorpb.Error) bool { return e.BucketVersionNotMatch != nil }},
 	// Twice at one leader without a word of how long: it may have lost its region without
 	// being able to say so, since a full pool turns requests away unread.
 	{ServerBusy, aside, backoff.ServerBusy, 2, unrun, queued, func(e *errorpb.Error) bool { return e.ServerIsBusy != nil }},

@@ -31,7 +31,7 @@ var (
 	actionTexts = [...]string{
 		again: "the same peer again", other: "the next peer", aside: "a read that others may serve: the next peer; else the same again",
 		follow: "the peer that it names; without one the next", plainly: "the leader, without the stale flag",
-		relocate: "locate again", replace: "take over the regions that it names, locate again",
+		relocate: "locate again", replace: "take over what it tells, locate again",
 		refer: "the leader, if a replica says so; else an error", fail: "an error",
 	}
 	lessonTexts = [...]string{"who leads", "the regions", "the buckets", "the region is outdated", "the store's address may be", "the store is busy or slow", "the store does not answer"}

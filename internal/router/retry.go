@@ -56,19 +56,20 @@ func (r *Router) SendInto(ctx context.Context, call *Call, reg *region.Region, r
 	if req.GetContext() == nil {
 		return ErrNoContext
 	}
-	call.begin()
+	began := call.begin()
 	s := sending{selector: first(reg.LeaderIndex()), region: reg}
 	if call.Route != nil {
 		if err := r.choose(ctx, call, &s, req); err != nil {
 			return err
 		}
+		began = time.Now()
 	}
-	var t try
+	t := try{began: began}
 	return r.pursue(ctx, call, &s, &t, false, req, resp)
 }
 
 // pursue makes attempts until there is an answer or the call ends; t is the last one,
-// which may have failed already.
+// which may have failed already, or is to begin now.
 func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met bool, req transport.Request, resp Answer) error {
 	for ; ; met = true {
 		if met {
@@ -77,12 +78,13 @@ func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met
 			if err != nil {
 				return err
 			}
+			t.began = time.Now()
 		}
 		if err := r.open(ctx, call, s.region.ID); err != nil {
 			return err
 		}
 		s.asked()
-		if *t = r.attempt(ctx, call, s, req, resp); t.rule == nil {
+		if *t = r.attempt(ctx, call, s, t.began, req, resp); t.rule == nil {
 			r.settle(s)
 			return nil
 		}
@@ -90,11 +92,11 @@ func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met
 }
 
 // attempt is try, and where that is wished another beside it.
-func (r *Router) attempt(ctx context.Context, call *Call, s *sending, req transport.Request, resp Answer) try {
+func (r *Router) attempt(ctx context.Context, call *Call, s *sending, began time.Time, req transport.Request, resp Answer) try {
 	if s.wish.read && call.Route.HedgeAfter > 0 && r.cfg.Tasks != nil {
-		return r.hedged(ctx, call, s, req, resp)
+		return r.hedged(ctx, call, s, began, req, resp)
 	}
-	return r.try(ctx, call, s, req, resp)
+	return r.try(ctx, call, s, began, req, resp)
 }
 
 // settle makes the caches know what a success tells.

@@ -67,6 +67,7 @@ func TestSequences(t *testing.T) {
 		{"once", "epoch=behind ok", "1 1!", "ok", "2ms"},
 		{"once", "notfound notfound ok", "1 1! 1!", "ok", "6ms"},
 		{"once", "store ok", "1 1!", "ok", "2ms"},
+		{"once", "buckets=7 ok", "1 1!", "ok", "2ms"},
 		// Stores that are busy, full, or have nothing but words.
 		{"once", "busy ok", "1 1!", "ok", "250ms-500ms"},
 		{"once", "busy=20 ok", "1 1!", "ok", "20ms"},
@@ -380,6 +381,22 @@ func TestMisledConnectionIsRenewed(t *testing.T) {
 			}
 			w.script.renewed = nil
 			<-time.After(2 * time.Second)
+		}
+	})
+}
+
+// Buckets that a store tells of are taken over; the region stays, and a request that names
+// a version goes on with theirs.
+func TestBucketsAreLearned(t *testing.T) {
+	inWorld(t, "buckets=7 ok", func(t *testing.T, w *world) {
+		req := put()
+		req.Context.BucketsVersion = 3
+		if _, err := Do[*kvrpcpb.RawPutResponse](t.Context(), w.Router, newCall("read"), []byte("k"), req); err != nil {
+			t.Fatal(err)
+		}
+		reg := w.cfg.Regions.Lookup([]byte("k"))
+		if reg == nil || reg.BucketVersion() != 7 || string(reg.Bucket([]byte("x")).Start) != "k" || w.script.reqs[1].BucketsVersion != 7 || w.pd.loads != 1 {
+			t.Fatalf("%+v, %d loads", w.script.reqs, w.pd.loads)
 		}
 	})
 }

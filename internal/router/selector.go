@@ -31,7 +31,7 @@ type event struct {
 	named  int  // NotLeader: the index of the peer that it names, or unnamed, or unknown
 	queue  bool // ServerBusy: it says how long its queue is
 	short  bool // the attempt had the short time of a read's first attempts
-	behind bool // EpochNotMatch: the store has yet to learn what the cache knows
+	behind bool // EpochNotMatch: the store has yet to learn what the cache knows; nothing is wrong with that
 	bare   bool // EpochNotMatch: it names no regions
 	detour int  // the leader's store is out of reach: the peer through which it was reached before, or -1
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 )
 
 // farewell is how long grpc waits for a socket that takes no more bytes to take its
@@ -94,11 +96,20 @@ func TestCondition(t *testing.T) {
 }
 
 // TestNoPingsWithoutCalls: a connection without calls is left in peace, also by a server
-// that ends connections for that, and is found dead soon after its next call.
+// that ends connections for pings, as PD's is. With a stream it is pinged, which no
+// server minds, and found dead soon after its next call.
 func TestNoPingsWithoutCalls(t *testing.T) {
 	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
-		n.serve(t, addr, &store{batch: echo(nil)})
+		// As PD has it: a ping each 5 s, and none without a call.
+		n.serve(t, addr, &store{batch: echo(nil)}, grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second}))
 		if err := p.Health(t.Context(), addr); err != nil {
+			t.Fatal(err)
+		}
+		advance(t, time.Hour)
+		if d := n.dialled(addr); d != 1 || !p.Condition(addr).Connected {
+			t.Fatalf("%d connections", d)
+		}
+		if _, err := ask(t.Context(), p, addr, rawGet("k")); err != nil { // opens a stream, which stays
 			t.Fatal(err)
 		}
 		advance(t, time.Hour)
@@ -108,7 +119,7 @@ func TestNoPingsWithoutCalls(t *testing.T) {
 		n.freeze(addr)
 		began := time.Now()
 		_, err := ask(t.Context(), p, addr, rawGet("k"))
-		if err == nil || time.Since(began) > keepaliveTimeout+farewell {
+		if err == nil || time.Since(began) > keepaliveTime+keepaliveTimeout+farewell {
 			t.Fatal(err, time.Since(began))
 		}
 	})

@@ -221,10 +221,11 @@ func (s *store) BatchCommands(stream tikvpb.Tikv_BatchCommandsServer) error { re
 
 // serve starts a store at addr; it stops with the test, or before.
 func (n *network) serve(t testing.TB, addr string, s *store, opts ...grpc.ServerOption) *store {
-	opts = append(opts,
+	opts = append([]grpc.ServerOption{
 		grpc.ForceServerCodecV2(grpcCodec{}),
 		grpc.MaxRecvMsgSize(math.MaxInt32),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	}, opts...)
 	s.Server = grpc.NewServer(opts...)
 	s.health = health.NewServer()
 	if s.implementation == nil {

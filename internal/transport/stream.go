@@ -35,6 +35,9 @@ const batchMethod = service + "BatchCommands"
 // open opens a stream and starts its reader. It waits for a connection no longer than
 // one attempt to make one.
 func (e *endpoint) open() (*stream, *Error) {
+	if e.isAlone() {
+		return nil, &Error{Addr: e.addr, Kind: ConnLost, Err: errUnbatched}
+	}
 	ctx, cancel := context.WithCancelCause(e.ctx)
 	late := time.AfterFunc(e.pool.cfg.DialTimeout, func() { cancel(errDialTimeout) })
 	g, err := e.conn.NewStream(e.outgoing(ctx), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, batchMethod)

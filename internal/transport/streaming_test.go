@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"io"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -292,4 +293,68 @@ func TestStreamCannotOpen(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestStreamIsCancelledWhereverItWaits: at opening, at sending, and before either.
+func TestStreamIsCancelledWhereverItWaits(t *testing.T) {
+	big := &cdcpb.ChangeDataRequest{CheckpointTs: 1, StartKey: make([]byte, 1<<20)}
+	open := func(ctx context.Context, p *Pool) (*Stream, error) {
+		return p.Stream(ctx, Target{Addr: addr}, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/cdcpb.ChangeData/EventFeed")
+	}
+	for name, c := range map[string]struct {
+		prepare func(t *testing.T, n *network)
+		wait    func(ctx context.Context, p *Pool) error
+		sent    bool
+	}{
+		"dial": {func(_ *testing.T, n *network) { n.stall(addr) },
+			func(ctx context.Context, p *Pool) error { _, err := open(ctx, p); return err }, false},
+		"hello": {func(t *testing.T, n *network) { n.accept(t, addr, func(net.Conn) {}) },
+			func(ctx context.Context, p *Pool) error { _, err := open(ctx, p); return err }, false},
+		"send": {func(t *testing.T, n *network) {
+			n.register = func(s *grpc.Server) { cdcpb.RegisterChangeDataServer(s, &deafFeed{}) }
+			n.serve(t, addr, &store{batch: mute})
+		}, func(ctx context.Context, p *Pool) error {
+			s, err := open(ctx, p)
+			if err != nil {
+				return err
+			}
+			for err == nil {
+				err = s.SendMsg(big)
+			}
+			if err == io.EOF { // the reason is Recv's to tell
+				err = s.RecvMsg(&cdcpb.ChangeDataEvent{})
+			}
+			return err
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
+				c.prepare(t, n)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				got := make(chan error, 1)
+				go func() { got <- c.wait(ctx, p) }()
+				synctest.Wait()
+				began := time.Now()
+				cancel(errEnough)
+				wantError(t, <-got, Timeout, c.sent, errEnough)
+				if d := time.Since(began); d != 0 {
+					t.Errorf("took %v", d)
+				}
+				synctest.Wait()
+				if p.busy(addr) {
+					t.Error("calls are left")
+				}
+			})
+		})
+	}
+}
+
+// deafFeed is a change feed that reads nothing.
+type deafFeed struct {
+	cdcpb.UnimplementedChangeDataServer
+}
+
+func (*deafFeed) EventFeed(s cdcpb.ChangeData_EventFeedServer) error {
+	<-s.Context().Done()
+	return s.Context().Err()
 }

@@ -36,6 +36,9 @@ type endpoint struct {
 
 	condition condition
 	version   atomic.Int64 // of the credentials that all of its connections go by
+	calls     atomic.Int64 // queued and pending, nearly
+	gone      atomic.Bool  // not found any more
+	next      atomic.Pointer[endpoint]
 	alone     atomic.Int64 // until when there are no streams (Unix time in ns); 0: there are
 
 	mu      sync.Mutex
@@ -48,10 +51,11 @@ type endpoint struct {
 	ticks   uint64 // counted while there are calls
 	clock   *time.Timer
 	ticking bool
+	idle    *time.Timer // runs out when there have been no calls for long
 }
 
 func newEndpoint(p *Pool, to Target) (*endpoint, error) {
-	e := &endpoint{pool: p, to: Target{Addr: to.Addr, Forward: to.Forward, member: to.member}, addr: to.Addr, wake: make(chan struct{}, 1)}
+	e := &endpoint{pool: p, to: Target{Addr: to.Addr, Forward: to.Forward, member: to.member, lane: to.lane}, addr: to.Addr, wake: make(chan struct{}, 1)}
 	e.version.Store(p.version.Load())
 	e.condition.failed = p.suspectFiles
 	opts := p.cfg.StoreOptions
@@ -99,12 +103,13 @@ func (e *endpoint) enqueue(c *call, timeout time.Duration) error {
 			return &Error{Addr: e.addr, Kind: Closed, Err: ErrClosed}
 		}
 	}
+	e.startClock()
 	if timeout > 0 {
-		e.startClock()
 		c.expires = e.ticks + 1 + uint64((timeout+tick-1)/tick)
 	}
 	c.state = queued
 	e.queue.push(c)
+	e.count()
 	if e.queue.n == 1 {
 		select {
 		case e.wake <- struct{}{}:
@@ -172,8 +177,11 @@ func (e *endpoint) onTick() {
 		}
 	}
 	e.ticking = e.over == nil && e.queue.n+e.pending > 0
+	e.count()
 	if e.ticking {
 		e.clock.Reset(tick)
+	} else {
+		e.rest()
 	}
 }
 
@@ -280,6 +288,9 @@ func (e *endpoint) close(kind Kind, cause error) {
 	}
 	if e.clock != nil {
 		e.clock.Stop()
+	}
+	if e.idle != nil {
+		e.idle.Stop()
 	}
 	e.mu.Unlock()
 	e.cancel(cause)

@@ -24,10 +24,14 @@ var notForwarded = [...]string{
 // key is the endpoint's name in the pool. What is forwarded by a store has a connection
 // and streams of its own, for each store that it goes to.
 func (to Target) key() string {
-	if to.Forward == "" {
-		return to.Addr
+	key := to.Addr
+	if to.Forward != "" {
+		key += " for " + to.Forward
 	}
-	return to.Addr + " for " + to.Forward
+	if to.lane > 0 {
+		key += laneKey(to.lane)
+	}
+	return key
 }
 
 // outgoing is ctx with what the endpoint's calls carry.

@@ -89,6 +89,7 @@ type Target struct {
 	Forward string        // the store that Addr is to pass the request on to; "": none
 
 	member bool // of PD
+	lane   int  // of the connections to Addr
 }
 
 // Call sends req and decodes the answer into resp, which must be empty: on the
@@ -108,7 +109,7 @@ func (p *Pool) Call(ctx context.Context, to Target, req Message, resp Decoder) e
 	if cmd.number == 0 || e.isAlone() {
 		return e.invoke(ctx, cmd, req, resp, to.Timeout)
 	}
-	pending, err := e.start(cmd, req, to.Timeout)
+	pending, err := p.lane(e).start(cmd, req, to.Timeout)
 	if err != nil {
 		return err
 	}
@@ -133,7 +134,7 @@ func (p *Pool) Start(ctx context.Context, to Target, req Message) (Pending, erro
 	if e.isAlone() {
 		return e.startAlone(cmd, req, to.Timeout)
 	}
-	return e.start(cmd, req, to.Timeout)
+	return p.lane(e).start(cmd, req, to.Timeout)
 }
 
 // Batched reports whether req goes on a stream of batched commands.
@@ -195,6 +196,7 @@ func (p *Pool) Drop(addr string) {
 	for _, e := range slices.AppendSeq(slices.Clone(p.draining), maps.Values(rest)) {
 		if e.to.Addr == addr || e.to.Forward == addr {
 			gone = append(gone, e)
+			e.gone.Store(true)
 			delete(rest, e.to.key())
 		}
 	}
@@ -241,7 +243,25 @@ func (p *Pool) swap(old, next *endpoint) bool {
 	all = maps.Clone(all)
 	all[key] = next
 	p.endpoints.Store(&all)
+	old.gone.Store(true)
 	p.draining = append(p.draining, old)
+	return true
+}
+
+// remove takes e, which must still be there, from those that are found.
+func (p *Pool) remove(e *endpoint) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := *p.endpoints.Load()
+	key := e.to.key()
+	if p.closed || all[key] != e {
+		return false
+	}
+	all = maps.Clone(all)
+	delete(all, key)
+	p.endpoints.Store(&all)
+	p.draining = append(p.draining, e)
+	e.gone.Store(true)
 	return true
 }
 

@@ -164,6 +164,7 @@ func (s *stream) deliver(r *wire.Response, data mem.Buffer) {
 		c.state, c.answer = done, r.Answers[i]
 		woken = append(woken, c)
 	}
+	e.count()
 	e.mu.Unlock()
 	for _, c := range woken { // nobody else touches them: they are done and have no token
 		data.Ref()

@@ -129,7 +129,9 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 			}
 		},
 	})
-	if e.pd, err = pd.Open(ctx, addrs, pd.Config{Pool: e.pool, Logger: cfg.logger}); err != nil {
+	if e.pd, err = pd.Open(ctx, addrs, pd.Config{
+		Pool: e.pool, Logger: cfg.logger, TSOFollowerProxy: cfg.tsoProxy, FollowerReads: cfg.pdReads,
+	}); err != nil {
 		return err
 	}
 	var keyspace uint32
@@ -137,6 +139,7 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 		if keyspace, err = e.keyspace(ctx, cfg.keyspace); err != nil {
 			return err
 		}
+		e.pd.UseKeyspace(keyspace)
 	}
 	e.txn = codec.New(cfg.api.codec(), codec.Txn, keyspace)
 	e.raw = codec.New(cfg.api.codec(), codec.Raw, keyspace)

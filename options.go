@@ -65,6 +65,8 @@ type config struct {
 	addressMap   func(advertised string) string
 	logger       *slog.Logger
 	plainKeys    bool
+	tsoProxy     bool
+	pdReads      bool
 	rpcTimeout   time.Duration
 	closeTimeout time.Duration
 	zone         string
@@ -308,6 +310,19 @@ func WithLogger(l *slog.Logger) Option {
 		}
 		return ""
 	}}
+}
+
+// WithTSOFollowerProxy takes timestamps from any of PD's members, which merge the requests
+// of many clients before they pass them on to the leader: less work for the leader, one
+// more hop for the client. The default is the leader itself.
+func WithTSOFollowerProxy() Option {
+	return openOption{"WithTSOFollowerProxy", func(c *config) string { c.tsoProxy = true; return "" }}
+}
+
+// WithPDFollowerReads lets any of PD's members answer which region holds a key, and the
+// leader where that turns out to be old. The default is the leader alone.
+func WithPDFollowerReads() Option {
+	return openOption{"WithPDFollowerReads", func(c *config) string { c.pdReads = true; return "" }}
 }
 
 // WithPlainKeys shows keys in logs and errors, in hexadecimal. Otherwise they are

@@ -110,6 +110,7 @@ func (c *Client) discover(ctx context.Context) error {
 		if m := elect(answers); m != nil {
 			m.services = c.askServices(ctx, m, nil)
 			c.members.Store(m)
+			c.release(m)
 			return nil
 		}
 		if err := retry.Wait(ctx, backoff.PD); err != nil {

@@ -217,6 +217,19 @@ func (c *Client) poll(ctx context.Context) (*members, []*members) {
 	return m, answers
 }
 
+// release closes the connections to members that are asked only who leads them.
+func (c *Client) release(m *members) {
+	if c.cfg.TSOFollowerProxy || c.cfg.FollowerReads {
+		return
+	}
+	used := slices.Concat([]string{m.leader, m.relay}, m.tso(), m.routers())
+	for _, addr := range slices.Concat(m.addrs, c.configured) {
+		if !slices.Contains(used, addr) {
+			c.cfg.Pool.Drop(addr)
+		}
+	}
+}
+
 // relay returns the member through which to reach the leader of m: one that knows it, if
 // the leader failed us and does not answer us now, though others say that it leads. After
 // a relay has failed it is another one, or none, so that the leader is tried itself again.
@@ -254,6 +267,7 @@ func (c *Client) publish(m *members) {
 		}
 	}
 	c.oracle.moved()
+	c.release(m)
 }
 
 // probePace is that of asking a leader that is out of reach whether it is back.

@@ -176,3 +176,42 @@ func TestNonsense(t *testing.T) {
 		}
 	})
 }
+
+// TestIdleClient: one connection, one task, and nothing sent; also while PD is away.
+func TestIdleClient(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, c *cluster, pool *transport.Pool) {
+		c.addRegions("", "")
+		client := c.open(t, pool)
+		wantTimestamp(t, client)
+		if _, err := client.Region(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		advance(t, time.Hour)
+		if names := client.tasks.Running(); len(names) != 1 {
+			t.Errorf("running: %v", names)
+		}
+		c.mu.Lock()
+		open := 0
+		for _, conns := range c.conns {
+			for _, conn := range conns {
+				conn.mu.Lock()
+				if !conn.closed {
+					open++
+				}
+				conn.mu.Unlock()
+			}
+		}
+		dials := c.dials
+		c.mu.Unlock()
+		if open != 1 {
+			t.Errorf("%d connections", open)
+		}
+		for _, m := range c.members {
+			m.stop()
+		}
+		advance(t, time.Hour)
+		if n := c.dials - dials; n != 0 {
+			t.Errorf("%d connections sought for nobody", n)
+		}
+	})
+}

@@ -78,12 +78,10 @@ func judgeAnswer[R answer](op, addr string, clusterID uint64, resp R, err error)
 // rerouted asks the members who leads them and reports whether the way there is another
 // than by m.
 func (c *Client) rerouted(ctx context.Context, m *members, way func(*members) target) bool {
-	now := c.members.Load()
-	if way(now) == way(m) {
+	if now := c.members.Load(); way(now) == way(m) {
 		c.follow(ctx, now)
-		now = c.members.Load()
 	}
-	return way(now) != way(m)
+	return way(c.members.Load()) != way(m)
 }
 
 // attemptAt makes one call. While it is silent the members are asked whether another
@@ -97,18 +95,13 @@ func attemptAt[R any](ctx context.Context, c *Client, m *members, way func(*memb
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	suspect := time.AfterFunc(suspicion, func() {
-		c.tasks.Go("pd suspicion", func(context.Context) {
-			for ctx.Err() == nil {
-				if c.rerouted(ctx, m, way) {
-					cancel(errMoved)
-				} else if backoff.Sleep(ctx, suspicion) != nil {
-					return
-				}
-			}
-		})
-	})
-	defer suspect.Stop()
+	one := &suspect{members: m, way: way, cancel: cancel}
+	timer := time.AfterFunc(suspicion, func() { c.suspects.add(one) })
+	defer func() {
+		if !timer.Stop() {
+			c.suspects.remove(one)
+		}
+	}()
 	resp, err := attemptConn(ctx, c, to, c.cfg.AttemptTimeout, f)
 	if err != nil && context.Cause(ctx) == errMoved {
 		err = errMoved

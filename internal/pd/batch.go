@@ -68,7 +68,8 @@ func (o *oracle) newBatch() *batch {
 	return b
 }
 
-// give takes back a batch whose one caller has its outcome.
+// give takes back a batch whose one caller has its timestamp: the oracle has no other use
+// for it, as it may have for one that ended without an answer.
 func (o *oracle) give(b *batch) {
 	if b.count == 1 {
 		o.free.Put(b)

@@ -51,6 +51,7 @@ type Client struct {
 	oracle     oracle
 	recent     recent
 	queries    queries
+	suspects   suspects
 	keyspace   atomic.Uint32 // whose timestamps the client uses
 
 	relayUsed  atomic.Bool  // since the last probe
@@ -81,6 +82,7 @@ func Open(ctx context.Context, addrs []string, cfg Config) (*Client, error) {
 	c.oracle.init(c)
 	c.recent.client = c
 	c.queries.init(c)
+	c.suspects.client = c
 	if err := c.discover(ctx); err != nil {
 		c.Close()
 		return nil, err

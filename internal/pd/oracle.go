@@ -75,10 +75,8 @@ func (c *Client) Timestamp(ctx context.Context) (uint64, error) {
 			o.give(b)
 			return ts, nil
 		}
-		err, late := b.err, b.late
-		o.give(b)
-		if _, bounded := ctx.Deadline(); !late || !bounded {
-			return 0, err
+		if _, bounded := ctx.Deadline(); !b.late || !bounded {
+			return 0, b.err
 		}
 	}
 }

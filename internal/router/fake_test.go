@@ -33,6 +33,7 @@ type fakePD struct {
 	leader  uint64 // store of every leader
 	loads   int
 	scans   int
+	gone    uint64 // a store that PD does not know
 	err     error
 }
 
@@ -84,6 +85,12 @@ func (p *fakePD) Stores(context.Context) ([]*metapb.Store, error) {
 }
 
 func (p *fakePD) Store(_ context.Context, id uint64) (*metapb.Store, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if id == p.gone {
+		p.leader = 2 // it had time to move
+		return nil, nil
+	}
 	return &metapb.Store{Id: id, Address: fmt.Sprint("s", id), Labels: []*metapb.StoreLabel{{Key: "zone", Value: fmt.Sprint("z", id)}}}, nil
 }
 

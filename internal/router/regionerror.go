@@ -76,8 +76,8 @@ type rule struct {
 // asks the leader alone.
 var rules = [...]rule{
 	{NotLeader, follow, backoff.Scheduling, 0, unrun, toldLeader, func(e *errorpb.Error) bool { return e.NotLeader != nil }},
-	{UndeterminedResult, again, backoff.RPC, 0, open, 0, func(e *errorpb.Error) bool { return e.UndeterminedResult != nil }},
-	{DiskFull, again, backoff.DiskFull, 0, unrun, 0, func(e *errorpb.Error) bool { return e.DiskFull != nil }},
+	{UndeterminedResult, again, backoff.RPC, 10, open, 0, func(e *errorpb.Error) bool { return e.UndeterminedResult != nil }},
+	{DiskFull, again, backoff.DiskFull, 10, unrun, 0, func(e *errorpb.Error) bool { return e.DiskFull != nil }},
 	{Recovery, relocate, backoff.Recovery, 1, unrun, outdated, func(e *errorpb.Error) bool { return e.RecoveryInProgress != nil }},
 	{Witness, relocate, backoff.Witness, 1, unrun, outdated, func(e *errorpb.Error) bool { return e.IsWitness != nil }},
 	{Flashback, refer, backoff.Kind{}, 1, unrun, 0, func(e *errorpb.Error) bool { return e.FlashbackInProgress != nil }},
@@ -92,7 +92,7 @@ var rules = [...]rule{
 	{StaleCommand, again, backoff.StaleCommand, 10, open, 0, func(e *errorpb.Error) bool { return e.StaleCommand != nil }},
 	{StoreNotMatch, relocate, backoff.RegionMiss, 1, unrun, outdated | moved, func(e *errorpb.Error) bool { return e.StoreNotMatch != nil }},
 	{EntryTooLarge, fail, backoff.Kind{}, 1, unrun, 0, func(e *errorpb.Error) bool { return e.RaftEntryTooLarge != nil }},
-	{MaxTSNotSynced, again, backoff.MaxTS, 0, unrun, 0, func(e *errorpb.Error) bool { return e.MaxTimestampNotSynced != nil }},
+	{MaxTSNotSynced, again, backoff.MaxTS, 10, unrun, 0, func(e *errorpb.Error) bool { return e.MaxTimestampNotSynced != nil }},
 	{RegionNotInitialized, again, backoff.NotInitialized, 10, unrun, 0, func(e *errorpb.Error) bool { return e.RegionNotInitialized != nil }},
 	{ReadIndexNotReady, again, backoff.Scheduling, 10, unrun, 0, func(e *errorpb.Error) bool { return e.ReadIndexNotReady != nil }},
 	{Merging, again, backoff.Scheduling, 10, unrun, 0, func(e *errorpb.Error) bool { return e.ProposalInMergingMode != nil }},

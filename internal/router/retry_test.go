@@ -400,3 +400,27 @@ func TestBucketsAreLearned(t *testing.T) {
 		}
 	})
 }
+
+// A store that PD does not know any more: the region is asked for again, and reads of other
+// replicas leave it out.
+func TestStoreThatIsGone(t *testing.T) {
+	for _, c := range []struct {
+		route *Route
+		asked string
+	}{
+		{nil, "2"},
+		{&Route{Policy: ReadPreferLeader, Stores: []uint64{3}}, "3r"},
+	} {
+		inWorld(t, "", func(t *testing.T, w *world) {
+			w.pd.gone = 1
+			call, start := newCall("read"), time.Now()
+			call.Route = c.route
+			if _, err := Do[*kvrpcpb.GetResponse](t.Context(), w.Router, call, []byte("k"), get()); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(w.script.asked, " "); got != c.asked || time.Since(start) > 2*time.Millisecond {
+				t.Fatal(got, time.Since(start))
+			}
+		})
+	}
+}

@@ -168,6 +168,8 @@ var choices = []struct{ read, peers, answers, asked string }{
 	{"write", "L F F", "out=3 connection-lost not-leader=1", "1 1<3 2 1<2"},
 	{"write", "L F F", "server-busy server-busy not-leader=1 server-busy", "1 (server-busy) 1 (server-busy) 2 1 (server-busy) 1"},
 	{"write", "L F F", "queue queue queue", "1 (server-busy) 1 (server-busy) 1 (server-busy) 1"},
+	{"write", "L F F", "disk-full disk-full disk-full disk-full disk-full disk-full disk-full disk-full disk-full disk-full not-leader=1 disk-full other-region-error",
+		"1 (disk-full) 1 (disk-full) 1 (disk-full) 1 (disk-full) 1 (disk-full) 1 (disk-full) 1 (disk-full) 1 (disk-full) 1 (disk-full) 1 2 (scheduling) 1 3 (disk-full) leave"},
 	{"write", "L F F", "other-region-error other-region-error other-region-error", "1 2 3 (rpc) leave"},
 	{"leader", "L F F", "late", "1 2r"},
 	{"leader", "L F F", "late late late", "1 2r 3r 1"},

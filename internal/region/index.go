@@ -18,12 +18,14 @@ type index struct {
 
 // node has either regions or nodes below it, at least one and at most nodeSize.
 type node struct {
-	low     []byte    // the first lower key
 	skip    int       // bytes that all lower keys have in common
 	heads   []uint64  // the bytes behind them, of each lower key
 	regions []*Region // of a leaf
-	kids    []*node
-	owner   *token // of the edit that may still change the node
+	// What a lookup that finds something does not need.
+	kids  []*node
+	low   []byte // the first lower key
+	owner *token // of the edit that may still change the node
+	_     [16]byte
 }
 
 const nodeSize = 128
@@ -86,11 +88,39 @@ func (n *node) rank(key []byte, strict bool) int {
 
 // find returns the region that holds key, or nil.
 func (x *index) find(key []byte) *Region {
+	if r := x.guess(key); r != nil && r.Contains(key) {
+		return r
+	}
 	r := x.last(key, false)
 	if r == nil || len(r.Range.End) > 0 && bytes.Compare(key, r.Range.End) >= 0 {
 		return nil
 	}
 	return r
+}
+
+// guess goes by the heads alone, as if what they leave out did not matter. Mostly that is
+// so, and a region that holds the key is what is looked for, however it was found.
+func (x *index) guess(key []byte) *Region {
+	n := x.root
+	for n != nil && len(key) >= n.skip {
+		h := head(key[n.skip:])
+		lo, hi := 0, len(n.heads)
+		for lo < hi {
+			if m := int(uint(lo+hi) >> 1); n.heads[m] <= h {
+				lo = m + 1
+			} else {
+				hi = m
+			}
+		}
+		if lo == 0 {
+			return nil
+		}
+		if n.kids == nil {
+			return n.regions[lo-1]
+		}
+		n = n.kids[lo-1]
+	}
+	return nil
 }
 
 // findEnd returns the region that holds the keys just before key, or nil; the empty

@@ -17,17 +17,19 @@ import (
 // Region is what the cache knows of one region at one epoch. All of it is fixed but who
 // is believed to lead; requests point into it.
 type Region struct {
+	Range keys.Range // region keys, as PD holds them
+
+	marks  atomic.Uint32
+	leader atomic.Int32 // index in peers
+
 	ID    uint64
 	Epoch metapb.RegionEpoch
-	Range keys.Range // region keys, as PD holds them
 
 	peers []metapb.Peer
 	// Bit i is peer i's: it may lead; PD has not heard of it for long; it does not have all
 	// the data yet. Peers from maxPeers on have none: they are never asked.
 	able, down, pending uint32
 
-	leader  atomic.Int32 // index in peers
-	marks   atomic.Uint32
 	buckets atomic.Pointer[buckets]
 
 	bytes     int32 // what it takes, with its place in the index; under Cache.mu

@@ -143,7 +143,8 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 	}
 	e.txn = codec.New(cfg.api.codec(), codec.Txn, keyspace)
 	e.raw = codec.New(cfg.api.codec(), codec.Raw, keyspace)
-	regions := router.NewRegions(e.pd, e.tasks, region.Config{Probe: router.Probe(e.pool)})
+	cfg.regions.Probe = router.Probe(e.pool)
+	regions := router.NewRegions(e.pd, e.tasks, cfg.regions)
 	e.regions.Store(regions)
 	e.router = router.New(e.tasks.Context(), router.Config{
 		ClusterID: e.pd.ClusterID(), Regions: regions, Transport: e.pool, Tasks: e.tasks,

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/tikv-go/tikv/internal/codec"
+	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/transport"
 )
 
@@ -70,6 +71,7 @@ type config struct {
 	rpcTimeout   time.Duration
 	closeTimeout time.Duration
 	zone         string
+	regions      region.Config // Bytes, MaxInFlight
 }
 
 // viewConfig is what all views have in common.

@@ -1,0 +1,80 @@
+package tikv_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tikv-go/tikv"
+	"github.com/tikv-go/tikv/playground"
+	"github.com/tikv-go/tikv/tikvtest"
+)
+
+// Stores shows a store that stops and comes back, and a client that nobody uses leaves it
+// alone.
+func TestStores(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyRaw, []byte("g"), []byte("p")), playground.WithLabels(1, map[string]string{"zone": "a"}))
+		for i, r := range c.Regions(playground.KeyRaw) {
+			if err := c.TransferLeader(r.ID, uint64(i+1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		client := c.Open(tikv.WithMaxInFlight(100), tikv.WithRegionCacheBytes(1<<20))
+		if got := client.Stores(); len(got) != 0 {
+			t.Fatal(got)
+		}
+		use := func() {
+			t.Helper()
+			for _, k := range []string{"a", "h", "q"} {
+				if err := client.Raw().Put(t.Context(), []byte(k), []byte("v")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		open := func() (out string) {
+			for _, s := range client.Stores() {
+				out += fmt.Sprint(" ", s.ID, s.Reachable, s.Open, s.LastErr != nil)
+			}
+			return out
+		}
+		use()
+		all := client.Stores()
+		if got := open(); got != " 1 true false false 2 true false false 3 true false false" {
+			t.Fatal(got)
+		}
+		if s := all[0]; s.Labels["zone"] != "a" || s.Addr == "" || s.State.String() != "up" || s.TiFlash || s.SlowScore != 1 || s.InFlight != 0 {
+			t.Fatalf("%+v", s)
+		}
+		if err := c.Stop(playground.Store(2)); err != nil {
+			t.Fatal(err)
+		}
+		use()
+		if got := open(); got != " 1 true false false 2 false true true 3 true false false" {
+			t.Fatal(got)
+		}
+		if err := c.Start(playground.Store(2)); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range c.Regions(playground.KeyRaw) {
+			if err := c.TransferLeader(r.ID, 2); err != nil {
+				t.Fatal(err)
+			}
+		}
+		use()                     // through another store, as long as this one is taken to be away
+		<-time.After(time.Second) // in which it is probed
+		use()
+		if got := open(); got != " 1 true false false 2 true false true 3 true false false" {
+			t.Fatal(got)
+		}
+	})
+}
+
+func TestRegionOptions(t *testing.T) {
+	for _, o := range []tikv.Option{tikv.WithMaxInFlight(0), tikv.WithRegionCacheBytes(-1)} {
+		if _, err := tikv.Open(t.Context(), []string{"h:1"}, o); err == nil {
+			t.Error("taken")
+		}
+	}
+}

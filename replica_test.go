@@ -242,6 +242,14 @@ func TestForwarding(t *testing.T) {
 		if took := time.Since(began); took > 15*time.Second {
 			t.Fatal(took)
 		}
+		for range 20 { // the way is known by now, but for a trial of the straight one
+			began = time.Now()
+			commit(t, e.client, "a", "through")
+			if took := time.Since(began); took > 1500*time.Millisecond {
+				t.Fatal(took)
+			}
+			<-time.After(time.Second)
+		}
 		if leader := e.cluster.Regions(playground.KeyTxn)[0].Leader; leader != 1 {
 			t.Fatal(leader)
 		}
@@ -449,4 +457,31 @@ func TestEveryErrorOfReplicas(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A leader whose store is slow, by its own word, is spared while others can serve, and is
+// asked again when it is well.
+func TestPreferLeaderSparesSlowStores(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newReplicaTest(t, playground.KeyTxn)
+		view := e.client.Latest(tikv.WithReplicaRead(tikv.ReadPreferLeader))
+		read := func() string { return e.served(func() { want(t, view, "a", "1") }) }
+		until := func(stores string) {
+			t.Helper()
+			var got string
+			for range 60 {
+				if got = read(); strings.Contains(stores, got) {
+					return
+				}
+				<-time.After(time.Second)
+				want(t, e.client.Latest(), "b", "2") // an answer of the leader's, with its word
+			}
+			t.Fatalf("still asks %q, not one of %q", got, stores)
+		}
+		until("1")
+		must(t, e.cluster.SetStore(1, playground.StoreState{SlowScore: 100}))
+		until("2 3")
+		must(t, e.cluster.SetStore(1, playground.StoreState{}))
+		until("1")
+	})
 }

@@ -26,8 +26,7 @@ const (
 	Left                    // the request was given up or not sent: nothing is known
 )
 
-// silence is how long an attempt must have waited to be evidence: shorter ones end for
-// reasons of their caller.
+// silence is how long an attempt must have waited to be evidence by itself.
 const silence = 2 * time.Second
 
 // health is how a store does at one address. What is under mu changes when something
@@ -124,11 +123,14 @@ func (s *Store) Done(o Outcome, now time.Time, took time.Duration, err error) {
 	case Broken:
 		h.learn(broken, at, err)
 	case Silent:
-		if took >= silence && time.Duration(h.heard.Load()) <= at-took {
+		switch quiet := time.Duration(h.heard.Load()) <= at-took; {
+		case quiet && took >= silence:
 			h.learn(silent, at, err)
-			return
+		case quiet: // less than that counts when it happens again and again
+			h.learn(broken, at, err)
+		default:
+			h.learn(left, at, err)
 		}
-		h.learn(left, at, err)
 	default:
 		if !h.fine.Load() {
 			h.learn(left, at, nil)

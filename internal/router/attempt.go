@@ -87,7 +87,7 @@ func (r *Router) exchange(ctx context.Context, call *Call, to transport.Target, 
 // an answer.
 func (r *Router) read(ctx context.Context, call *Call, to transport.Target, resp Answer, t *try) {
 	t.ended = time.Now()
-	t.store.Done(outcomeOf(ctx, t.err, to.Forward != ""), t.ended, t.ended.Sub(t.began), t.err)
+	t.store.Done(outcomeOf(ctx, t, to.Forward != ""), t.ended, t.ended.Sub(t.began), t.err)
 	if t.err != nil {
 		t.rule, t.mayRun = failureOf(t.err)
 		if t.mayRun {

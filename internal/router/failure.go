@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -37,14 +38,18 @@ func refusal(err error) *rule {
 	return madeUp(StoreDown)
 }
 
+// patience is how long a caller must have waited whose own time ended, for that to say
+// something of the store.
+const patience = 2 * time.Second
+
 // outcomeOf is what the end of an attempt tells of the store that was asked. What was to be
-// passed on may have failed behind it.
-func outcomeOf(ctx context.Context, err error, forwarded bool) region.Outcome {
-	if err == nil {
+// passed on may have failed behind it; who gave up early tells nothing.
+func outcomeOf(ctx context.Context, t *try, forwarded bool) region.Outcome {
+	if t.err == nil {
 		return region.Answered
 	}
 	var te *transport.Error
-	if !errors.As(err, &te) {
+	if !errors.As(t.err, &te) {
 		return region.Left
 	}
 	switch {
@@ -55,7 +60,9 @@ func outcomeOf(ctx context.Context, err error, forwarded bool) region.Outcome {
 	case forwarded:
 	case te.Kind == transport.ConnLost:
 		return region.Broken
-	case te.Kind == transport.Expired, te.Kind == transport.Timeout && errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case te.Kind == transport.Expired && !t.short:
+		return region.Silent
+	case te.Kind == transport.Timeout && errors.Is(ctx.Err(), context.DeadlineExceeded) && t.ended.Sub(t.began) >= patience:
 		return region.Silent
 	}
 	return region.Left

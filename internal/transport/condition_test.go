@@ -105,14 +105,14 @@ func TestNoPingsWithoutCalls(t *testing.T) {
 		if err := p.Health(t.Context(), addr); err != nil {
 			t.Fatal(err)
 		}
-		advance(t, time.Hour)
+		advance(t, IdleLimit-time.Second)
 		if d := n.dialled(addr); d != 1 || !p.Condition(addr).Connected {
 			t.Fatalf("%d connections", d)
 		}
 		if _, err := ask(t.Context(), p, addr, rawGet("k")); err != nil { // opens a stream, which stays
 			t.Fatal(err)
 		}
-		advance(t, time.Hour)
+		advance(t, IdleLimit-time.Second)
 		if d := n.dialled(addr); d != 1 || !p.Condition(addr).Connected {
 			t.Fatalf("%d connections", d)
 		}

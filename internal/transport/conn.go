@@ -33,6 +33,21 @@ type link struct {
 	*grpc.ClientConn
 	sockets sockets
 	calls   atomic.Int64 // in flight, but for streams of batched commands
+	used    atomic.Int64 // when the last of them ended (Unix time in ns)
+}
+
+// ended notes the end of a call.
+func (l *link) ended() {
+	l.used.Store(time.Now().UnixNano())
+	l.calls.Add(-1)
+}
+
+// unused is how long there was no call but for those of streams of batched commands.
+func (l *link) unused() time.Duration {
+	if l.calls.Load() > 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, l.used.Load()))
 }
 
 // newLink returns a connection to addr that dials with its first use, and tells about
@@ -88,7 +103,7 @@ func newLink(cfg Config, addr string, tell *condition, more ...grpc.DialOption) 
 // countUnary and countStream count the calls that a connection must not be closed under.
 func (l *link) countUnary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	l.calls.Add(1)
-	defer l.calls.Add(-1)
+	defer l.ended()
 	return next(ctx, method, req, reply, cc, opts...)
 }
 
@@ -97,7 +112,7 @@ func (l *link) countStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.
 		return next(ctx, desc, cc, method, opts...)
 	}
 	l.calls.Add(1)
-	return next(ctx, desc, cc, method, append(opts, grpc.OnFinish(func(error) { l.calls.Add(-1) }))...)
+	return next(ctx, desc, cc, method, append(opts, grpc.OnFinish(func(error) { l.ended() }))...)
 }
 
 // Close ends the connection and all calls on it.

@@ -67,6 +67,9 @@ func newEndpoint(p *Pool, to Target) (*endpoint, error) {
 		return nil, &Error{Addr: e.addr, Kind: Dial, Err: err}
 	}
 	e.ctx, e.cancel = context.WithCancelCause(p.tasks.Context())
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.rest() // perhaps for ever, or for single calls alone
 	return e, nil
 }
 

@@ -59,7 +59,7 @@ func (e *endpoint) rest() {
 func (e *endpoint) retire() {
 	e.mu.Lock()
 	busy := e.over != nil || e.ticking
-	if !busy && e.conn.calls.Load() > 0 { // single calls, or streams
+	if !busy && e.conn.unused() < IdleLimit { // single calls, or streams
 		busy = true
 		e.rest()
 	}

@@ -90,3 +90,24 @@ func TestIdleIsNotForStreams(t *testing.T) {
 		}
 	})
 }
+
+// TestIdleAfterSingleCalls: a connection that had nothing but single calls stays while
+// there are some now and then, and not for ever.
+func TestIdleAfterSingleCalls(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
+		n.serve(t, addr, &store{batch: mute})
+		for range 10 {
+			if err := p.Health(t.Context(), addr); err != nil {
+				t.Fatal(err)
+			}
+			advance(t, IdleLimit*9/10)
+		}
+		if got := n.dialled(addr); got != 1 {
+			t.Errorf("%d connections", got)
+		}
+		advance(t, 2*IdleLimit)
+		if got := len(*p.endpoints.Load()); got != 0 {
+			t.Errorf("%d connections left", got)
+		}
+	})
+}

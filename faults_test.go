@@ -675,6 +675,13 @@ func pdWorks(rawGet, rawBatchGet func(*faultTest) error) []faultWork {
 			}
 			return err
 		}),
+		cold("GetClusterInfo", "Open", true, func(e *faultTest) error {
+			c, err := tikv.Open(e.ctx, e.cluster.PD(), e.cluster.ClientOptions()...)
+			if err == nil {
+				err = c.Close()
+			}
+			return err
+		}),
 		cold("GetGCState", "Snapshot.Get", false, func(e *faultTest) error {
 			snap, err := e.client.Snapshot(e.ctx)
 			if err != nil {

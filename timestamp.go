@@ -40,7 +40,9 @@ func (c *Client) Timestamp(ctx context.Context) (Timestamp, error) {
 }
 
 // RecentTimestamp returns a timestamp issued at most maxAge ago, from memory where
-// it can: no round trip, and perhaps blind to the newest commits.
+// it can: no round trip, and perhaps blind to the newest commits. While it is called, the
+// one in memory is kept young in the background, as often as the smallest maxAge of late
+// needs, and at most four times a second.
 func (c *Client) RecentTimestamp(ctx context.Context, maxAge time.Duration) (Timestamp, error) {
 	const op = "RecentTimestamp"
 	if err := c.check(op); err != nil {

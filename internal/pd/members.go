@@ -173,9 +173,13 @@ func (c *Client) search(ctx context.Context, failed *members) {
 	c.publish(m)
 }
 
-// research asks for everything where nothing failed.
+// research asks for everything where nothing failed: the leader, or who relays to it, and
+// all members only if he says that another leads.
 func (c *Client) research(ctx context.Context, before *members) {
-	m, _ := c.poll(ctx)
+	m, _ := c.askMembers(ctx, before.route().addr)
+	if m == nil || m.leader != before.leader || m.clusterID != before.clusterID {
+		m, _ = c.poll(ctx)
+	}
 	if m == nil {
 		later := *before
 		later.until = time.Now().Add(refreshEvery / 2)

@@ -525,10 +525,14 @@ func (ec errorContext) pd(e *pd.Error) error {
 	if errors.Is(e.Ended, context.Canceled) {
 		return &canceledError{op: ec.op, causes: causes}
 	}
-	return &UnavailableError{
-		Op: ec.op, Total: 1, keys: ec.keys, cause: causes,
-		Attempts: []Attempt{{Addr: e.Addr, Reason: ReasonPD, Err: public(e)}},
+	u := &UnavailableError{Op: ec.op, Total: max(e.Tried, 1), keys: ec.keys, cause: causes}
+	for i, a := range e.Attempts {
+		if i < len(e.Attempts)-1 {
+			u.Attempts = append(u.Attempts, Attempt{Addr: a.Addr, Reason: ReasonPD, Err: public(&pd.Error{Op: e.Op, Addr: a.Addr, Kind: e.Kind, Message: a.Message})})
+		}
 	}
+	u.Attempts = append(u.Attempts, Attempt{Addr: e.Addr, Reason: ReasonPD, Err: public(e)})
+	return u
 }
 
 // firstOf returns the first error that is not nil.

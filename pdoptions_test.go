@@ -1,9 +1,11 @@
 package tikv_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/tikv-go/tikv"
 	"github.com/tikv-go/tikv/playground"
@@ -61,4 +63,34 @@ func TestPDFollowers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Every attempt at PD is in the error, with the member's address.
+func TestPDAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t, playground.WithMembers(3))
+		client := cluster.Open()
+		for i := range 3 {
+			if err := cluster.Stop(playground.Member(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, do := range map[string]func(context.Context) error{
+			"Timestamp": func(ctx context.Context) error { _, err := client.Timestamp(ctx); return err },
+			"Snapshot":  func(ctx context.Context) error { _, err := client.Snapshot(ctx); return err },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			err := do(ctx)
+			cancel()
+			var e *tikv.UnavailableError
+			if !errors.As(err, &e) || !errors.Is(err, context.DeadlineExceeded) || len(e.Attempts) < 2 || e.Total < len(e.Attempts) {
+				t.Fatalf("%s: %#v", name, err)
+			}
+			for _, a := range e.Attempts {
+				if a.Addr == "" || a.Reason != tikv.ReasonPD || a.Err == nil {
+					t.Errorf("%s: %#v", name, a)
+				}
+			}
+		}
+	})
 }

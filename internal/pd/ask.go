@@ -40,7 +40,7 @@ func askUntil[R any](ctx context.Context, c *Client, op string, way func(*member
 	var none R
 	var attempts []Attempt
 	retry := backoff.New(0)
-	for moved := false; ; {
+	for tried, moved := 1, false; ; tried++ {
 		m := c.members.Load()
 		c.freshen(m)
 		to := way(m)
@@ -50,7 +50,7 @@ func askUntil[R any](ctx context.Context, c *Client, op string, way func(*member
 			return resp, nil
 		}
 		attempts = noted(attempts, e)
-		e.Attempts = attempts
+		e.Tried, e.Attempts = tried, attempts
 		switch {
 		case ctx.Err() != nil:
 			return none, c.late(ctx, e)

@@ -1,10 +1,15 @@
 // Package pd is a client of PD, the placement driver: timestamps, regions, stores,
-// keyspaces and safe points. It finds the members, follows their leader, and bounds
-// every wait by the caller's context or a documented default.
+// keyspaces, safe points and resource groups. It finds the members, follows their leader,
+// and bounds every wait by the caller's context or a documented default.
 //
-// One attempt at a member lasts at most AttemptTimeout. After one that failed the
-// members are asked again who leads them, and the leader of then is tried, at once if
-// it is another, else after a delay, until the call's time is over.
+// One attempt at a member lasts at most AttemptTimeout. After one that failed, and each
+// second of one that is silent, the members are asked who leads them. A leader that is
+// another is tried at once; one that only we do not reach is reached through a member that
+// does, until it answers us again; else the attempt is made again after a delay, until the
+// call's time is over.
+//
+// Where PD has services beside it for timestamps and lookups of regions, these are used
+// and followed. A client that is not used sends nothing, and keeps one connection.
 package pd
 
 import (
@@ -25,7 +30,7 @@ import (
 // The defaults of a Config.
 const (
 	DefaultAttemptTimeout   = 3 * time.Second  // one member's time to answer
-	DefaultTimestampTimeout = 15 * time.Second // Timestamp, where ctx has no deadline
+	DefaultTimestampTimeout = 15 * time.Second // Timestamp, where ctx has no deadline; up to AttemptTimeout less for who joins others
 	DefaultTimeout          = 20 * time.Second // the other calls, where ctx has no deadline
 )
 
@@ -155,7 +160,7 @@ func (c *Client) bound(ctx context.Context, d time.Duration) (context.Context, c
 
 // late is the error of a call whose ctx has ended, after a last failed attempt or none.
 func (c *Client) late(ctx context.Context, last *Error) *Error {
-	e := &Error{Op: last.Op, Addr: last.Addr, Kind: Unavailable, Code: last.Code, Message: last.Message, Attempts: last.Attempts}
+	e := &Error{Op: last.Op, Addr: last.Addr, Kind: Unavailable, Code: last.Code, Message: last.Message, Tried: last.Tried, Attempts: last.Attempts}
 	switch e.Err = context.Cause(ctx); e.Err {
 	case ErrClosed:
 		e.Kind = Closed

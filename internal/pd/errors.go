@@ -47,7 +47,8 @@ type Error struct {
 	Err     error          // the cause: a sentinel, or context.Cause of the caller's context
 	Ended   error          // Err of the caller's context, if that is what ended the call
 
-	Attempts []Attempt // the last of those that failed, oldest first
+	Tried    int       // attempts that failed, where there is a list of them
+	Attempts []Attempt // the last of these, oldest first
 
 	sent bool // what was sent may have been done, and must not be twice
 }

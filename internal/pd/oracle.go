@@ -44,6 +44,7 @@ type oracle struct {
 	watchdog *time.Timer
 	spacer   *time.Timer
 	attempts []Attempt // that failed since the last answer
+	tried    int       // how many
 }
 
 func (o *oracle) init(c *Client) {
@@ -258,7 +259,7 @@ func (o *oracle) gaveUp(ctx context.Context) *Error {
 
 // failure tells of the attempts that failed since the last answer. Under mu.
 func (o *oracle) failure() *Error {
-	e := &Error{Op: opTso, Addr: o.client.Leader(), Kind: Unavailable, Attempts: o.attempts}
+	e := &Error{Op: opTso, Addr: o.client.Leader(), Kind: Unavailable, Tried: o.tried, Attempts: o.attempts}
 	if n := len(o.attempts); n > 0 {
 		e.Addr, e.Message = o.attempts[n-1].Addr, o.attempts[n-1].Message
 	}
@@ -284,7 +285,7 @@ func (o *oracle) answered(s *tsoStream, a tsoAnswer) *Error {
 	o.askedAt.Store(int64(b.sent.Sub(o.epoch)))
 	o.cameAt.Store(int64(now.Sub(o.epoch)))
 	o.trip.add(now.Sub(b.sent))
-	o.crowd, o.attempts = b.count, nil
+	o.crowd, o.attempts, o.tried = b.count, nil, 0
 	if !b.over {
 		b.first = first
 		b.finish()

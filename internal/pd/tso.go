@@ -140,7 +140,9 @@ func (o *oracle) leave() {
 func (o *oracle) settle(e *Error) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.tried++
 	o.attempts = noted(o.attempts, e)
+	e.Tried, e.Attempts = o.tried, o.attempts
 	if !e.retryable() {
 		o.failAll(e)
 	}

@@ -28,7 +28,8 @@ func (c *Cache) keep() {
 
 func (c *Cache) upkeep(ctx context.Context) {
 	const ticks = int(upkeepRound / upkeepTick)
-	var at []byte
+	var at []byte // where the round has come to; nil: it is over
+	begin := 0
 	for tick := 0; pause(ctx, upkeepTick); tick++ {
 		c.mu.Lock()
 		n := c.index.Load().n
@@ -37,9 +38,13 @@ func (c *Cache) upkeep(ctx context.Context) {
 		if n == 0 {
 			return
 		}
-		if tick%ticks == 0 || at != nil { // else the round is over before its time
-			at = c.round(ctx, at, n/ticks+1)
+		if at == nil {
+			if tick < begin { // the round was over before its time
+				continue
+			}
+			begin = tick + ticks
 		}
+		at = c.round(ctx, at, n/ticks+1)
 	}
 }
 

@@ -174,17 +174,19 @@ func (s *selector) follow(w *wish, peers []peer, e event, dice uint32) verdict {
 	was := s.marks[slot(e.named)]
 	s.mark(deposed)
 	s.marks[slot(e.named)] = unmarked
-	s.hints++
+	s.hints = max(s.hints, s.hints+1)
 	s.choice = choice{at: e.named, via: -1}
-	if was == cut || e.named < len(peers) && peers[e.named].away {
-		if from == e.named { // it leads, and was not to be reached a moment ago
-			return verdict{send, e.rule.wait}
+	calm := int(s.hints) > len(peers)
+	switch {
+	case was == cut || e.named < len(peers) && peers[e.named].away:
+		if calm = calm || from == e.named; from != e.named { // else it is there after all
+			s.marks[slot(e.named)] = cut
+			s.via = from
 		}
-		s.marks[slot(e.named)] = cut
-		s.via = from
-		return verdict{next: send}
+	case was != unmarked && was != engaged:
+		calm = true
 	}
-	if was != unmarked && was != engaged || int(s.hints) > len(peers) {
+	if calm {
 		return verdict{send, e.rule.wait}
 	}
 	return verdict{next: send}

@@ -209,6 +209,7 @@ func TestChoices(t *testing.T) {
 // not asked for ever without a wait, and writes and stale reads keep to their forms.
 func FuzzSelector(f *testing.F) {
 	f.Add(uint8(0), []byte{1, 2, 2}, []byte{0, 1, 2, 3})
+	f.Add(uint8(0x4f), []byte("70"), []byte("ZZZZZZZZZZZZZZZZZ")) // who is away is named by itself
 	f.Fuzz(func(t *testing.T, kind uint8, who, what []byte) {
 		if len(who) == 0 || len(who) > maxPeers {
 			return
@@ -239,7 +240,7 @@ func FuzzSelector(f *testing.F) {
 				t.Fatalf("asks one that is away: %+v of %+v", s.choice, ps)
 			}
 			s.asked()
-			e := event{rule: &rules[int(b)%len(rules)], named: unnamed, detour: -1, queue: b&64 != 0, short: b&128 != 0, behind: i%2 == 0}
+			e := event{rule: &rules[int(b)%len(rules)], named: unnamed, detour: -1, queue: b&64 != 0, short: b&128 != 0 && w.read && !w.patient, behind: i%2 == 0}
 			if e.rule.reason == NotLeader && b&64 != 0 {
 				e.named = int(b>>2) % len(ps)
 				if ps[e.named].role == outside {

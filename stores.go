@@ -40,6 +40,7 @@ type StoreHealth struct {
 	Reachable bool    // there is a connection on which the store has spoken
 	Open      bool    // the breaker: no request goes to it, since it did not answer; it is probed when one would
 	SlowScore float64 // 1: well, 100: worst; from 80 on reads that have a choice avoid it
+	Conns     int     // connections to it
 	InFlight  int     // requests under way
 	LastErr   error   // the last failure to reach it; nil if it was always reached
 }
@@ -59,7 +60,8 @@ func (c *Client) health(s *region.Store, now time.Time) StoreHealth {
 	seen := c.engine.pool.Condition(s.Addr)
 	h := StoreHealth{
 		Store:     Store{ID: s.ID, Addr: s.Addr, Version: s.Version, Labels: maps.Clone(s.Labels), TiFlash: s.TiFlash()},
-		Reachable: seen.Connected, Open: s.Away(), SlowScore: s.SlowScore(now), InFlight: s.InFlight(),
+		Reachable: seen.Connected, Open: s.Away(), SlowScore: s.SlowScore(now),
+		Conns: seen.Conns, InFlight: s.InFlight(),
 	}
 	if s.Leaving {
 		h.State = StoreOffline

@@ -44,7 +44,7 @@ func TestStores(t *testing.T) {
 		if got := open(); got != " 1 true false false 2 true false false 3 true false false" {
 			t.Fatal(got)
 		}
-		if s := all[0]; s.Labels["zone"] != "a" || s.Addr == "" || s.State.String() != "up" || s.TiFlash || s.SlowScore != 1 || s.InFlight != 0 {
+		if s := all[0]; s.Labels["zone"] != "a" || s.Addr == "" || s.State.String() != "up" || s.TiFlash || s.SlowScore != 1 || s.Conns != 1 || s.InFlight != 0 {
 			t.Fatalf("%+v", s)
 		}
 		if err := c.Stop(playground.Store(2)); err != nil {

@@ -17,6 +17,7 @@ import (
 type Condition struct {
 	Connected bool      // a connection stands on which the peer has spoken
 	Since     time.Time // of that; zero: nothing was tried yet
+	Conns     int       // such connections
 	Failures  int       // failures since the peer was heard last
 	Failure   error     // the last of them
 	Failed    time.Time // its time
@@ -24,11 +25,30 @@ type Condition struct {
 
 // Condition tells how the connections to addr are. It sends nothing.
 func (p *Pool) Condition(addr string) Condition {
-	e := (*p.endpoints.Load())[addr]
-	if e == nil {
-		return Condition{}
+	var all Condition
+	for _, e := range p.lanes(addr) {
+		all = all.and(e.condition.get())
 	}
-	return e.condition.get()
+	return all
+}
+
+// and is what two connections tell together: with one that stands the address is
+// reachable, whatever befell the other.
+func (c Condition) and(d Condition) Condition {
+	switch {
+	case c.Since.IsZero():
+		return d
+	case d.Since.IsZero():
+		return c
+	case d.Connected && !c.Connected || d.Connected == c.Connected && d.Since.Before(c.Since):
+		c, d = d, c
+	}
+	c.Conns += d.Conns
+	c.Failures += d.Failures
+	if d.Failed.After(c.Failed) {
+		c.Failure, c.Failed = d.Failure, d.Failed
+	}
+	return c
 }
 
 // condition gathers an address's Condition.
@@ -36,7 +56,6 @@ type condition struct {
 	failed func() // called after a failure; nil: nobody
 
 	mu     sync.Mutex
-	open   int // connections on which the peer has spoken
 	now    Condition
 	unmade error // the last failure, if a connection was not made in it
 }
@@ -51,19 +70,18 @@ func (c *condition) get() Condition {
 func (c *condition) heard() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.open++
 	c.unmade = nil
 	if !c.now.Connected {
 		c.now = Condition{Connected: true, Since: time.Now()}
 	}
+	c.now.Conns++
 }
 
 // lost notes the end of a connection on which the peer had spoken.
 func (c *condition) lost() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.open--
-	if c.open == 0 {
+	if c.now.Conns--; c.now.Conns == 0 {
 		c.now.Connected, c.now.Since = false, time.Now()
 	}
 }

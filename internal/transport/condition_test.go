@@ -176,3 +176,24 @@ func TestErrorsNameWhatWasDialled(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestConditionsTogether: of several connections, one that stands counts.
+func TestConditionsTogether(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	up := Condition{Connected: true, Since: at(5), Conns: 1}
+	failing := Condition{Since: at(2), Failures: 3, Failure: errRefused, Failed: at(9)}
+	older := Condition{Connected: true, Since: at(1), Conns: 2}
+	for _, c := range []struct{ a, b, want Condition }{
+		{Condition{}, up, up},
+		{Condition{}, Condition{}, Condition{}},
+		{up, failing, Condition{Connected: true, Since: at(5), Conns: 1, Failures: 3, Failure: errRefused, Failed: at(9)}},
+		{up, older, Condition{Connected: true, Since: at(1), Conns: 3}},
+	} {
+		if got := c.a.and(c.b); got != c.want {
+			t.Errorf("%+v", got)
+		}
+		if got := c.b.and(c.a); got != c.want {
+			t.Errorf("turned: %+v", got)
+		}
+	}
+}

@@ -38,6 +38,17 @@ func (p *Pool) lane(e *endpoint) *endpoint {
 	return least
 }
 
+// lanes are the endpoints of addr, but for those of what it passes on.
+func (p *Pool) lanes(addr string) (all []*endpoint) {
+	endpoints := *p.endpoints.Load()
+	for n := range MaxLanes {
+		if e := endpoints[Target{Addr: addr, lane: n}.key()]; e != nil {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
 // laneKey is what the key of a further lane has in the end.
 func laneKey(n int) string { return " #" + strconv.Itoa(n+1) }
 

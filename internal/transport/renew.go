@@ -105,10 +105,10 @@ func (p *Pool) renew(ctx context.Context) {
 	})
 }
 
-// Renew makes a new connection to addr, for the calls from then on: it is for an address
-// that has come to mean another machine. Calls under way keep the old one.
+// Renew makes new connections to addr, for the calls from then on: it is for an address
+// that has come to mean another machine. Calls under way keep the old ones.
 func (p *Pool) Renew(addr string) {
-	if e := (*p.endpoints.Load())[addr]; e != nil {
+	for _, e := range p.lanes(addr) {
 		p.tasks.Go("transport renewal", func(ctx context.Context) { p.replace(ctx, e) })
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pingcap/kvproto/pkg/metapb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
 
 	"github.com/tikv-go/tikv/internal/transport"
@@ -182,5 +183,49 @@ func TestLookupsEnd(t *testing.T) {
 			t.Errorf("took %v", d)
 		}
 		close(release)
+	})
+}
+
+// FuzzDistribute: whatever PD answers, a lookup gets a region that was asked for, none, or
+// is made again; and no answer does harm.
+func FuzzDistribute(f *testing.F) {
+	good := &pdpb.QueryRegionResponse{
+		KeyIdMap: []uint64{1, 0}, PrevKeyIdMap: []uint64{2},
+		RegionsById: map[uint64]*pdpb.RegionResponse{
+			1: {Region: &metapb.Region{Id: 1}}, 2: {Region: &metapb.Region{Id: 2}}, 3: {Region: &metapb.Region{Id: 3}},
+		},
+	}
+	for _, spoil := range []func(){
+		func() {}, func() { good.KeyIdMap[0] = 2 }, func() { good.RegionsById[3] = nil }, func() { good.PrevKeyIdMap = nil },
+	} {
+		spoil()
+		data, err := good.Marshal()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data, true)
+		f.Add(data[:len(data)/2], false)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, behind bool) {
+		resp := new(pdpb.QueryRegionResponse)
+		if resp.Unmarshal(data) != nil {
+			return
+		}
+		batch := []*query{{op: opRegion}, {op: opRegionByID, id: 3}, {op: opPrevRegion}, {op: opRegion, options: NeedBuckets}}
+		keyed := resp.GetKeyIdMap()
+		if !distribute(batch, resp, behind) {
+			for _, one := range batch {
+				if one.ok || one.region != nil {
+					t.Fatal("half an answer")
+				}
+			}
+			return
+		}
+		for i, want := range []uint64{keyed[0], 3, resp.GetPrevKeyIdMap()[0], keyed[1]} {
+			one := batch[i]
+			if one.region != nil && (one.region.Meta.GetId() != want || !one.ok) || one.region == nil && one.ok == behind {
+				t.Fatalf("%d: %v", i, one)
+			}
+		}
 	})
 }

@@ -82,7 +82,7 @@ func TestTimestampsGrowForEver(t *testing.T) {
 				got := map[uint64]bool{}
 				callers := task.New(ctx)
 				defer callers.Close(nil)
-				for range 20 {
+				for range 6 {
 					callers.Go("caller", func(ctx context.Context) {
 						for ctx.Err() == nil {
 							mu.Lock()
@@ -102,7 +102,7 @@ func TestTimestampsGrowForEver(t *testing.T) {
 							got[ts] = true
 							highest = max(highest, ts)
 							mu.Unlock()
-							advance(t, 10*time.Millisecond)
+							advance(t, 50*time.Millisecond)
 						}
 					})
 				}
@@ -137,7 +137,7 @@ func TestTimestampsGrowForEver(t *testing.T) {
 				delay.Remove()
 				cancel()
 				callers.Close(nil)
-				if len(got) < 1000 {
+				if len(got) < 500 {
 					t.Errorf("%d timestamps", len(got))
 				}
 			})
@@ -224,7 +224,7 @@ func TestDeadPDIsLeftAlone(t *testing.T) {
 				synctest.Wait()
 				before := c.dials
 				var wg sync.WaitGroup
-				for range 200 {
+				for range 60 {
 					wg.Go(func() {
 						_, err := client.Timestamp(t.Context())
 						if !errors.Is(err, ErrNoAnswer) {

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/keyspacepb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -31,6 +33,8 @@ import (
 type Client struct {
 	cfg    config
 	engine *engine
+
+	walker func() *codec.Walker // made with the first any-request view
 
 	closing  atomic.Bool
 	closed   chan struct{} // closed when Close has done its work
@@ -77,7 +81,7 @@ func open(ctx context.Context, op string, addrs []string, opts []Option) (*Clien
 		}
 		return nil, mapError(errorContext{op: op, keys: e.keys}, err)
 	}
-	return &Client{cfg: cfg, engine: e, closed: make(chan struct{})}, nil
+	return &Client{cfg: cfg, engine: e, walker: sync.OnceValue(codec.NewWalker), closed: make(chan struct{})}, nil
 }
 
 // apply reads and checks all that Open is given.
@@ -204,16 +208,36 @@ func (c *Client) Close() error {
 		return c.closeErr
 	}
 	defer close(c.closed)
-	e := c.engine
+	e, began := c.engine, time.Now()
 	e.router.Shut()
 	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.closeTimeout)
 	defer cancel()
 	late := slices.Repeat([]string{"commit"}, e.txns.Settle(ctx)) // with locks, perhaps
 	if e.owed.Wait(ctx) != nil || len(late) > 0 {
-		c.closeErr = abandoned(append(e.owed.Running(), late...))
+		late = append(e.owed.Running(), late...)
+		c.closeErr = abandoned(late)
 	}
 	e.stop(router.ErrClosed)
+	c.tellClosed(ctx, late, time.Since(began))
 	return c.closeErr
+}
+
+// tellClosed tells the hooks what was abandoned.
+func (c *Client) tellClosed(ctx context.Context, names []string, elapsed time.Duration) {
+	info := CloseInfo{Elapsed: elapsed}
+	for _, name := range names {
+		switch name {
+		case "commit", "commit secondaries": // those that decide, and those that follow
+			info.Commits++
+		case "roll back":
+			info.Rollbacks++
+		default:
+			info.Unlocks++
+		}
+	}
+	for _, h := range c.cfg.hooks.close {
+		guard(ctx, c.cfg.logger, func() { h.OnClose(info) })
+	}
 }
 
 // abandoned is Close's error: what was owed and not done in time.
@@ -247,7 +271,7 @@ func (c *Client) check(op string) error {
 // call begins a call of a view.
 func (c *Client) call(op string, v *viewConfig, r replicaConfig, cd codec.Codec) router.Call {
 	return router.Call{
-		Op: op, Codec: cd, Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor, Route: c.route(*v, r, false),
+		Op: op, Codec: cd, Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor, Route: c.route(*v, r, false), Extra: c.extra(*v),
 	}
 }
 

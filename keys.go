@@ -1,6 +1,10 @@
 package tikv
 
-import "github.com/tikv-go/tikv/internal/keys"
+import (
+	"strconv"
+
+	"github.com/tikv-go/tikv/internal/keys"
+)
 
 // Pair is a key and its value.
 type Pair struct{ Key, Value []byte }
@@ -34,3 +38,23 @@ func (r Range) check(op string) error {
 
 // empty reports whether no key lies in r.
 func (r Range) empty() bool { return keys.Range(r).Empty() }
+
+// KeyMode says which of TiKV's two key spaces a key belongs to. The zero value is none.
+type KeyMode uint8
+
+// The key modes.
+const (
+	KeyTxn KeyMode = iota + 1
+	KeyRaw
+)
+
+// String is the mode in a word.
+func (m KeyMode) String() string {
+	switch m {
+	case KeyTxn:
+		return "txn"
+	case KeyRaw:
+		return "raw"
+	}
+	return "KeyMode(" + strconv.Itoa(int(m)) + ")"
+}

@@ -46,6 +46,7 @@ type (
 		RawOption
 		ReadOption
 		TxnOption
+		RPCOption
 	}
 )
 
@@ -70,6 +71,7 @@ type config struct {
 	pdReads      bool
 	rpcTimeout   time.Duration
 	closeTimeout time.Duration
+	hooks        hooks
 	zone         string
 	regions      region.Config // Bytes, MaxInFlight
 }
@@ -80,6 +82,11 @@ type viewConfig struct {
 	source   string
 	retryFor time.Duration
 	failFast bool
+
+	group        string
+	tag          []byte
+	taskID       uint64
+	interceptors []Interceptor
 }
 
 // rawConfig is a raw view's.

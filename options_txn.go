@@ -37,11 +37,12 @@ type (
 		TxnOption
 		applyCommit(*txnConfig)
 	}
-	// RouteOption is an option of reads and of transactions, where it concerns what
-	// they read.
+	// RouteOption is an option of reads and of any-request views, and of transactions,
+	// where it concerns what they read.
 	RouteOption interface {
 		ReadOption
 		TxnOption
+		RPCOption
 	}
 )
 
@@ -229,7 +230,7 @@ func (c *Client) readOptions(v viewConfig, r routeConfig, stale bool) txn.ReadOp
 		replica, stale = replicaConfig{}, false
 	}
 	return txn.ReadOptions{
-		CallOptions: txn.CallOptions{Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor, Route: c.route(v, replica, stale)},
+		CallOptions: txn.CallOptions{Priority: v.priority.wire(), RequestSource: v.source, RetryFor: v.retryFor, Route: c.route(v, replica, stale), Extra: c.extra(v)},
 		Isolation:   r.isolation.wire(),
 		NoFillCache: r.noFillCache,
 	}

@@ -90,6 +90,11 @@ func (r *Retry) Wait(ctx context.Context, k Kind) error { return r.WaitAtMost(ct
 
 // WaitAtMost is Wait with a delay of at most limit, where limit is not 0.
 func (r *Retry) WaitAtMost(ctx context.Context, k Kind, limit time.Duration) error {
+	return r.WaitTelling(ctx, k, limit, nil)
+}
+
+// WaitTelling is WaitAtMost, and tells the delay first, unless tell is nil.
+func (r *Retry) WaitTelling(ctx context.Context, k Kind, limit time.Duration, tell func(time.Duration)) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -104,6 +109,9 @@ func (r *Retry) WaitAtMost(ctx context.Context, k Kind, limit time.Duration) err
 		d = min(d, r.budget-r.slept)
 	}
 	r.slept += d
+	if tell != nil {
+		tell(d)
+	}
 	return Sleep(ctx, d)
 }
 

@@ -183,3 +183,7 @@ var classes = map[string]class{
 
 // inRegionForm has the messages whose ranges are always those of regions.
 var inRegionForm = map[string]bool{"errorpb.KeyNotInRegion": true, "metapb.Region": true}
+
+// closedRanges has the messages whose ranges must have an end: TiKV takes an empty one for
+// the smallest key (src/coprocessor/endpoint.rs, by Key::from_raw).
+var closedRanges = map[string]bool{"coprocessor.KeyRange": true}

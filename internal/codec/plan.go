@@ -14,11 +14,13 @@ type plan struct {
 	lo, hi  int  // fields of the message's range, -1: none
 	reverse int  // field that says that the range is given backwards, -1: none
 	region  bool // the range is one of regions
+	closed  bool // the range must have an end
 	space   bool // the message names its key space
 
-	// What there is in here, at any depth: keys, ranges of regions, and what is set
-	// whatever the key space is.
-	keys, regions, always bool
+	// What there is in here, at any depth: keys, what is to be changed on V1 too (ranges
+	// of regions, and those that must have an end), and what is set whatever the key
+	// space is.
+	keys, onV1, always bool
 }
 
 // step is one field.
@@ -44,7 +46,7 @@ func servicePlans() plans {
 		}
 	}
 	all.reach(func(p *plan) *bool { return &p.keys }, func(p *plan) bool { return p.lo >= 0 || p.hi >= 0 || p.has(key, bounds) })
-	all.reach(func(p *plan) *bool { return &p.regions }, func(p *plan) bool { return p.region || p.has(regionKey, inRegion) })
+	all.reach(func(p *plan) *bool { return &p.onV1 }, func(p *plan) bool { return p.region || p.closed || p.has(regionKey, inRegion) })
 	all.reach(func(p *plan) *bool { return &p.always }, func(p *plan) bool { return p.space || p.has(rawFlag, rawFlag) })
 	return all
 }
@@ -68,7 +70,7 @@ func (all plans) of(t reflect.Type) *plan {
 	if p := all[t]; p != nil {
 		return p
 	}
-	p := &plan{lo: -1, hi: -1, reverse: -1, region: inRegionForm[t.String()], space: reflect.PointerTo(t).Implements(spaceType)}
+	p := &plan{lo: -1, hi: -1, reverse: -1, region: inRegionForm[t.String()], closed: closedRanges[t.String()], space: reflect.PointerTo(t).Implements(spaceType)}
 	all[t] = p // before its fields, which may lead back to it
 	for i := range t.NumField() {
 		f := t.Field(i)

@@ -77,13 +77,13 @@ func (f form) in(p *plan, v reflect.Value) form {
 	return f
 }
 
-// changes reports whether the codec changes a key in a part of a message: on V1 the
-// keys of regions at most.
+// changes reports whether the codec changes a key in a part of a message: on V1
+// those of regions at most, and ends that must be there.
 func (c Codec) changes(p *plan, f form) bool {
 	if c.version == V2 || f.region && !c.plain() {
 		return p.keys
 	}
-	return p.regions && !c.plain()
+	return p.onV1 && !c.plain()
 }
 
 // bounds returns the fields of the range, the lower bound first; one may be missing.
@@ -133,6 +133,9 @@ func (e encoder) message(v reflect.Value, p *plan, f form) reflect.Value {
 	f = f.in(p, v)
 	if lo, hi := f.bounds(p, out); lo.IsValid() || hi.IsValid() {
 		e.bounds(lo, hi, f)
+		if p.closed && e.c.version != V2 && !e.c.plain() && hi.Len() == 0 {
+			hi.SetBytes(top())
+		}
 	}
 	for _, s := range p.steps {
 		e.step(out.Elem().Field(s.field), s, f)
@@ -270,6 +273,9 @@ func (d decoder) message(v reflect.Value, p *plan, f form) error {
 	}
 	f = f.in(p, v)
 	if lo, hi := f.bounds(p, v); lo.IsValid() || hi.IsValid() {
+		if p.closed && d.c.version != V2 && bytes.Equal(hi.Bytes(), top()) {
+			hi.SetBytes(nil)
+		}
 		switch err := d.bounds(lo, hi, f); {
 		case err != nil && f.inform:
 			lo.SetBytes(nil)
@@ -305,7 +311,7 @@ func (d decoder) bounds(lo, hi reflect.Value, f form) error {
 	if d.c.version == V2 && r.Empty() && (!was.Empty() || !bytes.HasPrefix(r.Start, d.c.prefix[:])) {
 		return &OutsideError{Key: was.Start}
 	}
-	r = d.c.userRange(r)
+	r = d.c.UserRange(r)
 	if lo.IsValid() {
 		lo.SetBytes(r.Start)
 	}
@@ -315,8 +321,11 @@ func (d decoder) bounds(lo, hi reflect.Value, f form) error {
 	return nil
 }
 
-// userRange returns the user keys of a wire range that lies in the key space.
-func (c Codec) userRange(wire keys.Range) keys.Range {
+// top is above every key: the longest that TiKV takes are shorter (storage.max-key-size).
+func top() []byte { return bytes.Repeat([]byte{0xff}, 8<<10+1) }
+
+// UserRange returns the user keys of a wire range that lies in the key space.
+func (c Codec) UserRange(wire keys.Range) keys.Range {
 	if c.version != V2 {
 		return wire
 	}
@@ -436,7 +445,7 @@ func (d decoder) boundaries(enc [][]byte) [][]byte {
 		if part.Empty() {
 			continue
 		}
-		part = d.c.userRange(part)
+		part = d.c.UserRange(part)
 		if len(user) == 0 {
 			user = append(user, part.Start)
 		}

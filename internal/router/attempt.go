@@ -23,6 +23,8 @@ type try struct {
 	addr   string
 	began  time.Time
 	ended  time.Time // zero if nothing was sent
+
+	storeID, regionID uint64 // of the peer that is asked; regionID 0: a store
 }
 
 func (s *sending) peer() *metapb.Peer { return s.region.Peer(s.at) }
@@ -43,7 +45,8 @@ func (r *Router) try(ctx context.Context, call *Call, s *sending, began time.Tim
 
 // address finds where the peer is, and fills the request's context for it.
 func (r *Router) address(ctx context.Context, call *Call, s *sending, req transport.Request, t *try) (to transport.Target, ok bool) {
-	store, err := r.cfg.Regions.Store(ctx, s.peer().GetStoreId())
+	t.storeID, t.regionID = s.peer().GetStoreId(), s.region.ID
+	store, err := r.cfg.Regions.Store(ctx, t.storeID)
 	if err != nil {
 		t.rule, t.err = storeFailure(err), err
 		return to, false
@@ -74,12 +77,25 @@ func (r *Router) address(ctx context.Context, call *Call, s *sending, req transp
 }
 
 // exchange sends the request and waits for the answer.
-func (r *Router) exchange(ctx context.Context, call *Call, to transport.Target, req transport.Request, resp Answer, t *try) {
+func (r *Router) exchange(ctx context.Context, call *Call, to transport.Target, req transport.Message, resp Answer, t *try) {
+	if w := call.watching(); w != nil {
+		r.watched(ctx, w, call, to, req, resp, t)
+		return
+	}
+	r.deliver(ctx, call, to, req, resp, resp, t)
+}
+
+// deliver is exchange; what decodes the answer need not be the answer.
+func (r *Router) deliver(ctx context.Context, call *Call, to transport.Target, req transport.Message, resp Answer, into transport.Decoder, t *try) {
 	if t.err = t.store.Admit(); t.err != nil {
 		t.rule = refusal(t.err)
 		return
 	}
-	t.err = r.cfg.Transport.Call(ctx, to, req, resp)
+	if call.Exchange != nil {
+		t.err = call.Exchange(ctx, to, req, into)
+	} else {
+		t.err = r.cfg.Transport.Call(ctx, to, req, into)
+	}
 	r.read(ctx, call, to, resp, t)
 }
 
@@ -124,11 +140,7 @@ func (r *Router) fill(c *kvrpcpb.Context, call *Call, s *sending, timeout time.D
 	c.RegionId = s.region.ID
 	c.RegionEpoch = &s.region.Epoch
 	c.Peer = s.peer()
-	c.ClusterId = r.cfg.ClusterID
-	c.Priority = call.Priority
-	c.RequestSource = call.RequestSource
-	c.IsRetryRequest = call.sends > 0
-	c.MaxExecutionDurationMs = uint64(max(1, timeout.Milliseconds()))
+	r.fillCommon(c, call, timeout)
 	c.ReplicaRead, c.StaleRead, c.BusyThresholdMs = s.ask == replica, s.ask == stale, 0
 	if s.wish.threshold {
 		c.BusyThresholdMs = uint32(call.Route.BusyThreshold.Milliseconds())
@@ -136,5 +148,17 @@ func (r *Router) fill(c *kvrpcpb.Context, call *Call, s *sending, timeout time.D
 	if v := s.region.BucketVersion(); c.BucketsVersion != 0 && v > c.BucketsVersion {
 		c.BucketsVersion = v // told meanwhile
 	}
+}
+
+// fillCommon sets what a request says to whichever store.
+func (r *Router) fillCommon(c *kvrpcpb.Context, call *Call, timeout time.Duration) {
+	c.ClusterId = r.cfg.ClusterID
+	c.Priority = call.Priority
+	c.RequestSource = call.RequestSource
+	c.IsRetryRequest = call.sends > 0
+	c.MaxExecutionDurationMs = uint64(max(1, timeout.Milliseconds()))
 	call.Codec.Fill(c)
+	if call.Extra != nil {
+		call.Extra.fill(c)
+	}
 }

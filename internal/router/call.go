@@ -13,6 +13,7 @@ import (
 
 	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/codec"
+	"github.com/tikv-go/tikv/internal/transport"
 )
 
 // Call is one operation of a caller: its options, its budget, and what has happened to
@@ -39,6 +40,14 @@ type Call struct {
 	// Route is which replicas may answer; nil: the leader.
 	Route *Route
 
+	// Extra is what else the view asks for; nil: nothing.
+	Extra *Extra
+	// Method is the name of the request's method, where its type does not tell.
+	Method string
+	// Exchange, if not nil, makes an attempt instead of the transport: it sends req, and
+	// decodes the answer, or the first of several.
+	Exchange func(ctx context.Context, to transport.Target, req transport.Message, resp transport.Decoder) error
+
 	// RetryFor is the budget of the call where ctx has no deadline; 0: the router's
 	// default.
 	RetryFor time.Duration
@@ -55,6 +64,7 @@ type Call struct {
 	patient  bool    // no read has the short time of first attempts any more
 	crowded  bool    // busy stores are not avoided any more
 	addr     string  // of the last attempt, with its region
+	method   string  // of the last attempt that was watched
 	region   uint64
 }
 
@@ -71,7 +81,7 @@ func (c *Call) PartInto(part *Call) {
 	*part = Call{
 		Op: c.Op, Codec: c.Codec, Resend: c.Resend, Decides: c.Decides, Owed: c.Owed,
 		Timeout: c.Timeout, Priority: c.Priority, RequestSource: c.RequestSource,
-		Route: c.Route, plainly: c.plainly, RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
+		Route: c.Route, Extra: c.Extra, Method: c.Method, Exchange: c.Exchange, plainly: c.plainly, RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
 		attempts: attempts{last: slices.Clone(c.attempts.last), total: c.attempts.total},
 	}
 	if c.Retry != nil {

@@ -93,7 +93,7 @@ func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met
 
 // attempt is try, and where that is wished another beside it.
 func (r *Router) attempt(ctx context.Context, call *Call, s *sending, began time.Time, req transport.Request, resp Answer) try {
-	if s.wish.read && call.Route.HedgeAfter > 0 && r.cfg.Tasks != nil {
+	if s.wish.read && call.Route.HedgeAfter > 0 && r.cfg.Tasks != nil && call.Exchange == nil {
 		return r.hedged(ctx, call, s, began, req, resp)
 	}
 	return r.try(ctx, call, s, began, req, resp)
@@ -113,6 +113,9 @@ func (r *Router) settle(s *sending) {
 // judge notes a failed attempt and does what its rule says. It returns nil when
 // another attempt is to be made, with s on the right peer.
 func (r *Router) judge(ctx context.Context, call *Call, s *sending, t *try) error {
+	if veto, ok := t.err.(*Vetoed); ok {
+		return call.veto(ctx, veto, s.region.ID)
+	}
 	r.note(ctx, call, s, t)
 	if t.mayRun && call.decides() {
 		call.lose(t.err)

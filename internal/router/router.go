@@ -94,7 +94,7 @@ func (r *Router) wait(ctx context.Context, call *Call, kind backoff.Kind, limit 
 	}
 	pace := call.pace(ctx, budget)
 	slept := pace.Slept()
-	err := pace.WaitAtMost(waiting, kind, limit)
+	err := pace.WaitTelling(waiting, kind, limit, call.pausing(ctx))
 	call.attempts.delayed(pace.Slept() - slept)
 	if err != nil {
 		return call.end(ctx, err, regionID)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/mpp"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -109,4 +110,10 @@ func addAlone(t map[reflect.Type]*command) {
 	alone[kvrpcpb.GetLockWaitInfoRequest, kvrpcpb.GetLockWaitInfoResponse](t, "GetLockWaitInfo")
 	alone[kvrpcpb.GetLockWaitHistoryRequest, kvrpcpb.GetLockWaitHistoryResponse](t, "GetLockWaitHistory")
 	alone[kvrpcpb.CompactRequest, kvrpcpb.CompactResponse](t, "Compact")
+	alone[mpp.DispatchTaskRequest, mpp.DispatchTaskResponse](t, "DispatchMPPTask")
+	alone[mpp.CancelTaskRequest, mpp.CancelTaskResponse](t, "CancelMPPTask")
+	alone[mpp.IsAliveRequest, mpp.IsAliveResponse](t, "IsAlive")
+	alone[mpp.ReportTaskStatusRequest, mpp.ReportTaskStatusResponse](t, "ReportMPPTaskStatus")
+	alone[kvrpcpb.TiFlashSystemTableRequest, kvrpcpb.TiFlashSystemTableResponse](t, "GetTiFlashSystemTable")
+	alone[coprocessor.TiCIEstimateCountRequest, coprocessor.TiCIEstimateCountResponse](t, "GetEstimateTiCICount")
 }

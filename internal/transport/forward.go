@@ -19,6 +19,7 @@ var errNotForwarded = errors.New("no store passes this on to another")
 var notForwarded = [...]string{
 	"UnsafeDestroyRange", "RegisterLockObserver", "CheckLockObserver", "RemoveLockObserver", "PhysicalScanLock",
 	"GetStoreSafeTS", "GetLockWaitInfo", "GetLockWaitHistory", "Compact",
+	"DispatchMPPTask", "CancelMPPTask", "IsAlive", "ReportMPPTaskStatus", "GetTiFlashSystemTable", "GetEstimateTiCICount",
 }
 
 // key is the endpoint's name in the pool. What is forwarded by a store has a connection

@@ -10,6 +10,7 @@ import (
 	"net"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,6 +150,14 @@ func (p *Pool) NewResponse(req Message) Response {
 		return cmd.reply()
 	}
 	return nil
+}
+
+// Method is the name of req's method in TiKV's service, "" if req is no request.
+func (p *Pool) Method(req Message) string {
+	if cmd := p.commands[reflect.TypeOf(req)]; cmd != nil {
+		return strings.TrimPrefix(cmd.method, service)
+	}
+	return ""
 }
 
 func (p *Pool) prepare(ctx context.Context, to Target, req Message) (*command, *endpoint, error) {

@@ -77,6 +77,7 @@ type CallOptions struct {
 	RequestSource string
 	RetryFor      time.Duration // the budget where ctx has no deadline; 0: the default
 	Route         *router.Route // of reads
+	Extra         *router.Extra
 }
 
 // budget is the default of CallOptions.RetryFor; owedFor is that of what is done when
@@ -102,7 +103,7 @@ func (e *Engine) call(ctx context.Context, op string, o CallOptions) *router.Cal
 func (e *Engine) callWith(op string, o CallOptions, retry *backoff.Retry) router.Call {
 	return router.Call{
 		Op: op, Codec: e.codec, Resend: true, Priority: o.Priority, RequestSource: o.RequestSource,
-		RetryFor: o.retryFor(), Retry: retry, Route: o.Route,
+		RetryFor: o.retryFor(), Retry: retry, Route: o.Route, Extra: o.Extra,
 	}
 }
 

@@ -1,0 +1,264 @@
+package tikv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/transport"
+)
+
+// Hook observes a client. A hook implements one or more of the interfaces below;
+// Open rejects a value that implements none. Hooks must be quick and safe for concurrent
+// use: one that blocks holds up the call that it is told of, and no other, and those of
+// the client's own work hold up Close. They may use the client, whose calls come back to
+// them, but not its Close. One that panics is logged, and its call goes on without it.
+type Hook any
+
+// RPCHook sees every attempt of a call, on every view, on the goroutine that makes it. The
+// context StartRPC returns is used for the attempt and given to EndRPC; of several hooks
+// the next gets what the one before returned.
+type RPCHook interface {
+	StartRPC(ctx context.Context, info CallInfo) context.Context
+	EndRPC(ctx context.Context, info CallInfo, res CallResult)
+}
+
+// RetryHook sees each wait before another attempt, before it begins.
+type RetryHook interface {
+	OnRetry(ctx context.Context, info RetryInfo)
+}
+
+// CloseHook sees the end of a client, and what Close abandoned, when all else has ended.
+type CloseHook interface{ OnClose(info CloseInfo) }
+
+// CallInfo is one attempt of a call, for hooks and interceptors. Key-like fields are
+// absent on purpose.
+type CallInfo struct {
+	Method            Method
+	Addr              string
+	StoreID, RegionID uint64 // RegionID is 0 for a call to a store
+	Attempt           int    // from 1
+	RequestBytes      int
+	Keys              int // that the request names; 0 for a range
+	Write             bool
+	ReadTS, StartTS   Timestamp   // 0: none
+	Call              CallContext // after interceptors
+}
+
+// CallContext is what interceptors may change.
+type CallContext struct {
+	Priority      Priority
+	ResourceGroup string
+	RequestSource string
+	Tag           []byte    // replace it, do not change it
+	Deadline      time.Time // never later than ctx's; zero: none
+}
+
+// Interceptor runs before each attempt of a call, before the hooks. It may change call, or
+// refuse by an error, which then ends the call: the call's error wraps it, and NotSent
+// holds if nothing was sent before. A deadline that has passed ends the call with
+// ErrUnavailable. One that panics refuses.
+type Interceptor func(ctx context.Context, info CallInfo, call *CallContext) error
+
+// Method is the name of a call in TiKV's service: "KvGet", "RawBatchPut".
+type Method string
+
+// CallResult is how an attempt ended.
+type CallResult struct {
+	Reason        Reason // ReasonNone: answered
+	Err           error
+	ResponseBytes int // 0 for a stream
+	Elapsed       time.Duration
+}
+
+// RetryInfo is a wait before another attempt.
+type RetryInfo struct {
+	Method  Method // empty: nothing was sent yet
+	Reason  Reason // why the last attempt failed, or PD
+	Attempt int    // the one that is waited for
+	Delay   time.Duration
+	Err     error
+}
+
+// CloseInfo is what Close left undone.
+type CloseInfo struct {
+	Commits, Rollbacks, Unlocks int
+	Elapsed                     time.Duration
+}
+
+// hooks are a client's, by what they see.
+type hooks struct {
+	rpc   []RPCHook
+	retry []RetryHook
+	close []CloseHook
+}
+
+// add takes a hook; false: it is none.
+func (h *hooks) add(hook Hook) (ok bool) {
+	if v, is := hook.(RPCHook); is {
+		h.rpc, ok = append(h.rpc, v), true
+	}
+	if v, is := hook.(RetryHook); is {
+		h.retry, ok = append(h.retry, v), true
+	}
+	if v, is := hook.(CloseHook); is {
+		h.close, ok = append(h.close, v), true
+	}
+	return ok
+}
+
+// extra is the engine's form of what a view asks for beyond the ordinary; nil: nothing.
+func (c *Client) extra(v viewConfig) *router.Extra {
+	e := router.Extra{ResourceGroup: v.group, Tag: v.tag, TaskID: v.taskID}
+	if h := c.cfg.hooks; len(h.rpc)+len(h.retry)+len(v.interceptors) > 0 {
+		e.Watch = &watch{logger: c.cfg.logger, hooks: h, interceptors: v.interceptors}
+	}
+	if e.ResourceGroup == "" && e.Tag == nil && e.TaskID == 0 && e.Watch == nil {
+		return nil
+	}
+	return &e
+}
+
+// watch shows the attempts of a view's calls to interceptors and hooks.
+type watch struct {
+	logger       *slog.Logger
+	hooks        hooks
+	interceptors []Interceptor
+}
+
+// Begin implements router.Watch.
+func (w *watch) Begin(ctx context.Context, a *router.Watched) (context.Context, error) {
+	info := callInfo(a)
+	for _, intercept := range w.interceptors {
+		if err := refusal(ctx, intercept, &info); err != nil {
+			return ctx, err
+		}
+	}
+	if err := info.Call.give(ctx, &a.Fields); err != nil {
+		return ctx, err
+	}
+	a.State = &info
+	for _, h := range w.hooks.rpc {
+		w.guard(ctx, func() {
+			if under := h.StartRPC(ctx, info); under != nil {
+				ctx = under
+			}
+		})
+	}
+	return ctx, nil
+}
+
+// End implements router.Watch.
+func (w *watch) End(ctx context.Context, a *router.Watched, o router.Outcome) {
+	info, ok := a.State.(*CallInfo)
+	if !ok {
+		return
+	}
+	res := CallResult{Reason: Reason(o.Reason), Err: public(o.Err), ResponseBytes: o.ResponseBytes, Elapsed: o.Elapsed}
+	for i := len(w.hooks.rpc) - 1; i >= 0; i-- {
+		w.guard(ctx, func() { w.hooks.rpc[i].EndRPC(ctx, *info, res) })
+	}
+}
+
+// Pause implements router.Watch.
+func (w *watch) Pause(ctx context.Context, p router.Pause) {
+	info := RetryInfo{Method: Method(p.Method), Reason: Reason(p.Reason), Attempt: p.Number, Delay: p.Delay, Err: public(p.Err)}
+	for _, h := range w.hooks.retry {
+		w.guard(ctx, func() { h.OnRetry(ctx, info) })
+	}
+}
+
+// guard runs a hook; a panic of its is logged.
+func (w *watch) guard(ctx context.Context, hook func()) { guard(ctx, w.logger, hook) }
+
+func guard(ctx context.Context, logger *slog.Logger, hook func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			logger.LogAttrs(ctx, slog.LevelError, "a hook panicked", slog.Any("panic", p))
+		}
+	}()
+	hook()
+}
+
+// refusal is an interceptor's error; a panic is one.
+func refusal(ctx context.Context, intercept Interceptor, info *CallInfo) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the interceptor panicked: %v", p)
+		}
+	}()
+	call := info.Call
+	err = intercept(ctx, *info, &call)
+	info.Call = call
+	return err
+}
+
+var errNoPriority = errors.New("the interceptor has set a priority that does not exist")
+
+// give writes the fields back.
+func (c *CallContext) give(ctx context.Context, f *router.Fields) error {
+	if c.Priority > PriorityHigh {
+		return errNoPriority
+	}
+	if end, ok := ctx.Deadline(); ok && (c.Deadline.IsZero() || c.Deadline.After(end)) {
+		c.Deadline = end
+	}
+	*f = router.Fields{
+		Priority: c.Priority.wire(), ResourceGroup: c.ResourceGroup, RequestSource: c.RequestSource, Tag: c.Tag, Deadline: c.Deadline,
+	}
+	return nil
+}
+
+// callInfo is what is told of an attempt.
+func callInfo(a *router.Watched) CallInfo {
+	info := CallInfo{
+		Method: Method(a.Method), Addr: a.Addr, StoreID: a.StoreID, RegionID: a.RegionID, Attempt: a.Number,
+		RequestBytes: a.Request.Size(), Keys: keysOf(a.Request), Write: a.Write,
+		Call: CallContext{
+			Priority: priorityOf(a.Priority), ResourceGroup: a.ResourceGroup, RequestSource: a.RequestSource, Tag: a.Tag, Deadline: a.Deadline,
+		},
+	}
+	switch q := a.Request.(type) {
+	case interface{ GetStartVersion() uint64 }:
+		info.StartTS = Timestamp(q.GetStartVersion())
+	case interface{ GetLockTs() uint64 }:
+		info.StartTS = Timestamp(q.GetLockTs())
+	case interface{ GetVersion() uint64 }:
+		info.ReadTS = Timestamp(q.GetVersion())
+	case interface{ GetStartTs() uint64 }:
+		info.ReadTS = Timestamp(q.GetStartTs())
+	}
+	return info
+}
+
+// keysOf counts the keys that a request names.
+func keysOf(req transport.Message) int {
+	switch q := req.(type) {
+	case interface{ GetKeys() [][]byte }:
+		return len(q.GetKeys())
+	case interface{ GetMutations() []*kvrpcpb.Mutation }:
+		return len(q.GetMutations())
+	case interface{ GetPairs() []*kvrpcpb.KvPair }:
+		return len(q.GetPairs())
+	case interface{ GetSplitKeys() [][]byte }:
+		return len(q.GetSplitKeys())
+	case interface{ GetKey() []byte }, interface{ GetPrimaryKey() []byte }, interface{ GetPrimaryLock() []byte }:
+		return 1
+	}
+	return 0
+}
+
+func priorityOf(p kvrpcpb.CommandPri) Priority {
+	switch p {
+	case kvrpcpb.CommandPri_Low:
+		return PriorityLow
+	case kvrpcpb.CommandPri_High:
+		return PriorityHigh
+	}
+	return PriorityNormal
+}

@@ -1,0 +1,222 @@
+package router
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/transport"
+)
+
+// Extra is what a view asks for beyond what every call has. It is not changed once it is
+// in use; nil is nothing.
+type Extra struct {
+	ResourceGroup string
+	Tag           []byte
+	TaskID        uint64
+	Watch         Watch // nil: nobody
+}
+
+// Watch sees the attempts of calls, on the goroutine that makes them, and the waits
+// between them. It must not panic.
+type Watch interface {
+	// Begin comes before an attempt, which runs under the context that it returns. It may
+	// change a's Fields. An error refuses the attempt, and so ends the call.
+	Begin(ctx context.Context, a *Watched) (context.Context, error)
+	// End comes after an attempt that was not refused.
+	End(ctx context.Context, a *Watched, o Outcome)
+	// Pause comes before a wait.
+	Pause(ctx context.Context, p Pause)
+}
+
+// Watched is an attempt, about to be made.
+type Watched struct {
+	Fields
+	Method            string // of TiKV's service: "KvGet"
+	Addr              string
+	StoreID, RegionID uint64 // RegionID is 0 for a call to a store
+	Number            int    // of the call's attempts, from 1
+	Request           transport.Message
+	Write             bool
+
+	State any // Begin's, for End
+}
+
+// Fields are what a Watch may change of a request.
+type Fields struct {
+	Priority      kvrpcpb.CommandPri
+	ResourceGroup string
+	RequestSource string
+	Tag           []byte
+	Deadline      time.Time // zero: none
+}
+
+// Outcome is what came of an attempt.
+type Outcome struct {
+	Reason        Reason // ReasonNone: answered
+	Err           error
+	ResponseBytes int
+	Elapsed       time.Duration
+}
+
+// Pause is a wait before another attempt. Method is empty where no attempt was made yet: a
+// store or PD is waited for.
+type Pause struct {
+	Op     string
+	Method string
+	Reason Reason
+	Number int // of the attempt that is waited for
+	Delay  time.Duration
+	Err    error
+}
+
+// Vetoed is a call that a Watch refused.
+type Vetoed struct {
+	Op  string
+	Err error
+}
+
+// Error is the Watch's.
+func (e *Vetoed) Error() string { return e.Op + ": refused: " + e.Err.Error() }
+
+// Unwrap returns the Watch's error.
+func (e *Vetoed) Unwrap() error { return e.Err }
+
+// watching returns who sees the call's attempts, or nil.
+func (c *Call) watching() Watch {
+	if c.Extra == nil {
+		return nil
+	}
+	return c.Extra.Watch
+}
+
+// watched is deliver under the eyes of w.
+func (r *Router) watched(ctx context.Context, w Watch, call *Call, to transport.Target, req transport.Message, resp Answer, t *try) {
+	a := &Watched{
+		Method: cmp.Or(call.Method, r.method(req)), Addr: t.addr, StoreID: t.storeID, RegionID: t.regionID,
+		Number: call.attempts.total + 1, Request: req, Write: call.decides(),
+	}
+	call.method = a.Method
+	rc := contextOf(req)
+	a.take(ctx, rc)
+	ctx, err := w.Begin(ctx, a)
+	if err == nil {
+		err = a.give(rc, &to)
+	}
+	if err != nil {
+		t.rule, t.err = madeUp(RefusedCall), &Vetoed{Op: call.Op, Err: err}
+		return
+	}
+	began, count := time.Now(), counter{Answer: resp}
+	r.deliver(ctx, call, to, req, resp, &count, t)
+	o := Outcome{Err: t.err, ResponseBytes: count.n, Elapsed: time.Since(began)}
+	if t.rule != nil {
+		o.Reason = t.rule.reason
+	}
+	w.End(ctx, a, o)
+}
+
+// take reads the fields that may be changed.
+func (a *Watched) take(ctx context.Context, c *kvrpcpb.Context) {
+	a.Deadline, _ = ctx.Deadline()
+	if c != nil {
+		a.Priority, a.RequestSource, a.Tag = c.Priority, c.RequestSource, c.ResourceGroupTag
+		a.ResourceGroup = c.GetResourceControlContext().GetResourceGroupName()
+	}
+}
+
+// give writes them back. A deadline of its own ends the attempt, and the one after it.
+func (a *Watched) give(c *kvrpcpb.Context, to *transport.Target) error {
+	if !a.Deadline.IsZero() {
+		left := time.Until(a.Deadline)
+		if left <= 0 {
+			return context.DeadlineExceeded
+		}
+		if to.Timeout == 0 || left < to.Timeout {
+			to.Timeout = left
+		}
+		if ms := uint64(max(1, left.Milliseconds())); c != nil {
+			c.MaxExecutionDurationMs = min(c.MaxExecutionDurationMs, ms)
+		}
+	}
+	if c == nil {
+		return nil
+	}
+	c.Priority, c.RequestSource, c.ResourceGroupTag = a.Priority, a.RequestSource, a.Tag
+	if a.ResourceGroup != c.GetResourceControlContext().GetResourceGroupName() {
+		c.ResourceControlContext = &kvrpcpb.ResourceControlContext{ResourceGroupName: a.ResourceGroup}
+	}
+	return nil
+}
+
+// fill sets what a view asks for in a request's context.
+func (e *Extra) fill(c *kvrpcpb.Context) {
+	if e.ResourceGroup != "" {
+		c.ResourceControlContext = &kvrpcpb.ResourceControlContext{ResourceGroupName: e.ResourceGroup}
+	}
+	if e.Tag != nil {
+		c.ResourceGroupTag = e.Tag
+	}
+	if e.TaskID != 0 {
+		c.TaskId = e.TaskID
+	}
+}
+
+// veto is the error of a call that was refused.
+func (c *Call) veto(ctx context.Context, v *Vetoed, regionID uint64) error {
+	switch {
+	case errors.Is(v.Err, context.DeadlineExceeded):
+		return c.end(ctx, context.DeadlineExceeded, regionID)
+	case c.Lost():
+		return c.Undetermined(v)
+	}
+	return v
+}
+
+// counter counts the bytes of an answer.
+type counter struct {
+	Answer
+	n int
+}
+
+// Unmarshal implements transport.Decoder.
+func (c *counter) Unmarshal(data []byte) error {
+	c.n += len(data)
+	return c.Answer.Unmarshal(data)
+}
+
+// contextOf is a request's context, nil if it has none.
+func contextOf(req transport.Message) *kvrpcpb.Context {
+	if q, ok := req.(transport.Request); ok {
+		return q.GetContext()
+	}
+	return nil
+}
+
+// method is the name of a request's method.
+func (r *Router) method(req transport.Message) string {
+	if n, ok := r.cfg.Transport.(interface {
+		Method(transport.Message) string
+	}); ok {
+		return n.Method(req)
+	}
+	return ""
+}
+
+// pausing returns who is to be told of a wait, or nil.
+func (c *Call) pausing(ctx context.Context) func(time.Duration) {
+	w := c.watching()
+	if w == nil {
+		return nil
+	}
+	return func(d time.Duration) {
+		p := Pause{Op: c.Op, Method: c.method, Number: c.attempts.total + 1, Delay: d}
+		if n := len(c.attempts.last); n > 0 {
+			p.Reason, p.Err = c.attempts.last[n-1].Reason, c.attempts.last[n-1].Err
+		}
+		w.Pause(ctx, p)
+	}
+}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
+	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/lock"
 	"github.com/tikv-go/tikv/internal/router"
 )
@@ -22,6 +23,9 @@ func (s *Snapshot) Fill(c *kvrpcpb.Context) { s.fill(c) }
 
 // Meet deals with locks that a request met: when it returns, the request may be sent again.
 func (s *Snapshot) Meet(ctx context.Context, call *router.Call, locks []*kvrpcpb.LockInfo) error {
+	if call.Retry == nil {
+		call.Retry = backoff.For(ctx, s.opts.retryFor())
+	}
 	var all []lock.Lock
 	for _, l := range locks {
 		all = append(all, lock.FromProto(l)...)

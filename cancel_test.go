@@ -18,6 +18,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pingcap/kvproto/pkg/coprocessor"
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/tikvpb"
+
 	"github.com/tikv-go/tikv"
 	"github.com/tikv-go/tikv/playground"
 )
@@ -77,7 +81,7 @@ func contextCalls(t *testing.T) []string {
 	ctxType := reflect.TypeFor[context.Context]()
 	var names []string
 	seen := make(map[string]bool)
-	for _, v := range []any{&tikv.Client{}, &tikv.Raw{}, &tikv.AtomicRaw{}, &tikv.Snapshot{}, &tikv.Txn{}} {
+	for _, v := range []any{&tikv.Client{}, &tikv.Raw{}, &tikv.AtomicRaw{}, &tikv.Snapshot{}, &tikv.Txn{}, &tikv.RPC{}} {
 		rt := reflect.TypeOf(v)
 		for i := range rt.NumMethod() {
 			m := rt.Method(i)
@@ -294,7 +298,7 @@ var parkKeys = [][]byte{[]byte("a"), []byte("b")}
 func newParkTest(t *testing.T, cold bool) *parkTest {
 	p := &parkTest{cold: cold, gate: newGate()}
 	var err error
-	if p.cluster, err = playground.Start(t.Context(), playground.WithStores(1), playground.WithAPIVersion(playground.APIV2)); err != nil {
+	if p.cluster, err = playground.Start(t.Context(), playground.WithStores(1), playground.WithAPIVersion(playground.APIV2), playground.WithCoprocessor(103, listing)); err != nil {
 		t.Fatal(err)
 	}
 	if p.client, err = p.open(t.Context()); err != nil {
@@ -537,6 +541,7 @@ var (
 	atTimestamp   = &parkPoint{name: "timestamp", park: hold("Tso")}
 	atSharedTS    = &parkPoint{name: "another's timestamp", park: hold("Tso"), share: true}
 	atLookup      = &parkPoint{name: "lookup", cold: true, park: hold("GetRegion", "GetPrevRegion", "BatchScanRegions", "QueryRegion")}
+	atRegionByID  = &parkPoint{name: "lookup by id", park: hold("GetRegionByID", "QueryRegion")}
 	atStore       = &parkPoint{name: "store lookup", cold: true, park: hold("GetStore")}
 	atSharedLoad  = &parkPoint{name: "another's load", cold: true, park: hold("GetRegion", "GetPrevRegion", "BatchScanRegions", "QueryRegion"), share: true}
 	atStreamWrite = &parkPoint{name: "stream write", park: jam(1)}
@@ -598,6 +603,17 @@ func onSnapshot(fn func(ctx context.Context, s *tikv.Snapshot) error) func(conte
 	return func(ctx context.Context, p *parkTest) (func(context.Context) error, error) {
 		snap, err := p.client.Snapshot(ctx)
 		return func(ctx context.Context) error { return fn(ctx, snap) }, err
+	}
+}
+
+// onRPC is a call at a snapshot's moment.
+func onRPC(fn func(ctx context.Context, v *tikv.RPC) error) func(context.Context, *parkTest) (func(context.Context) error, error) {
+	return func(ctx context.Context, p *parkTest) (func(context.Context) error, error) {
+		snap, err := p.client.Snapshot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) error { return fn(ctx, p.client.RPC(tikv.WithReadAt(snap))) }, nil
 	}
 }
 
@@ -705,6 +721,37 @@ var cancelCalls = []cancelCall{
 	{"Snapshot.GetVersions", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { _, err := s.GetVersions(ctx, parkKeys); return err }), readPoints, false},
 	{"Snapshot.Scan", onSnapshot(func(ctx context.Context, s *tikv.Snapshot) error { return drain(s.Scan(ctx, tikv.Range{})) }), readPoints, false},
 	{"Snapshot.Scan of the latest", onLatest(func(ctx context.Context, s *tikv.Snapshot) error { return drain(s.Scan(ctx, tikv.Range{})) }), with(streamPoints, atLock, atStatus), false},
+
+	{"Call", onRPC(func(ctx context.Context, v *tikv.RPC) error {
+		_, err := tikv.Call(ctx, v, tikv.ToKey(tikv.KeyTxn, parkKeys[0]), tikvpb.TikvClient.KvGet, &kvrpcpb.GetRequest{Key: parkKeys[0]})
+		return err
+	}), readPoints, false},
+	{"Call of a write", simple(func(ctx context.Context, p *parkTest) error {
+		_, err := tikv.Call(ctx, p.client.RPC(), tikv.ToKey(tikv.KeyRaw, parkKeys[0]), tikvpb.TikvClient.RawPut, &kvrpcpb.RawPutRequest{Key: parkKeys[0], Value: []byte("1")})
+		return err
+	}), streamPoints, false},
+	{"Call of a command that is not batched", simple(func(ctx context.Context, p *parkTest) error {
+		_, err := tikv.Call(ctx, p.client.RPC(), tikv.ToKey(tikv.KeyTxn, parkKeys[0]), tikvpb.TikvClient.MvccGetByKey, &kvrpcpb.MvccGetByKeyRequest{Key: parkKeys[0]})
+		return err
+	}), unaryPoints, false},
+	{"Call to a region", simple(func(ctx context.Context, p *parkTest) error {
+		id := p.cluster.Regions(playground.KeyRaw)[0].ID
+		_, err := tikv.Call(ctx, p.client.RPC(), tikv.ToRegion(tikv.KeyRaw, id), tikvpb.TikvClient.RawGet, &kvrpcpb.RawGetRequest{Key: parkKeys[0]})
+		return err
+	}), with(streamPoints, atRegionByID), false},
+	{"Call to a store", simple(func(ctx context.Context, p *parkTest) error {
+		_, err := tikv.Call(ctx, p.client.RPC(), tikv.ToStore(1), tikvpb.TikvClient.GetLockWaitInfo, &kvrpcpb.GetLockWaitInfoRequest{})
+		return err
+	}), []*parkPoint{atStore, atDial, atResponse}, false},
+	{"CallRange", onRPC(func(ctx context.Context, v *tikv.RPC) error {
+		_, err := tikv.Collect(tikv.CallRange(ctx, v, tikv.KeyTxn, tikv.Range{}, tikvpb.TikvClient.Coprocessor, &coprocessor.Request{Tp: 103}))
+		return err
+	}), readPoints, false},
+	{"CallStream", onRPC(func(ctx context.Context, v *tikv.RPC) error {
+		_, err := tikv.Collect(tikv.CallStream(ctx, v, tikv.ToKey(tikv.KeyTxn, parkKeys[0]), tikvpb.TikvClient.CoprocessorStream,
+			&coprocessor.Request{Tp: 103, Ranges: []*coprocessor.KeyRange{{}}}))
+		return err
+	}), with(unaryPoints, atSafePoint), false},
 
 	{"Txn.Get", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.Get(ctx, parkKeys[0]); return err }), readPoints, false},
 	{"Txn.BatchGet", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.BatchGet(ctx, parkKeys); return err }), readPoints, false},

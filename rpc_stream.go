@@ -17,8 +17,9 @@ import (
 )
 
 // CallStream is Call for a method that answers with a stream. The stream lives as long
-// as the loop; it is begun again only while nothing has been yielded. Each message is
-// waited for at most a minute, or WithRPCTimeout.
+// as the loop; it is begun again only while nothing has been yielded: a lock that the
+// stream met behind its first message is in the last one. Each message is waited for at
+// most a minute, or WithRPCTimeout.
 func CallStream[Req, Resp any, S interface{ Recv() (*Resp, error) }](ctx context.Context, v *RPC, to Target,
 	method func(tikvpb.TikvClient, context.Context, *Req, ...grpc.CallOption) (S, error), req *Req) iter.Seq2[*Resp, error] {
 	const op = "CallStream"

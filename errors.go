@@ -55,6 +55,7 @@ func NotSent(err error) bool {
 	var batch *BatchError
 	var rng *RangeError
 	var canceled *canceledError
+	var refused *refusedError
 	switch {
 	case err == nil || errors.Is(err, ErrUndetermined):
 		return false
@@ -62,7 +63,7 @@ func NotSent(err error) bool {
 		return !slices.Contains(batch.Outcomes, OutcomeDone)
 	case errors.As(err, &rng):
 		return rng.untouched
-	case errors.As(err, &canceled):
+	case errors.As(err, &canceled), errors.As(err, &refused):
 		return true
 	}
 	return slices.ContainsFunc(changedNothing[:], func(s error) bool { return errors.Is(err, s) })
@@ -101,6 +102,17 @@ type canceledError struct {
 
 func (e *canceledError) Error() string   { return "tikv: " + e.op + ": " + e.causes[0].Error() }
 func (e *canceledError) Unwrap() []error { return e.causes }
+
+// refusedError is a call that an interceptor refused before anything was sent.
+type refusedError struct {
+	op  string
+	err error // the interceptor's
+}
+
+func (e *refusedError) Error() string {
+	return "tikv: " + e.op + ": refused by an interceptor: " + e.err.Error()
+}
+func (e *refusedError) Unwrap() error { return e.err }
 
 // closedError is ErrClosed with the call that met it.
 type closedError struct{ op string }
@@ -427,6 +439,8 @@ func mapError(ec errorContext, err error) error {
 		return ec.unavailable(e)
 	case *router.Refused:
 		return ec.refused(e)
+	case *router.Vetoed:
+		return &refusedError{op: ec.op, err: e.Err}
 	case *router.Canceled:
 		return &canceledError{op: ec.op, causes: ec.causes(e.Causes)}
 	case *pd.Error:
@@ -444,6 +458,8 @@ func (ec errorContext) causes(errs []error) []error {
 	for i, err := range errs {
 		if out[i] = public(err); errors.Is(err, router.ErrClosed) {
 			out[i] = ErrClosed
+		} else if _, ok := err.(*router.Vetoed); ok {
+			out[i] = mapError(ec, err)
 		} else if _, ok := err.(*router.Refused); ok {
 			out[i] = mapError(ec, err)
 		}

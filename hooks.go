@@ -208,6 +208,9 @@ func (c *CallContext) give(ctx context.Context, f *router.Fields) error {
 	if end, ok := ctx.Deadline(); ok && (c.Deadline.IsZero() || c.Deadline.After(end)) {
 		c.Deadline = end
 	}
+	if !c.Deadline.IsZero() && !time.Now().Before(c.Deadline) {
+		return context.DeadlineExceeded
+	}
 	*f = router.Fields{
 		Priority: c.Priority.wire(), ResourceGroup: c.ResourceGroup, RequestSource: c.RequestSource, Tag: c.Tag, Deadline: c.Deadline,
 	}
@@ -218,7 +221,7 @@ func (c *CallContext) give(ctx context.Context, f *router.Fields) error {
 func callInfo(a *router.Watched) CallInfo {
 	info := CallInfo{
 		Method: Method(a.Method), Addr: a.Addr, StoreID: a.StoreID, RegionID: a.RegionID, Attempt: a.Number,
-		RequestBytes: a.Request.Size(), Keys: keysOf(a.Request), Write: a.Write,
+		RequestBytes: a.Request.Size(), Keys: keysOf(a.Request), Write: !rpcMethods[a.Method].has(reads),
 		Call: CallContext{
 			Priority: priorityOf(a.Priority), ResourceGroup: a.ResourceGroup, RequestSource: a.RequestSource, Tag: a.Tag, Deadline: a.Deadline,
 		},

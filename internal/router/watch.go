@@ -40,7 +40,6 @@ type Watched struct {
 	StoreID, RegionID uint64 // RegionID is 0 for a call to a store
 	Number            int    // of the call's attempts, from 1
 	Request           transport.Message
-	Write             bool
 
 	State any // Begin's, for End
 }
@@ -97,7 +96,7 @@ func (c *Call) watching() Watch {
 func (r *Router) watched(ctx context.Context, w Watch, call *Call, to transport.Target, req transport.Message, resp Answer, t *try) {
 	a := &Watched{
 		Method: cmp.Or(call.Method, r.method(req)), Addr: t.addr, StoreID: t.storeID, RegionID: t.regionID,
-		Number: call.attempts.total + 1, Request: req, Write: call.decides(),
+		Number: call.attempts.total + 1, Request: req,
 	}
 	call.method = a.Method
 	rc := contextOf(req)

@@ -122,6 +122,17 @@ func TestHooksSeeEveryView(t *testing.T) {
 				t.Errorf("%s: %+v", name, i)
 			}
 		}
+		// So are those of a batch that is sent all at once, and of what it meets.
+		cluster.Inject(playground.Fault{Method: "KvBatchGet", RegionError: playground.StaleCommand, Times: 1})
+		if _, err := snap.BatchGet(ctx, [][]byte{k, []byte("e"), []byte("z")}); err != nil {
+			t.Error(err)
+		}
+		lines, _ := rec.take()
+		slices.Sort(lines)
+		if !slices.Equal(lines, []string{"KvBatchGet 1 none", "KvBatchGet 1 none", "KvBatchGet 1 stale command", "KvBatchGet 2 none"}) {
+			t.Errorf("%q", lines)
+		}
+		rec.retry = nil
 		// A transaction's attempts carry its timestamp.
 		err := c.RunTxn(ctx, func(_ context.Context, tx *tikv.Txn) error { return tx.Put(k, k) })
 		lines, calls := rec.take()

@@ -84,7 +84,7 @@ func (r *Router) judgeStoreCall(ctx context.Context, call *Call, t *try) error {
 	if t.rule.learn&moved != 0 && t.store != nil {
 		r.cfg.Regions.RefreshStore(t.store)
 	}
-	if call.Route != nil && call.Route.FailFast && t.rule.learn&unreached != 0 {
+	if call.Route != nil && call.Route.FailFast && (t.rule.learn&unreached != 0 || t.rule.reason == StoreDown) {
 		return call.end(ctx, ErrOutOfReach, 0)
 	}
 	return r.wait(ctx, call, t.rule.wait, 0, 0)
@@ -118,7 +118,7 @@ func (r *Router) LocateAt(ctx context.Context, call *Call, key []byte) (*region.
 }
 
 // Refresh forgets what is known of a region.
-func (r *Router) Refresh(reg *region.Region) { r.cfg.Regions.Invalidate(reg) }
+func (r *Router) Refresh(reg *region.Region) { r.cfg.Regions.Invalidate(reg, region.WrongEpoch) }
 
 // Warm loads the first regions of a wire range in one round trip, if the very first is not
 // known. What fails is not told: who locates will find out.

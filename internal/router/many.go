@@ -21,6 +21,7 @@ type Parcel struct {
 	t       try
 	to      transport.Target
 	pending transport.Pending
+	sight   *sight // if somebody watches
 	way     way
 }
 
@@ -76,7 +77,7 @@ func (r *Router) SendAll(ctx context.Context, parcels []Parcel) {
 
 // begin makes the first attempt of a parcel that is to go simply to the leader.
 func (r *Router) begin(ctx context.Context, out starter, p *Parcel, began time.Time) {
-	if p.Call.Route != nil || p.Req.GetContext() == nil || !out.Batched(p.Req) {
+	if p.Call.Route != nil || p.Call.Exchange != nil || p.Req.GetContext() == nil || !out.Batched(p.Req) {
 		return
 	}
 	if p.Call.begun.IsZero() {
@@ -93,12 +94,20 @@ func (r *Router) begin(ctx context.Context, out starter, p *Parcel, began time.T
 	if p.to, ok = r.address(ctx, p.Call, &p.s, p.Req, &p.t); !ok {
 		return
 	}
+	if w := p.Call.watching(); w != nil {
+		if p.sight = r.show(ctx, w, p.Call, &p.to, p.Req, p.Resp, &p.t); p.sight == nil {
+			return
+		}
+		ctx = p.sight.ctx
+	}
 	if p.t.err = p.t.store.Admit(); p.t.err != nil {
 		p.t.rule = refusal(p.t.err)
+		p.seen()
 		return
 	}
 	if p.pending, p.t.err = out.Start(ctx, p.to, p.Req); p.t.err != nil {
 		r.read(ctx, p.Call, p.to, p.Resp, &p.t)
+		p.seen()
 		return
 	}
 	p.way = started
@@ -109,11 +118,23 @@ func (r *Router) await(ctx context.Context, p *Parcel) {
 	if p.way != started {
 		return
 	}
-	p.t.err = p.pending.Wait(ctx, p.Resp)
+	var into transport.Decoder = p.Resp
+	if p.sight != nil {
+		ctx, into = p.sight.ctx, &p.sight.count
+	}
+	p.t.err = p.pending.Wait(ctx, into)
 	p.way = missed
+	defer p.seen()
 	if r.read(ctx, p.Call, p.to, p.Resp, &p.t); p.t.rule == nil {
 		r.settle(&p.s)
 		p.way = over
+	}
+}
+
+// seen ends what a Watch sees of the first attempt.
+func (p *Parcel) seen() {
+	if p.sight != nil {
+		p.sight.end(&p.t)
 	}
 }
 

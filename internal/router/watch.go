@@ -92,30 +92,50 @@ func (c *Call) watching() Watch {
 	return c.Extra.Watch
 }
 
+// sight is one attempt under the eyes of a Watch.
+type sight struct {
+	Watched
+	watch Watch
+	ctx   context.Context // of the attempt
+	began time.Time
+	count counter
+}
+
 // watched is deliver under the eyes of w.
 func (r *Router) watched(ctx context.Context, w Watch, call *Call, to transport.Target, req transport.Message, resp Answer, t *try) {
-	a := &Watched{
+	if s := r.show(ctx, w, call, &to, req, resp, t); s != nil {
+		r.deliver(s.ctx, call, to, req, resp, &s.count, t)
+		s.end(t)
+	}
+}
+
+// show shows an attempt before it is made. nil: it is refused, and t tells why.
+func (r *Router) show(ctx context.Context, w Watch, call *Call, to *transport.Target, req transport.Message, resp Answer, t *try) *sight {
+	s := &sight{watch: w, began: time.Now(), count: counter{Answer: resp}, Watched: Watched{
 		Method: cmp.Or(call.Method, r.method(req)), Addr: t.addr, StoreID: t.storeID, RegionID: t.regionID,
 		Number: call.attempts.total + 1, Request: req,
-	}
-	call.method = a.Method
+	}}
+	call.method = s.Method
 	rc := contextOf(req)
-	a.take(ctx, rc)
-	ctx, err := w.Begin(ctx, a)
-	if err == nil {
-		err = a.give(rc, &to)
+	s.take(ctx, rc)
+	var err error
+	if s.ctx, err = w.Begin(ctx, &s.Watched); err == nil {
+		err = s.give(rc, to)
 	}
 	if err != nil {
 		t.rule, t.err = madeUp(RefusedCall), &Vetoed{Op: call.Op, Err: err}
-		return
+		return nil
 	}
-	began, count := time.Now(), counter{Answer: resp}
-	r.deliver(ctx, call, to, req, resp, &count, t)
-	o := Outcome{Err: t.err, ResponseBytes: count.n, Elapsed: time.Since(began)}
+	return s
+}
+
+// end tells what came of the attempt.
+func (s *sight) end(t *try) {
+	o := Outcome{Err: t.err, ResponseBytes: s.count.n, Elapsed: time.Since(s.began)}
 	if t.rule != nil {
 		o.Reason = t.rule.reason
 	}
-	w.End(ctx, a, o)
+	s.watch.End(s.ctx, &s.Watched, o)
 }
 
 // take reads the fields that may be changed.

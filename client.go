@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,7 +33,7 @@ type Client struct {
 	cfg    config
 	engine *engine
 
-	walker func() *codec.Walker // made with the first any-request view
+	walker codec.Walker
 
 	closing  atomic.Bool
 	closed   chan struct{} // closed when Close has done its work
@@ -81,7 +80,7 @@ func open(ctx context.Context, op string, addrs []string, opts []Option) (*Clien
 		}
 		return nil, mapError(errorContext{op: op, keys: e.keys}, err)
 	}
-	return &Client{cfg: cfg, engine: e, walker: sync.OnceValue(codec.NewWalker), closed: make(chan struct{})}, nil
+	return &Client{cfg: cfg, engine: e, closed: make(chan struct{})}, nil
 }
 
 // apply reads and checks all that Open is given.

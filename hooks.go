@@ -115,13 +115,21 @@ func (h *hooks) add(hook Hook) (ok bool) {
 // extra is the engine's form of what a view asks for beyond the ordinary; nil: nothing.
 func (c *Client) extra(v viewConfig) *router.Extra {
 	e := router.Extra{ResourceGroup: v.group, Tag: v.tag, TaskID: v.taskID}
-	if h := c.cfg.hooks; len(h.rpc)+len(h.retry)+len(v.interceptors) > 0 {
-		e.Watch = &watch{logger: c.cfg.logger, hooks: h, interceptors: v.interceptors}
+	if v.watch != nil {
+		e.Watch = v.watch(c.cfg.logger, c.cfg.hooks, v.interceptors)
 	}
 	if e.ResourceGroup == "" && e.Tag == nil && e.TaskID == 0 && e.Watch == nil {
 		return nil
 	}
 	return &e
+}
+
+// newWatch is a view's watch, nil where there is nobody to see anything.
+func newWatch(logger *slog.Logger, h hooks, is []Interceptor) router.Watch {
+	if len(h.rpc)+len(h.retry)+len(is) == 0 {
+		return nil
+	}
+	return &watch{logger: logger, hooks: h, interceptors: is}
 }
 
 // watch shows the attempts of a view's calls to interceptors and hooks.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/region"
+	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/transport"
 )
 
@@ -87,6 +88,7 @@ type viewConfig struct {
 	tag          []byte
 	taskID       uint64
 	interceptors []Interceptor
+	watch        func(*slog.Logger, hooks, []Interceptor) router.Watch // nil: neither hooks nor interceptors; only who uses them links them
 }
 
 // rawConfig is a raw view's.

@@ -82,6 +82,7 @@ func WithInterceptors(is ...Interceptor) ViewOption {
 	is = slices.Clone(is)
 	return viewOption{"WithInterceptors", func(c *viewConfig) string {
 		c.interceptors = slices.Concat(c.interceptors, is) // never in place: views share it
+		c.watch = newWatch
 		for _, i := range is {
 			if i == nil {
 				return "has one that is nil"
@@ -96,6 +97,7 @@ func WithInterceptors(is ...Interceptor) ViewOption {
 func WithHooks(hooks ...Hook) Option {
 	hooks = slices.Clone(hooks)
 	return openOption{"WithHooks", func(c *config) string {
+		c.view.watch = newWatch
 		for _, h := range hooks {
 			if !c.hooks.add(h) {
 				return "has a value that is no hook"

@@ -162,7 +162,7 @@ func (v *RPC) begin(op, name string, traits trait, to Target, req, resp any) (*a
 // asking encodes a request that has been checked.
 func (v *RPC) asking(op, name string, traits trait, to Target, cd codec.Codec, req any, answer router.Answer) (*asking, error) {
 	a := &asking{v: v, call: v.base, traits: traits, to: to, codec: cd, resp: answer}
-	encoded, err := v.c.walker().Encode(cd, req)
+	encoded, err := v.c.walker.Encode(cd, req)
 	if err != nil {
 		return nil, &ArgumentError{Op: op, Arg: "req", Reason: "is no request of TiKV's service"}
 	}
@@ -281,7 +281,7 @@ func (a *asking) route(ctx context.Context, resp router.Answer) error {
 		if err := a.checkEngine(ctx, to.id); err != nil {
 			return err
 		}
-		return r.SendStore(ctx, &a.call, to.id, a.req, resp)
+		return router.SendStore(ctx, r, &a.call, to.id, a.req, resp)
 	}
 	req, ok := a.req.(transport.Request)
 	if !ok {
@@ -299,7 +299,7 @@ func (a *asking) checkEngine(ctx context.Context, id uint64) error {
 	if !a.traits.has(atTiFlash) {
 		return nil
 	}
-	store, err := a.v.c.engine.router.Store(ctx, &a.call, id)
+	store, err := router.Store(ctx, a.v.c.engine.router, &a.call, id)
 	if err != nil {
 		return err
 	}
@@ -324,12 +324,12 @@ func (a *asking) toRegion(ctx context.Context, id uint64, req transport.Request,
 			return a.call.Unanswered(ctx, errRegionGone, id)
 		}
 		first = now
-		reg, err := e.router.LocateAt(ctx, &a.call, now.Meta.GetStartKey())
+		reg, err := router.LocateAt(ctx, e.router, &a.call, now.Meta.GetStartKey())
 		if err != nil {
 			return err
 		}
 		if reg.ID != id || reg.Epoch.GetVersion() < now.Meta.GetRegionEpoch().GetVersion() {
-			e.router.Refresh(reg)
+			router.Refresh(e.router, reg)
 			if err := e.router.Wait(ctx, &a.call, backoff.RegionMiss); err != nil {
 				return err
 			}
@@ -352,7 +352,7 @@ func (a *asking) fail(err error) error {
 
 // decode turns the answer's keys into the caller's.
 func (a *asking) decode(resp any) error {
-	err := a.v.c.walker().Decode(a.codec, resp)
+	err := a.v.c.walker.Decode(a.codec, resp)
 	var outside *codec.OutsideError
 	if errors.As(err, &outside) {
 		return &ServerError{Op: a.call.Op, RegionID: a.call.RegionID(), Message: "the answer has the key " +

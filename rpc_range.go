@@ -103,7 +103,7 @@ func beginWalk(op string, v *RPC, mode KeyMode, r Range, noMethod, noReq bool, c
 	w := &rangeWalk{v: v, op: op, name: name, traits: traits, codec: mode.codec(v.c.engine), user: r, req: req}
 	w.wire = w.codec.Range(keys.Range(r))
 	// What is wrong with the request is wrong with each part of it.
-	clipped, err := v.c.walker().Clip(req, keys.Range(r))
+	clipped, err := v.c.walker.Clip(req, keys.Range(r))
 	switch {
 	case errors.Is(err, codec.ErrBackwards):
 		return nil, &ArgumentError{Op: op, Arg: "req", Reason: "reads backwards"}
@@ -123,7 +123,7 @@ var errLoopLeft = errors.New("the loop has ended")
 func (w *rangeWalk) walk(ctx context.Context, yield func(rangePart) bool) error {
 	tasks := task.New(ctx)
 	defer tasks.Close(errLoopLeft)
-	w.v.c.engine.router.Warm(ctx, &router.Call{Codec: w.codec}, w.wire)
+	router.Warm(ctx, w.v.c.engine.router, &router.Call{Codec: w.codec}, w.wire)
 	var ahead []*segment
 	yielded := false
 	for next := w.wire; ; {
@@ -209,7 +209,7 @@ func (w *rangeWalk) askPart(ctx context.Context, rest *keys.Range) (*rangePart, 
 		}
 		here := rest.Intersect(w.codec.WireRange(reg.Range))
 		part := &rangePart{region: reg.ID, user: cloneRange(w.codec.UserRange(here))}
-		clipped, err := w.v.c.walker().Clip(w.req, keys.Range(part.user))
+		clipped, err := w.v.c.walker.Clip(w.req, keys.Range(part.user))
 		if err != nil {
 			return nil, err
 		}

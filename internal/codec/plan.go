@@ -4,8 +4,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-
-	"github.com/pingcap/kvproto/pkg/tikvpb"
 )
 
 // plan is where a message holds what the walker treats. It is immutable once made.
@@ -35,34 +33,15 @@ type step struct {
 // plans makes plans for messages, each once.
 type plans map[reflect.Type]*plan
 
-// servicePlans returns the plans of every message of TiKV's service: requests, answers,
-// those of streams, and what is in them.
-func servicePlans() plans {
+// planOf returns the plan of a message. Messages are not looked up in the service, whose
+// methods reflection would make the linker keep.
+func planOf(t reflect.Type) *plan {
 	all := make(plans)
-	service := reflect.TypeFor[tikvpb.TikvClient]()
-	for i := range service.NumMethod() {
-		for _, t := range messagesOf(service.Method(i).Type) {
-			all.of(t)
-		}
-	}
+	p := all.of(t)
 	all.reach(func(p *plan) *bool { return &p.keys }, func(p *plan) bool { return p.lo >= 0 || p.hi >= 0 || p.has(key, bounds) })
 	all.reach(func(p *plan) *bool { return &p.onV1 }, func(p *plan) bool { return p.region || p.closed || p.has(regionKey, inRegion) })
 	all.reach(func(p *plan) *bool { return &p.always }, func(p *plan) bool { return p.space || p.has(rawFlag, rawFlag) })
-	return all
-}
-
-// messagesOf returns the request and the answer of a method of the service that takes
-// one request.
-func messagesOf(method reflect.Type) []reflect.Type {
-	if method.NumIn() < 3 || method.In(1).Kind() != reflect.Pointer {
-		return nil // the requests are a stream: what stores send each other
-	}
-	answer := method.Out(0)
-	if answer.Kind() == reflect.Interface {
-		recv, _ := answer.MethodByName("Recv")
-		answer = recv.Type.Out(0)
-	}
-	return []reflect.Type{method.In(1).Elem(), answer.Elem()}
+	return p
 }
 
 // of returns the plan of a struct.

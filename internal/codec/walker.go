@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
+	"sync"
 
 	"github.com/pingcap/kvproto/pkg/disaggregated"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -14,11 +16,9 @@ import (
 )
 
 // Walker encodes and decodes whole messages of TiKV's service: every field that holds a
-// key, as a table of all fields says. It is immutable and safe for concurrent use.
-type Walker struct{ plans plans }
-
-// NewWalker reads the messages of the service.
-func NewWalker() *Walker { return &Walker{plans: servicePlans()} }
+// key, as a table of all fields says. The zero Walker is ready, and safe for concurrent
+// use.
+type Walker struct{ plans sync.Map } // of *plan, by the reflect.Type of the message
 
 // Encode returns the message that carries req's keys, and what names the key space, in
 // the form of c. req is as it was afterwards; the new message shares with it what is not
@@ -56,11 +56,15 @@ func (w *Walker) message(m any) (reflect.Value, *plan, error) {
 	if v.Kind() != reflect.Pointer || v.IsNil() {
 		return v, nil, fmt.Errorf("codec: %T is no message", m)
 	}
-	p := w.plans[v.Type().Elem()]
-	if p == nil {
+	t := v.Type().Elem()
+	if p, ok := w.plans.Load(t); ok {
+		return v, p.(*plan), nil
+	}
+	if t.Kind() != reflect.Struct || !strings.HasPrefix(t.PkgPath(), "github.com/pingcap/kvproto/") {
 		return v, nil, fmt.Errorf("codec: %T is not of TiKV's service", m)
 	}
-	return v, p, nil
+	p, _ := w.plans.LoadOrStore(t, planOf(t))
+	return v, p.(*plan), nil
 }
 
 // form is how the ranges of a part of a message are written.

@@ -31,6 +31,20 @@ func serviceMessages() []reflect.Type {
 	return all
 }
 
+// messagesOf returns the request and the answer of a method of the service that takes
+// one request.
+func messagesOf(method reflect.Type) []reflect.Type {
+	if method.NumIn() < 3 || method.In(1).Kind() != reflect.Pointer {
+		return nil // the requests are a stream: what stores send each other
+	}
+	answer := method.Out(0)
+	if answer.Kind() == reflect.Interface {
+		recv, _ := answer.MethodByName("Recv")
+		answer = recv.Type.Out(0)
+	}
+	return []reflect.Type{method.In(1).Elem(), answer.Elem()}
+}
+
 // inside calls visit with every struct reached from t, each once.
 func inside(t reflect.Type, seen map[reflect.Type]bool, visit func(reflect.Type)) {
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
@@ -310,7 +324,7 @@ func checkForm(t testing.TB, c Codec, cl class, f form, was, is []byte, name str
 }
 
 func TestMessagesComeBack(t *testing.T) {
-	w := NewWalker()
+	w := &Walker{}
 	rounds := 20
 	for i := range rounds {
 		for _, m := range serviceMessages() {
@@ -323,7 +337,7 @@ func TestMessagesComeBack(t *testing.T) {
 }
 
 func FuzzMessages(f *testing.F) {
-	w, all := NewWalker(), serviceMessages()
+	w, all := &Walker{}, serviceMessages()
 	f.Add(uint64(1), uint16(2), uint8(3), []byte("\n\x01a"))
 	f.Fuzz(func(t *testing.T, seed uint64, which uint16, codec uint8, data []byte) {
 		c := allCodecs[int(codec)%len(allCodecs)]
@@ -345,7 +359,7 @@ func FuzzMessages(f *testing.F) {
 
 // V1's raw keys are sent as they are: lists, ranges and values are the caller's own.
 func TestV1RawCopiesNothing(t *testing.T) {
-	w, c := NewWalker(), New(V1, Raw, 0)
+	w, c := &Walker{}, New(V1, Raw, 0)
 	req := &kvrpcpb.RawBatchPutRequest{Pairs: []*kvrpcpb.KvPair{{Key: b("k")}}, Context: &kvrpcpb.Context{Priority: kvrpcpb.CommandPri_High}}
 	out, err := w.Encode(c, req)
 	if err != nil {
@@ -361,7 +375,7 @@ func TestV1RawCopiesNothing(t *testing.T) {
 }
 
 func TestRangesOfMessages(t *testing.T) {
-	w, c := NewWalker(), New(V2, Raw, 7)
+	w, c := &Walker{}, New(V2, Raw, 7)
 	encode := func(m any) any {
 		out, err := w.Encode(c, m)
 		if err != nil {
@@ -407,7 +421,7 @@ func TestRangesOfMessages(t *testing.T) {
 
 // What a store says of other key spaces, or of regions that reach beyond this one.
 func TestAnswersAcrossTheSpace(t *testing.T) {
-	w, c, other := NewWalker(), New(V2, Txn, 7), New(V2, Txn, 8)
+	w, c, other := &Walker{}, New(V2, Txn, 7), New(V2, Txn, 8)
 	enc := func(c Codec, user string) []byte { return c.RegionKey(c.Key(b(user))) }
 	split := &kvrpcpb.SplitRegionResponse{Regions: []*metapb.Region{
 		{Id: 1, EndKey: enc(c, "k")}, {Id: 2, StartKey: enc(c, "k")}, {Id: 3, StartKey: enc(other, "a"), EndKey: enc(other, "b")},
@@ -452,8 +466,8 @@ func TestAnswersAcrossTheSpace(t *testing.T) {
 }
 
 func TestWalkerRefuses(t *testing.T) {
-	w := NewWalker()
-	for _, m := range []any{nil, 1, (*kvrpcpb.GetRequest)(nil), kvrpcpb.GetRequest{}, &metapb.Cluster{}} {
+	w := &Walker{}
+	for _, m := range []any{nil, 1, (*kvrpcpb.GetRequest)(nil), kvrpcpb.GetRequest{}, new(int), &bytes.Buffer{}} {
 		if _, err := w.Encode(Codec{}, m); err == nil {
 			t.Errorf("encodes %T", m)
 		}
@@ -464,7 +478,7 @@ func TestWalkerRefuses(t *testing.T) {
 }
 
 func BenchmarkWalker(b *testing.B) {
-	w, c := NewWalker(), New(V2, Txn, 7)
+	w, c := &Walker{}, New(V2, Txn, 7)
 	req := &kvrpcpb.GetRequest{Context: &kvrpcpb.Context{}, Key: []byte("key")}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -474,73 +488,9 @@ func BenchmarkWalker(b *testing.B) {
 	}
 }
 
-func BenchmarkNewWalker(b *testing.B) {
+func BenchmarkPlan(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		NewWalker()
-	}
-}
-
-// A range that must have an end gets one on V1; on V2 the keyspace's is one.
-func TestCoprocessorRangesEnd(t *testing.T) {
-	w := NewWalker()
-	for _, c := range []Codec{New(V1, Txn, 0), New(V2, Txn, 7)} {
-		req := &coprocessor.Request{Tasks: []*coprocessor.StoreBatchTask{{Ranges: []*coprocessor.KeyRange{{Start: b("a")}}}}}
-		out, err := w.Encode(c, req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		end := out.(*coprocessor.Request).Tasks[0].Ranges[0].End
-		if len(end) == 0 || len(req.Tasks[0].Ranges[0].End) > 0 || bytes.Compare(end, c.Key(b("\xff\xff\xff\xff"))) <= 0 {
-			t.Errorf("%v: the end is %d bytes, the caller's %q", c.Version(), len(end), req.Tasks[0].Ranges[0].End)
-		}
-	}
-}
-
-func TestClip(t *testing.T) {
-	w := NewWalker()
-	part := keys.Range{Start: b("c"), End: b("f")}
-	cop := func(bounds ...string) (all []*coprocessor.KeyRange) {
-		for i := 0; i < len(bounds); i += 2 {
-			all = append(all, &coprocessor.KeyRange{Start: b(bounds[i]), End: b(bounds[i+1])})
-		}
-		return all
-	}
-	versioned := []*coprocessor.VersionedKeyRange{{Range: cop("a", "b")[0]}, {Range: cop("d", "d\x00")[0], ReadTs: 3}, {}}
-	for name, c := range map[string]struct{ req, want any }{
-		"all":            {&kvrpcpb.ScanRequest{Limit: 3}, &kvrpcpb.ScanRequest{Limit: 3, StartKey: b("c"), EndKey: b("f")}},
-		"some":           {&kvrpcpb.ScanRequest{StartKey: b("d")}, &kvrpcpb.ScanRequest{StartKey: b("d"), EndKey: b("f")}},
-		"none":           {&kvrpcpb.ScanRequest{EndKey: b("c")}, nil},
-		"no list":        {&coprocessor.Request{Tp: 1}, &coprocessor.Request{Tp: 1, Ranges: cop("c", "f")}},
-		"list":           {&coprocessor.Request{Ranges: cop("a", "b", "e", "z", "b", "d")}, &coprocessor.Request{Ranges: cop("e", "f", "c", "d")}},
-		"other list":     {&coprocessor.Request{Ranges: cop("a", "b")}, nil},
-		"versioned":      {&coprocessor.Request{VersionedRanges: versioned}, &coprocessor.Request{VersionedRanges: versioned[1:2]}},
-		"chained":        {&kvrpcpb.RawBatchScanRequest{Ranges: []*kvrpcpb.KeyRange{{StartKey: b("a")}, {StartKey: b("d")}}}, &kvrpcpb.RawBatchScanRequest{Ranges: []*kvrpcpb.KeyRange{{StartKey: b("c"), EndKey: b("d")}, {StartKey: b("d"), EndKey: b("f")}}}},
-		"checksum":       {&kvrpcpb.RawChecksumRequest{}, &kvrpcpb.RawChecksumRequest{Ranges: []*kvrpcpb.KeyRange{{StartKey: b("c"), EndKey: b("f")}}}},
-		"no range":       {&kvrpcpb.GetRequest{}, ErrNoRange},
-		"backwards":      {&kvrpcpb.RawScanRequest{Reverse: true}, ErrBackwards},
-		"tasks":          {&coprocessor.Request{Tasks: []*coprocessor.StoreBatchTask{{}}}, ErrTasks},
-		"regions' lists": {&coprocessor.BatchRequest{}, ErrNoRange},
-		"mutations":      {&kvrpcpb.PrewriteRequest{Mutations: []*kvrpcpb.Mutation{{}}}, ErrTasks},
-	} {
-		before := wireOf(t, c.req)
-		got, err := w.Clip(c.req, part)
-		if !bytes.Equal(wireOf(t, c.req), before) {
-			t.Errorf("%s: the request has changed", name)
-		}
-		switch want := c.want.(type) {
-		case error:
-			if !errors.Is(err, want) {
-				t.Errorf("%s: %v", name, err)
-			}
-		case nil:
-			if got != nil || err != nil {
-				t.Errorf("%s: %v %v", name, got, err)
-			}
-		default:
-			if err != nil || got == nil || !bytes.Equal(wireOf(t, got), wireOf(t, want)) {
-				t.Errorf("%s: %v %v", name, got, err)
-			}
-		}
+		planOf(reflect.TypeFor[coprocessor.Response]())
 	}
 }

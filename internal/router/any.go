@@ -1,5 +1,8 @@
 package router
 
+// What only some programs use is functions, not methods of Router: the linker keeps the
+// methods of a type that is reached by an interface, and leaves these out.
+
 import (
 	"context"
 	"errors"
@@ -16,7 +19,7 @@ import (
 // SendStore sends a request to one store, whatever regions there are, and again after
 // failures of the connection, as the call's rules and budget allow. A region error in the
 // answer is the caller's. resp is empty.
-func (r *Router) SendStore(ctx context.Context, call *Call, storeID uint64, req transport.Message, resp Answer) error {
+func SendStore(ctx context.Context, r *Router, call *Call, storeID uint64, req transport.Message, resp Answer) error {
 	call.begin()
 	for {
 		if err := r.open(ctx, call, 0); err != nil {
@@ -91,7 +94,7 @@ func (r *Router) judgeStoreCall(ctx context.Context, call *Call, t *try) error {
 }
 
 // Store returns a store, for what a call has to know of it first.
-func (r *Router) Store(ctx context.Context, call *Call, id uint64) (*region.Store, error) {
+func Store(ctx context.Context, r *Router, call *Call, id uint64) (*region.Store, error) {
 	call.begin()
 	for {
 		if err := r.open(ctx, call, 0); err != nil {
@@ -110,7 +113,7 @@ func (r *Router) Store(ctx context.Context, call *Call, id uint64) (*region.Stor
 }
 
 // LocateAt returns the region that holds a region key.
-func (r *Router) LocateAt(ctx context.Context, call *Call, key []byte) (*region.Region, error) {
+func LocateAt(ctx context.Context, r *Router, call *Call, key []byte) (*region.Region, error) {
 	if found := r.cfg.Regions.Lookup(key); found != nil {
 		return found, nil
 	}
@@ -118,11 +121,11 @@ func (r *Router) LocateAt(ctx context.Context, call *Call, key []byte) (*region.
 }
 
 // Refresh forgets what is known of a region.
-func (r *Router) Refresh(reg *region.Region) { r.cfg.Regions.Invalidate(reg, region.WrongEpoch) }
+func Refresh(r *Router, reg *region.Region) { r.cfg.Regions.Invalidate(reg, region.WrongEpoch) }
 
 // Warm loads the first regions of a wire range in one round trip, if the very first is not
 // known. What fails is not told: who locates will find out.
-func (r *Router) Warm(ctx context.Context, call *Call, wire keys.Range) {
+func Warm(ctx context.Context, r *Router, call *Call, wire keys.Range) {
 	at := call.Codec.RegionRange(wire)
 	if r.cfg.Regions.Lookup(at.Start) != nil {
 		return

@@ -217,26 +217,10 @@ func (c *Client) Close() error {
 		c.closeErr = abandoned(late)
 	}
 	e.stop(router.ErrClosed)
-	c.tellClosed(ctx, late, time.Since(began))
+	if w := c.cfg.view.watch; w != nil {
+		w.tellClosed(ctx, c.cfg.logger, late, time.Since(began))
+	}
 	return c.closeErr
-}
-
-// tellClosed tells the hooks what was abandoned.
-func (c *Client) tellClosed(ctx context.Context, names []string, elapsed time.Duration) {
-	info := CloseInfo{Elapsed: elapsed}
-	for _, name := range names {
-		switch name {
-		case "commit", "commit secondaries": // those that decide, and those that follow
-			info.Commits++
-		case "roll back":
-			info.Rollbacks++
-		default:
-			info.Unlocks++
-		}
-	}
-	for _, h := range c.cfg.hooks.close {
-		guard(ctx, c.cfg.logger, func() { h.OnClose(info) })
-	}
 }
 
 // abandoned is Close's error: what was owed and not done in time.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -91,32 +92,11 @@ type CloseInfo struct {
 	Elapsed                     time.Duration
 }
 
-// hooks are a client's, by what they see.
-type hooks struct {
-	rpc   []RPCHook
-	retry []RetryHook
-	close []CloseHook
-}
-
-// add takes a hook; false: it is none.
-func (h *hooks) add(hook Hook) (ok bool) {
-	if v, is := hook.(RPCHook); is {
-		h.rpc, ok = append(h.rpc, v), true
-	}
-	if v, is := hook.(RetryHook); is {
-		h.retry, ok = append(h.retry, v), true
-	}
-	if v, is := hook.(CloseHook); is {
-		h.close, ok = append(h.close, v), true
-	}
-	return ok
-}
-
 // extra is the engine's form of what a view asks for beyond the ordinary; nil: nothing.
 func (c *Client) extra(v viewConfig) *router.Extra {
 	e := router.Extra{ResourceGroup: v.group, Tag: v.tag, TaskID: v.taskID}
 	if v.watch != nil {
-		e.Watch = v.watch(c.cfg.logger, c.cfg.hooks, v.interceptors)
+		e.Watch = v.watch.watcher(c.cfg.logger)
 	}
 	if e.ResourceGroup == "" && e.Tag == nil && e.TaskID == 0 && e.Watch == nil {
 		return nil
@@ -124,19 +104,53 @@ func (c *Client) extra(v viewConfig) *router.Extra {
 	return &e
 }
 
-// newWatch is a view's watch, nil where there is nobody to see anything.
-func newWatch(logger *slog.Logger, h hooks, is []Interceptor) router.Watch {
-	if len(h.rpc)+len(h.retry)+len(is) == 0 {
-		return nil
-	}
-	return &watch{logger: logger, hooks: h, interceptors: is}
+// watching is a *watch. It is an interface so that a program that has neither hooks nor
+// interceptors does not link what they take.
+type watching interface {
+	watcher(logger *slog.Logger) *router.Watcher
+	tellClosed(ctx context.Context, logger *slog.Logger, names []string, elapsed time.Duration)
 }
 
 // watch shows the attempts of a view's calls to interceptors and hooks.
 type watch struct {
 	logger       *slog.Logger
-	hooks        hooks
 	interceptors []Interceptor
+	rpc          []RPCHook
+	retry        []RetryHook
+	close        []CloseHook
+}
+
+// watchOf returns a copy of w, to be changed.
+func watchOf(w watching) *watch {
+	old, ok := w.(*watch)
+	if !ok {
+		return &watch{}
+	}
+	return &watch{interceptors: old.interceptors, rpc: slices.Clip(old.rpc), retry: slices.Clip(old.retry), close: slices.Clip(old.close)}
+}
+
+// add takes a hook; false: it is none.
+func (w *watch) add(hook Hook) (ok bool) {
+	if h, is := hook.(RPCHook); is {
+		w.rpc, ok = append(w.rpc, h), true
+	}
+	if h, is := hook.(RetryHook); is {
+		w.retry, ok = append(w.retry, h), true
+	}
+	if h, is := hook.(CloseHook); is {
+		w.close, ok = append(w.close, h), true
+	}
+	return ok
+}
+
+// watcher is w in use, nil where nobody sees an attempt.
+func (w *watch) watcher(logger *slog.Logger) *router.Watcher {
+	if len(w.rpc)+len(w.retry)+len(w.interceptors) == 0 {
+		return nil
+	}
+	used := *w
+	used.logger = logger
+	return router.NewWatcher(&used)
 }
 
 // Begin implements router.Watch.
@@ -151,7 +165,7 @@ func (w *watch) Begin(ctx context.Context, a *router.Watched) (context.Context, 
 		return ctx, err
 	}
 	a.State = &info
-	for _, h := range w.hooks.rpc {
+	for _, h := range w.rpc {
 		w.guard(ctx, func() {
 			if under := h.StartRPC(ctx, info); under != nil {
 				ctx = under
@@ -168,15 +182,15 @@ func (w *watch) End(ctx context.Context, a *router.Watched, o router.Outcome) {
 		return
 	}
 	res := CallResult{Reason: Reason(o.Reason), Err: public(o.Err), ResponseBytes: o.ResponseBytes, Elapsed: o.Elapsed}
-	for i := len(w.hooks.rpc) - 1; i >= 0; i-- {
-		w.guard(ctx, func() { w.hooks.rpc[i].EndRPC(ctx, *info, res) })
+	for i := len(w.rpc) - 1; i >= 0; i-- {
+		w.guard(ctx, func() { w.rpc[i].EndRPC(ctx, *info, res) })
 	}
 }
 
 // Pause implements router.Watch.
 func (w *watch) Pause(ctx context.Context, p router.Pause) {
 	info := RetryInfo{Method: Method(p.Method), Reason: Reason(p.Reason), Attempt: p.Number, Delay: p.Delay, Err: public(p.Err)}
-	for _, h := range w.hooks.retry {
+	for _, h := range w.retry {
 		w.guard(ctx, func() { h.OnRetry(ctx, info) })
 	}
 }
@@ -272,4 +286,22 @@ func priorityOf(p kvrpcpb.CommandPri) Priority {
 		return PriorityHigh
 	}
 	return PriorityNormal
+}
+
+// tellClosed tells the hooks what was abandoned.
+func (w *watch) tellClosed(ctx context.Context, logger *slog.Logger, names []string, elapsed time.Duration) {
+	info := CloseInfo{Elapsed: elapsed}
+	for _, name := range names {
+		switch name {
+		case "commit", "commit secondaries": // those that decide, and those that follow
+			info.Commits++
+		case "roll back":
+			info.Rollbacks++
+		default:
+			info.Unlocks++
+		}
+	}
+	for _, h := range w.close {
+		guard(ctx, logger, func() { h.OnClose(info) })
+	}
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/region"
-	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/transport"
 )
 
@@ -72,7 +71,6 @@ type config struct {
 	pdReads      bool
 	rpcTimeout   time.Duration
 	closeTimeout time.Duration
-	hooks        hooks
 	zone         string
 	regions      region.Config // Bytes, MaxInFlight
 }
@@ -84,11 +82,10 @@ type viewConfig struct {
 	retryFor time.Duration
 	failFast bool
 
-	group        string
-	tag          []byte
-	taskID       uint64
-	interceptors []Interceptor
-	watch        func(*slog.Logger, hooks, []Interceptor) router.Watch // nil: neither hooks nor interceptors; only who uses them links them
+	group  string
+	tag    []byte
+	taskID uint64
+	watch  watching // nil: nobody
 }
 
 // rawConfig is a raw view's.

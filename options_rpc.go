@@ -81,8 +81,9 @@ func WithTaskID(id uint64) ViewOption {
 func WithInterceptors(is ...Interceptor) ViewOption {
 	is = slices.Clone(is)
 	return viewOption{"WithInterceptors", func(c *viewConfig) string {
-		c.interceptors = slices.Concat(c.interceptors, is) // never in place: views share it
-		c.watch = newWatch
+		w := watchOf(c.watch)
+		w.interceptors = slices.Concat(w.interceptors, is) // never in place: views share it
+		c.watch = w
 		for _, i := range is {
 			if i == nil {
 				return "has one that is nil"
@@ -97,9 +98,10 @@ func WithInterceptors(is ...Interceptor) ViewOption {
 func WithHooks(hooks ...Hook) Option {
 	hooks = slices.Clone(hooks)
 	return openOption{"WithHooks", func(c *config) string {
-		c.view.watch = newWatch
+		w := watchOf(c.view.watch)
+		c.view.watch = w
 		for _, h := range hooks {
-			if !c.hooks.add(h) {
+			if !w.add(h) {
 				return "has a value that is no hook"
 			}
 		}

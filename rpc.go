@@ -321,7 +321,7 @@ func (a *asking) toRegion(ctx context.Context, id uint64, req transport.Request,
 			return err
 		}
 		if now == nil || first != nil && !sameRange(now, first) {
-			return a.call.Unanswered(ctx, errRegionGone, id)
+			return router.Unanswered(ctx, &a.call, errRegionGone, id)
 		}
 		first = now
 		reg, err := router.LocateAt(ctx, e.router, &a.call, now.Meta.GetStartKey())
@@ -355,7 +355,7 @@ func (a *asking) decode(resp any) error {
 	err := a.v.c.walker.Decode(a.codec, resp)
 	var outside *codec.OutsideError
 	if errors.As(err, &outside) {
-		return &ServerError{Op: a.call.Op, RegionID: a.call.RegionID(), Message: "the answer has the key " +
+		return &ServerError{Op: a.call.Op, RegionID: router.RegionOf(&a.call), Message: "the answer has the key " +
 			a.v.c.engine.keys.Key(outside.Key) + ", which is none of the keyspace"}
 	}
 	return err

@@ -208,7 +208,7 @@ func (w *rangeWalk) askPart(ctx context.Context, rest *keys.Range) (*rangePart, 
 			return nil, err
 		}
 		here := rest.Intersect(w.codec.WireRange(reg.Range))
-		part := &rangePart{region: reg.ID, user: cloneRange(w.codec.UserRange(here))}
+		part := &rangePart{region: reg.ID, user: cloneRange(codec.UserRange(w.codec, here))}
 		clipped, err := w.v.c.walker.Clip(w.req, keys.Range(part.user))
 		if err != nil {
 			return nil, err

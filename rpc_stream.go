@@ -89,11 +89,11 @@ func (s *streaming[Resp]) next(ctx context.Context, a *asking) (*Resp, error) {
 	case errors.Is(err, io.EOF):
 		return nil, nil
 	case err != nil:
-		return nil, a.call.Broken(ctx, err)
+		return nil, router.Broken(ctx, &a.call, err)
 	}
 	if e := regionError(m); e != nil {
 		if _, ok := a.to.(storeTarget); !ok {
-			return nil, a.call.BrokenAt(ctx, e)
+			return nil, router.BrokenAt(ctx, &a.call, e)
 		}
 	}
 	return m, a.decode(m)

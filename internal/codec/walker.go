@@ -315,7 +315,7 @@ func (d decoder) bounds(lo, hi reflect.Value, f form) error {
 	if d.c.version == V2 && r.Empty() && (!was.Empty() || !bytes.HasPrefix(r.Start, d.c.prefix[:])) {
 		return &OutsideError{Key: was.Start}
 	}
-	r = d.c.UserRange(r)
+	r = UserRange(d.c, r)
 	if lo.IsValid() {
 		lo.SetBytes(r.Start)
 	}
@@ -329,7 +329,7 @@ func (d decoder) bounds(lo, hi reflect.Value, f form) error {
 func top() []byte { return bytes.Repeat([]byte{0xff}, 8<<10+1) }
 
 // UserRange returns the user keys of a wire range that lies in the key space.
-func (c Codec) UserRange(wire keys.Range) keys.Range {
+func UserRange(c Codec, wire keys.Range) keys.Range {
 	if c.version != V2 {
 		return wire
 	}
@@ -449,7 +449,7 @@ func (d decoder) boundaries(enc [][]byte) [][]byte {
 		if part.Empty() {
 			continue
 		}
-		part = d.c.UserRange(part)
+		part = UserRange(d.c, part)
 		if len(user) == 0 {
 			user = append(user, part.Start)
 		}

@@ -135,14 +135,14 @@ func Warm(ctx context.Context, r *Router, call *Call, wire keys.Range) {
 
 // Unanswered returns the error of a call that ends because of cause, after all attempts
 // that it made.
-func (c *Call) Unanswered(ctx context.Context, cause error, regionID uint64) error {
+func Unanswered(ctx context.Context, c *Call, cause error, regionID uint64) error {
 	c.begin()
 	return c.end(ctx, cause, regionID)
 }
 
 // Broken returns the error of a call whose answer, a stream, broke off at err: where it
 // had begun it is not begun again.
-func (c *Call) Broken(ctx context.Context, err error) error {
+func Broken(ctx context.Context, c *Call, err error) error {
 	rule, _ := failureOf(err)
 	c.Note(Attempt{Addr: c.addr, Reason: rule.reason, Err: err})
 	switch {
@@ -157,11 +157,11 @@ func (c *Call) Broken(ctx context.Context, err error) error {
 }
 
 // BrokenAt is Broken where the answer went on with a region error.
-func (c *Call) BrokenAt(ctx context.Context, e *errorpb.Error) error {
+func BrokenAt(ctx context.Context, c *Call, e *errorpb.Error) error {
 	err := &RegionError{Reason: ruleOf(e).reason, Message: e.GetMessage()}
 	c.Note(Attempt{Addr: c.addr, Reason: err.Reason, Err: err})
 	return c.end(ctx, err, c.region)
 }
 
-// RegionID is the region of the last attempt.
-func (c *Call) RegionID() uint64 { return c.region }
+// RegionOf is the region of the last attempt.
+func RegionOf(c *Call) uint64 { return c.region }

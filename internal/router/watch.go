@@ -17,7 +17,7 @@ type Extra struct {
 	ResourceGroup string
 	Tag           []byte
 	TaskID        uint64
-	Watch         Watch // nil: nobody
+	Watch         *Watcher // nil: nobody
 }
 
 // Watch sees the attempts of calls, on the goroutine that makes them, and the waits
@@ -31,6 +31,16 @@ type Watch interface {
 	// Pause comes before a wait.
 	Pause(ctx context.Context, p Pause)
 }
+
+// Watcher is a Watch in use. It is made by NewWatcher alone, so that a program that
+// watches nothing does not link what that takes.
+type Watcher struct {
+	watch Watch
+	show  func(ctx context.Context, r *Router, w Watch, call *Call, to *transport.Target, req transport.Message, resp Answer, t *try) *sight
+}
+
+// NewWatcher returns what makes w see attempts.
+func NewWatcher(w Watch) *Watcher { return &Watcher{watch: w, show: show} }
 
 // Watched is an attempt, about to be made.
 type Watched struct {
@@ -85,7 +95,7 @@ func (e *Vetoed) Error() string { return e.Op + ": refused: " + e.Err.Error() }
 func (e *Vetoed) Unwrap() error { return e.Err }
 
 // watching returns who sees the call's attempts, or nil.
-func (c *Call) watching() Watch {
+func (c *Call) watching() *Watcher {
 	if c.Extra == nil {
 		return nil
 	}
@@ -96,22 +106,23 @@ func (c *Call) watching() Watch {
 type sight struct {
 	Watched
 	watch Watch
+	end   func(*sight, *try)
 	ctx   context.Context // of the attempt
 	began time.Time
 	count counter
 }
 
 // watched is deliver under the eyes of w.
-func (r *Router) watched(ctx context.Context, w Watch, call *Call, to transport.Target, req transport.Message, resp Answer, t *try) {
-	if s := r.show(ctx, w, call, &to, req, resp, t); s != nil {
+func (r *Router) watched(ctx context.Context, w *Watcher, call *Call, to transport.Target, req transport.Message, resp Answer, t *try) {
+	if s := w.show(ctx, r, w.watch, call, &to, req, resp, t); s != nil {
 		r.deliver(s.ctx, call, to, req, resp, &s.count, t)
-		s.end(t)
+		s.end(s, t)
 	}
 }
 
 // show shows an attempt before it is made. nil: it is refused, and t tells why.
-func (r *Router) show(ctx context.Context, w Watch, call *Call, to *transport.Target, req transport.Message, resp Answer, t *try) *sight {
-	s := &sight{watch: w, began: time.Now(), count: counter{Answer: resp}, Watched: Watched{
+func show(ctx context.Context, r *Router, w Watch, call *Call, to *transport.Target, req transport.Message, resp Answer, t *try) *sight {
+	s := &sight{watch: w, end: (*sight).tell, began: time.Now(), count: counter{Answer: resp}, Watched: Watched{
 		Method: cmp.Or(call.Method, r.method(req)), Addr: t.addr, StoreID: t.storeID, RegionID: t.regionID,
 		Number: call.attempts.total + 1, Request: req,
 	}}
@@ -129,8 +140,8 @@ func (r *Router) show(ctx context.Context, w Watch, call *Call, to *transport.Ta
 	return s
 }
 
-// end tells what came of the attempt.
-func (s *sight) end(t *try) {
+// tell tells what came of the attempt.
+func (s *sight) tell(t *try) {
 	o := Outcome{Err: t.err, ResponseBytes: s.count.n, Elapsed: time.Since(s.began)}
 	if t.rule != nil {
 		o.Reason = t.rule.reason
@@ -236,6 +247,6 @@ func (c *Call) pausing(ctx context.Context) func(time.Duration) {
 		if n := len(c.attempts.last); n > 0 {
 			p.Reason, p.Err = c.attempts.last[n-1].Reason, c.attempts.last[n-1].Err
 		}
-		w.Pause(ctx, p)
+		w.watch.Pause(ctx, p)
 	}
 }

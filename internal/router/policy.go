@@ -63,8 +63,6 @@ const (
 	failed        // anything else
 )
 
-var markNames = [...]string{"-", "not ready", "busy", "late", "cut off", "not leader", "failed"}
-
 // peer is what a choice knows of a peer: facts, and what has happened to it in this call.
 type peer struct {
 	role   role

@@ -22,8 +22,6 @@ const (
 	fail                   // give up: waiting cannot help
 )
 
-var actionNames = [...]string{"again", "other", "aside", "follow", "plainly", "relocate", "replace", "refer", "fail"}
-
 // fate is whether the request of a failed attempt may have run.
 type fate uint8
 
@@ -47,8 +45,6 @@ const (
 	queued                         // how long the store's queue is, or that it is slow
 	unreached                      // the store did not answer
 )
-
-var lessonNames = [...]string{"leader", "regions", "buckets", "region outdated", "store's address outdated", "store busy or slow", "store away"}
 
 // rule is how a kind of failure is met.
 type rule struct {

@@ -325,7 +325,7 @@ func checkForm(t testing.TB, c Codec, cl class, f form, was, is []byte, name str
 
 func TestMessagesComeBack(t *testing.T) {
 	w := &Walker{}
-	rounds := 20
+	rounds := 8
 	for i := range rounds {
 		for _, m := range serviceMessages() {
 			for n, c := range allCodecs {

@@ -43,6 +43,8 @@ type CallInfo struct {
 	Method            Method
 	Addr              string
 	StoreID, RegionID uint64 // RegionID is 0 for a call to a store
+	Asked             Asked  // as what the store is asked
+	Via               uint64 // the store that is to pass the call on; 0: none
 	Attempt           int    // from 1
 	RequestBytes      int
 	Keys              int // that the request names; 0 for a range
@@ -242,7 +244,7 @@ func (c *CallContext) give(ctx context.Context, f *router.Fields) error {
 // callInfo is what is told of an attempt.
 func callInfo(a *router.Watched) CallInfo {
 	info := CallInfo{
-		Method: Method(a.Method), Addr: a.Addr, StoreID: a.StoreID, RegionID: a.RegionID, Attempt: a.Number,
+		Method: Method(a.Method), Addr: a.Addr, StoreID: a.StoreID, RegionID: a.RegionID, Asked: Asked(a.Asked), Via: a.Via, Attempt: a.Number,
 		RequestBytes: a.Request.Size(), Keys: keysOf(a.Request), Write: !rpcMethods[a.Method].has(reads),
 		Call: CallContext{
 			Priority: priorityOf(a.Priority), ResourceGroup: a.ResourceGroup, RequestSource: a.RequestSource, Tag: a.Tag, Deadline: a.Deadline,

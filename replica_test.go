@@ -10,6 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/tikvpb"
+
 	"github.com/tikv-go/tikv"
 	"github.com/tikv-go/tikv/playground"
 	"github.com/tikv-go/tikv/tikvtest"
@@ -483,5 +486,58 @@ func TestPreferLeaderSparesSlowStores(t *testing.T) {
 		until("2 3")
 		must(t, e.cluster.SetStore(1, playground.StoreState{}))
 		until("1")
+	})
+}
+
+// Hooks are told of every attempt: whom it asks, as what, and through whom. Any-request
+// views have the same routes.
+func TestHooksSeeReplicas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := &recorder{}
+		e := newReplicaTest(t, playground.KeyTxn, tikv.WithHooks(rec), tikv.WithRPCTimeout(time.Second))
+		seen := func(do func()) (all string) {
+			rec.take()
+			do()
+			synctest.Wait()
+			_, calls := rec.take()
+			for _, c := range calls {
+				all += fmt.Sprintf(" %s:%d", c.Asked, c.StoreID)
+				if c.Via != 0 {
+					all += fmt.Sprint("<", c.Via)
+				}
+			}
+			return all
+		}
+		near := tikv.WithReplicaRead(tikv.ReadNearest)
+		if got := seen(func() { want(t, e.client.Latest(near), "a", "1") }); got != " replica:2" {
+			t.Error(got)
+		}
+		must(t, e.cluster.SetStore(2, playground.StoreState{ResolvedLag: time.Hour}))
+		<-time.After(time.Second)
+		ts, err := e.client.Timestamp(t.Context())
+		must(t, err)
+		if got := seen(func() { want(t, e.client.SnapshotAt(ts, near, tikv.WithStaleRead()), "a", "1") }); got != " stale:2 leader:1" {
+			t.Error(got)
+		}
+		slow := e.cluster.Inject(playground.Fault{Method: "KvGet", Node: playground.Store(1), Delay: 200 * time.Millisecond})
+		hedged := e.client.Latest(tikv.WithHedging(time.Millisecond), tikv.WithReplicaStores(3))
+		if got := seen(func() { want(t, hedged, "a", "1") }); got != " leader:1 replica:3" {
+			t.Error(got)
+		}
+		slow.Remove()
+		req := &kvrpcpb.GetRequest{Key: []byte("a"), Version: uint64(ts)}
+		if got := seen(func() {
+			resp, err := tikv.Call(t.Context(), e.client.RPC(near), tikv.ToKey(tikv.KeyTxn, []byte("a")), tikvpb.TikvClient.KvGet, req)
+			if err != nil || string(resp.GetValue()) != "1" {
+				t.Error(resp, err)
+			}
+		}); got != " replica:2" {
+			t.Error(got)
+		}
+		must(t, e.cluster.Cut(playground.Client(), playground.Store(1)))
+		if got := seen(func() { commit(t, e.client, "a", "2") }); !strings.Contains(got, " leader:1<") {
+			t.Error(got)
+		}
+		e.cluster.Heal()
 	})
 }

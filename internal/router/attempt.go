@@ -25,6 +25,8 @@ type try struct {
 	ended  time.Time // zero if nothing was sent
 
 	storeID, regionID uint64 // of the peer that is asked; regionID 0: a store
+	via               uint64 // the store that is to pass it on; 0: none
+	asked             Asked
 }
 
 func (s *sending) peer() *metapb.Peer { return s.region.Peer(s.at) }
@@ -45,7 +47,7 @@ func (r *Router) try(ctx context.Context, call *Call, s *sending, began time.Tim
 
 // address finds where the peer is, and fills the request's context for it.
 func (r *Router) address(ctx context.Context, call *Call, s *sending, req transport.Request, t *try) (to transport.Target, ok bool) {
-	t.storeID, t.regionID = s.peer().GetStoreId(), s.region.ID
+	t.storeID, t.regionID, t.asked = s.peer().GetStoreId(), s.region.ID, s.asks()
 	store, err := r.cfg.Regions.Store(ctx, t.storeID)
 	if err != nil {
 		t.rule, t.err = storeFailure(err), err
@@ -54,7 +56,8 @@ func (r *Router) address(ctx context.Context, call *Call, s *sending, req transp
 	t.store, t.addr = store, store.Addr
 	to.Addr = store.Addr
 	if s.via >= 0 {
-		proxy, err := r.cfg.Regions.Store(ctx, s.region.Peer(s.via).GetStoreId())
+		t.via = s.region.Peer(s.via).GetStoreId()
+		proxy, err := r.cfg.Regions.Store(ctx, t.via)
 		if err != nil {
 			t.rule, t.err = storeFailure(err), err
 			return to, false

@@ -140,10 +140,7 @@ func (r *Router) judge(ctx context.Context, call *Call, s *sending, t *try) erro
 // note records a failed attempt.
 func (r *Router) note(ctx context.Context, call *Call, s *sending, t *try) {
 	at := Attempt{
-		StoreID: s.peer().GetStoreId(), Addr: t.addr, Asked: s.asks(), Reason: t.rule.reason, Elapsed: time.Since(t.began), Err: t.err,
-	}
-	if s.via >= 0 {
-		at.Via = s.region.Peer(s.via).GetStoreId()
+		StoreID: s.peer().GetStoreId(), Addr: t.addr, Asked: s.asks(), Via: t.via, Reason: t.rule.reason, Elapsed: time.Since(t.began), Err: t.err,
 	}
 	call.Note(at)
 	r.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "attempt failed", slog.String("op", call.Op), slog.Uint64("region", s.region.ID),

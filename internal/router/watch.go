@@ -48,6 +48,8 @@ type Watched struct {
 	Method            string // of TiKV's service: "KvGet"
 	Addr              string
 	StoreID, RegionID uint64 // RegionID is 0 for a call to a store
+	Asked             Asked
+	Via               uint64 // the store that is to pass it on; 0: none
 	Number            int    // of the call's attempts, from 1
 	Request           transport.Message
 
@@ -123,7 +125,7 @@ func (r *Router) watched(ctx context.Context, w *Watcher, call *Call, to transpo
 // show shows an attempt before it is made. nil: it is refused, and t tells why.
 func show(ctx context.Context, r *Router, w Watch, call *Call, to *transport.Target, req transport.Message, resp Answer, t *try) *sight {
 	s := &sight{watch: w, end: (*sight).tell, began: time.Now(), count: counter{Answer: resp}, Watched: Watched{
-		Method: cmp.Or(call.Method, r.method(req)), Addr: t.addr, StoreID: t.storeID, RegionID: t.regionID,
+		Method: cmp.Or(call.Method, r.method(req)), Addr: t.addr, StoreID: t.storeID, RegionID: t.regionID, Asked: t.asked, Via: t.via,
 		Number: call.attempts.total + 1, Request: req,
 	}}
 	call.method = s.Method

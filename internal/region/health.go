@@ -94,10 +94,24 @@ func (h *health) admit() error {
 	if b.state == away && !h.watched {
 		h.watched = h.watch()
 	}
+	err := h.lastErr
 	h.mu.Unlock()
 	h.inFlight.Add(-1)
-	return ErrAway
+	return &awayError{err}
 }
+
+// awayError is ErrAway, with the failure to reach the store that is known, in words: it
+// is not that of the request which is refused.
+type awayError struct{ last error }
+
+func (e *awayError) Error() string {
+	if e.last == nil {
+		return ErrAway.Error()
+	}
+	return ErrAway.Error() + " (" + e.last.Error() + ")"
+}
+
+func (e *awayError) Is(target error) bool { return target == ErrAway }
 
 // Done reports what came of an admitted request that ended now and took a time; err is
 // for Stores.

@@ -301,7 +301,7 @@ func TestStoreGoesAndComesBack(t *testing.T) {
 		}
 		start := time.Now()
 		for range 600 { // wanted for a minute
-			if err := s.Admit(); err != ErrAway {
+			if err := s.Admit(); !errors.Is(err, ErrAway) {
 				t.Fatal(err)
 			}
 			sleep(100 * time.Millisecond)
@@ -318,11 +318,11 @@ func TestStoreGoesAndComesBack(t *testing.T) {
 			t.Fatal(got)
 		}
 		p.end(nil)
-		if s.Admit() != ErrAway {
+		if !errors.Is(s.Admit(), ErrAway) {
 			t.Fatal("not away")
 		}
 		sleep(lastProbe)
-		if s.Away() || s.Admit() != nil || !s.Away() || s.Admit() != ErrAway {
+		if s.Away() || s.Admit() != nil || !s.Away() || !errors.Is(s.Admit(), ErrAway) {
 			t.Fatal("of a store that is well again, one request is let through")
 		}
 		s.Done(Left, time.Now(), 0, nil)

@@ -2,6 +2,7 @@ package region
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -94,24 +95,14 @@ func (h *health) admit() error {
 	if b.state == away && !h.watched {
 		h.watched = h.watch()
 	}
-	err := h.lastErr
+	last := h.lastErr
 	h.mu.Unlock()
 	h.inFlight.Add(-1)
-	return &awayError{err}
-}
-
-// awayError is ErrAway, with the failure to reach the store that is known, in words: it
-// is not that of the request which is refused.
-type awayError struct{ last error }
-
-func (e *awayError) Error() string {
-	if e.last == nil {
-		return ErrAway.Error()
+	if last == nil {
+		return ErrAway
 	}
-	return ErrAway.Error() + " (" + e.last.Error() + ")"
+	return fmt.Errorf("%w (%v)", ErrAway, last) // in words: it is not this request's failure
 }
-
-func (e *awayError) Is(target error) bool { return target == ErrAway }
 
 // Done reports what came of an admitted request that ended now and took a time; err is
 // for Stores.

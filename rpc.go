@@ -26,7 +26,8 @@ import (
 // Requests hold user keys, and ranges of user keys without an end mean all keys of the
 // keyspace. The client fills what a request's context says of cluster, region, keyspace
 // and retries, and what the view's options say; the rest of it is the caller's. Answers
-// that tell of an error of a key, or in words, are answers.
+// that tell of an error of a key, or in words, are answers. A request that changes a
+// range without an end is refused.
 type RPC struct {
 	c    *Client
 	cfg  rpcConfig
@@ -161,6 +162,9 @@ func (v *RPC) begin(op, name string, traits trait, to Target, req, resp any) (*a
 
 // asking encodes a request that has been checked.
 func (v *RPC) asking(op, name string, traits trait, to Target, cd codec.Codec, req any, answer router.Answer) (*asking, error) {
+	if r, ranged := req.(interface{ GetEndKey() []byte }); ranged && !traits.has(reads) && len(r.GetEndKey()) == 0 {
+		return nil, &ArgumentError{Op: op, Arg: "req", Reason: "changes a range that has no end"}
+	}
 	a := &asking{v: v, call: v.base, traits: traits, to: to, codec: cd, resp: answer}
 	encoded, err := v.c.walker.Encode(cd, req)
 	if err != nil {

@@ -219,6 +219,14 @@ func TestCallRefuses(t *testing.T) {
 		"bad range's mode": over(rpc, tikv.KeyRaw, tikv.Range{}, &kvrpcpb.ScanRequest{}),
 		"backwards":        over(rpc, tikv.KeyTxn, tikv.Range{}, &kvrpcpb.ScanRequest{Reverse: true}),
 		"nil, by range":    over(rpc, tikv.KeyTxn, tikv.Range{}, nil),
+		"all deleted": func() error {
+			_, err := tikv.Collect(tikv.CallRange(t.Context(), rpc, tikv.KeyTxn, tikv.Range{}, tikvpb.TikvClient.KvDeleteRange, &kvrpcpb.DeleteRangeRequest{}))
+			return err
+		}(),
+		"all destroyed": func() error {
+			_, err := tikv.Call(t.Context(), rpc, tikv.ToStore(1), tikvpb.TikvClient.UnsafeDestroyRange, &kvrpcpb.UnsafeDestroyRangeRequest{StartKey: []byte("a")})
+			return err
+		}(),
 		"no range": func() error {
 			_, err := tikv.Collect(tikv.CallRange(t.Context(), rpc, tikv.KeyTxn, tikv.Range{}, tikvpb.TikvClient.KvGet, &kvrpcpb.GetRequest{}))
 			return err

@@ -3,6 +3,7 @@ package region
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -215,18 +216,60 @@ func (c *Cache) Scan(ctx context.Context, r keys.Range, limit int) ([]*Region, e
 	return c.scan(ctx, []keys.Range{r}, limit)
 }
 
-func (c *Cache) scan(ctx context.Context, ranges []keys.Range, limit int) ([]*Region, error) {
-	found, err := c.pd.ScanRegions(ctx, ranges, limit)
-	if err != nil {
-		return nil, err
+// preloadPage is how many regions are preloaded in a round trip.
+const preloadPage = 1024
+
+// Preload loads the regions of r and the stores of their leaders, and has those connected
+// to; a store that cannot be is no error. It ends early where the budget does not allow
+// for more.
+func (c *Cache) Preload(ctx context.Context, r keys.Range) error {
+	stores := make(map[uint64]bool)
+	for !r.Empty() {
+		found, err := c.pd.ScanRegions(ctx, []keys.Range{r}, preloadPage)
+		if err != nil {
+			return err
+		}
+		for _, n := range c.insert(entries(found)...) {
+			stores[n.Leader().StoreId] = true
+		}
+		if len(found) == 0 || c.Stats().Bytes > c.cfg.Bytes*9/10 {
+			break
+		}
+		if r.Start = found[len(found)-1].Meta.GetEndKey(); len(r.Start) == 0 {
+			break
+		}
 	}
-	var all []*Region
+	ids := slices.Sorted(maps.Keys(stores))
+	return task.Each(ctx, preloadStores, len(ids), func(ctx context.Context, i int) error {
+		s, err := c.Store(ctx, ids[i])
+		if err == nil && !s.Away() && ctx.Err() == nil {
+			_ = c.probe(ctx, s)
+		}
+		if errors.Is(err, ErrNoStore) {
+			return nil
+		}
+		return err
+	})
+}
+
+// preloadStores is how many stores are connected to at once.
+const preloadStores = 8
+
+func entries(found []Found) (all []*Region) {
 	for _, f := range found {
 		if r := f.Region(); r != nil {
 			all = append(all, r)
 		}
 	}
-	return c.insert(all...), nil
+	return all
+}
+
+func (c *Cache) scan(ctx context.Context, ranges []keys.Range, limit int) ([]*Region, error) {
+	found, err := c.pd.ScanRegions(ctx, ranges, limit)
+	if err != nil {
+		return nil, err
+	}
+	return c.insert(entries(found)...), nil
 }
 
 // admit makes an entry of what PD said and puts it into the index. With ErrStale the

@@ -536,6 +536,49 @@ func TestBudget(t *testing.T) {
 	})
 }
 
+func TestPreload(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		var mu sync.Mutex
+		var probed []string
+		c.cfg.Probe = func(_ context.Context, addr string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			probed = append(probed, addr)
+			return errors.New("no route")
+		}
+		const n = 2*preloadPage + 10
+		for i := range n {
+			pd.regions = append(pd.regions, found(uint64(i+1), fmt.Sprintf("%05d", i), fmt.Sprintf("%05d", i+1), 1, i%3+1))
+		}
+		pd.regions[n-1].Meta.EndKey = nil
+		for id := range uint64(2) { // PD does not know the third
+			pd.set(id+1, &metapb.Store{Id: id + 1, Address: fmt.Sprint("s", id+1)})
+		}
+		if err := c.Preload(t.Context(), keys.Range{Start: []byte("00005")}); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(probed)
+		if got := strings.Count(pd.took(), "scan"); got != 3 || c.Len() != n-5 || fmt.Sprint(probed) != "[s1 s2]" {
+			t.Fatal(got, c.Len(), probed)
+		}
+		if r, err := c.Locate(t.Context(), []byte("00007")); err != nil || r.ID != 8 || pd.took() != "" {
+			t.Fatal("what was preloaded is loaded:", err)
+		}
+		if err := c.Preload(t.Context(), keys.Range{Start: []byte("z")}); err != nil {
+			t.Fatal(err)
+		}
+		pd.took()
+		c.cfg.Bytes = 200 * 1024
+		if err := c.Preload(t.Context(), keys.Range{}); err != nil || c.Stats().Bytes > c.cfg.Bytes || strings.Count(pd.took(), "scan") != 1 {
+			t.Fatal("preloading goes on although there is no room:", err)
+		}
+		pd.fail(errors.New("down"))
+		if err := c.Preload(t.Context(), keys.Range{}); err != pd.err {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestBuckets(t *testing.T) {
 	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
 		pd.regions = []Found{found(1, "b", "p", 1, 1)}

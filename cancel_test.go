@@ -666,6 +666,10 @@ var cancelCalls = []cancelCall{
 		return p.client.RunTxn(ctx, func(_ context.Context, tx *tikv.Txn) error { return tx.Put(parkKeys[0], []byte("1")) })
 	}), append(with(streamPoints, atLock), tsPoints...), true},
 
+	{"Client.Warm", simple(func(ctx context.Context, p *parkTest) error {
+		return p.client.Warm(ctx, tikv.KeyRaw, tikv.Range{}, tikv.Range{Start: parkKeys[0], End: parkKeys[1]})
+	}), []*parkPoint{atLookup, atStore, atDial}, false},
+
 	{"Raw.Get", onRaw(func(ctx context.Context, r *tikv.Raw) error { _, err := r.Get(ctx, parkKeys[0]); return err }), streamPoints, false},
 	{"Raw.BatchGet", onRaw(func(ctx context.Context, r *tikv.Raw) error { _, err := r.BatchGet(ctx, parkKeys); return err }), streamPoints, false},
 	{"Raw.Scan", onRaw(func(ctx context.Context, r *tikv.Raw) error { return drain(r.Scan(ctx, tikv.Range{})) }), streamPoints, false},

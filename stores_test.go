@@ -1,6 +1,8 @@
 package tikv_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -77,4 +79,70 @@ func TestRegionOptions(t *testing.T) {
 			t.Error("taken")
 		}
 	}
+}
+
+// After Warm, calls find all regions and stores, and connections to them.
+func TestWarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyRaw, []byte("g"), []byte("p")), playground.WithSplitKeys(playground.KeyTxn, []byte("k")))
+		for i, r := range c.Regions(playground.KeyRaw) {
+			if err := c.TransferLeader(r.ID, uint64(i%3+1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for mode, err := range map[tikv.KeyMode]bool{tikv.KeyRaw: false, tikv.KeyTxn: false, 0: true} {
+			client := c.Open()
+			if got := client.Warm(t.Context(), mode, tikv.Range{End: []byte("g")}, tikv.Range{Start: []byte("h")}); (got != nil) != err {
+				t.Fatal(mode, got)
+			}
+			if err {
+				continue
+			}
+			for _, s := range client.Stores() {
+				if !s.Reachable {
+					t.Errorf("%v: store %d is not connected to", mode, s.ID)
+				}
+			}
+			asked := c.Trace()
+			put := client.Raw().Put
+			if mode == tikv.KeyTxn {
+				put = func(ctx context.Context, k, v []byte, _ ...tikv.PutOption) error {
+					_, err := tikv.Optional(client.Latest().Get(ctx, k))
+					return err
+				}
+			}
+			for _, k := range []string{"a", "h", "q"} {
+				if err := put(t.Context(), []byte(k), []byte("v")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, call := range asked.Calls() {
+				switch call.Method {
+				case "GetRegion", "QueryRegion", "BatchScanRegions", "GetStore":
+					t.Errorf("%v: %s after Warm", mode, call.Method)
+				}
+			}
+			asked.Stop()
+		}
+		client := c.Open()
+		if err := client.Warm(t.Context(), tikv.KeyRaw, tikv.Range{Start: []byte("b"), End: []byte("a")}); !errors.Is(err, tikv.ErrInvalid) {
+			t.Error(err)
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for i := range c.PD() {
+			if err := c.Pause(playground.Member(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := client.Warm(short, tikv.KeyRaw, tikv.Range{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := client.Warm(t.Context(), tikv.KeyRaw, tikv.Range{}); !errors.Is(err, tikv.ErrClosed) {
+			t.Error(err)
+		}
+	})
 }

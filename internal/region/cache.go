@@ -242,11 +242,12 @@ func (c *Cache) Preload(ctx context.Context, r keys.Range) error {
 	ids := slices.Sorted(maps.Keys(stores))
 	return task.Each(ctx, preloadStores, len(ids), func(ctx context.Context, i int) error {
 		s, err := c.Store(ctx, ids[i])
-		if err == nil && !s.Away() && ctx.Err() == nil {
-			_ = c.probe(ctx, s)
-		}
 		if errors.Is(err, ErrNoStore) {
 			return nil
+		}
+		if err == nil && !s.Away() {
+			_ = c.probe(ctx, s)
+			err = context.Cause(ctx)
 		}
 		return err
 	})

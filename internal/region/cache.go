@@ -3,7 +3,6 @@ package region
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -223,14 +222,16 @@ const preloadPage = 1024
 // to; a store that cannot be is no error. It ends early where the budget does not allow
 // for more.
 func (c *Cache) Preload(ctx context.Context, r keys.Range) error {
-	stores := make(map[uint64]bool)
+	var ids []uint64
 	for !r.Empty() {
 		found, err := c.pd.ScanRegions(ctx, []keys.Range{r}, preloadPage)
 		if err != nil {
 			return err
 		}
 		for _, n := range c.insert(entries(found)...) {
-			stores[n.Leader().StoreId] = true
+			if id := n.Leader().StoreId; !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
 		}
 		if len(found) == 0 || c.Stats().Bytes > c.cfg.Bytes*9/10 {
 			break
@@ -239,7 +240,6 @@ func (c *Cache) Preload(ctx context.Context, r keys.Range) error {
 			break
 		}
 	}
-	ids := slices.Sorted(maps.Keys(stores))
 	return task.Each(ctx, preloadStores, len(ids), func(ctx context.Context, i int) error {
 		s, err := c.Store(ctx, ids[i])
 		if errors.Is(err, ErrNoStore) {

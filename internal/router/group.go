@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"sort"
 
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/keys"
@@ -126,7 +127,7 @@ const scanLimit = 128
 // locateAll fills found at the indexes missing. Several regions are loaded at once,
 // as long as at least half of what comes is wanted.
 func (r *Router) locateAll(ctx context.Context, call *Call, wireKeys [][]byte, missing []int, found []*region.Region) error {
-	slices.SortFunc(missing, func(a, b int) int { return bytes.Compare(wireKeys[a], wireKeys[b]) })
+	sort.Slice(missing, func(i, j int) bool { return bytes.Compare(wireKeys[missing[i]], wireKeys[missing[j]]) < 0 }) // links less than slices
 	limit := min(len(missing), scanLimit)
 	for len(missing) > 0 {
 		key := call.Codec.RegionKey(wireKeys[missing[0]])

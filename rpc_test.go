@@ -635,3 +635,50 @@ func TestCallLostAnswers(t *testing.T) {
 		}
 	})
 }
+
+// A bounded number of regions is asked at a time, answers come in the order of the
+// regions, and leaving the loop leaves nothing behind.
+func TestCallRangeIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := rpcCluster(t, playground.APIV2, playground.KeyTxn)
+		for i := range 40 {
+			if _, err := cluster.Split(playground.KeyTxn, fmt.Appendf(nil, "e%02d", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := cluster.Open()
+		snap := commitKeys(t, c, "a")
+		seq := tikv.CallRange(t.Context(), c.RPC(tikv.WithReadAt(snap)), tikv.KeyTxn, tikv.Range{}, tikvpb.TikvClient.Coprocessor, &coprocessor.Request{Tp: 103})
+		held := cluster.Inject(playground.Fault{Method: "Coprocessor", Hold: true})
+		var at []byte
+		n := 0
+		done := start(t.Context(), func(context.Context) error {
+			for p, err := range seq {
+				if err != nil {
+					return err
+				}
+				if n++; string(p.Range.Start) != string(at) {
+					t.Errorf("after %q comes %q", at, p.Range.Start)
+				}
+				at = p.Range.End
+			}
+			return nil
+		})
+		synctest.Wait()
+		if w := held.Waiting(); w != 16 {
+			t.Errorf("%d regions are asked at a time", w)
+		}
+		held.Remove()
+		if err := <-done; err != nil || n != 43 || len(at) > 0 {
+			t.Errorf("%d parts up to %q, %v", n, at, err)
+		}
+		slow := cluster.Inject(playground.Fault{Method: "Coprocessor", Hold: true, Skip: 1})
+		for range seq {
+			break
+		}
+		if queued, pending, tasks := c.Idle(); queued+pending > 0 || slices.Contains(tasks, "range part") {
+			t.Errorf("left behind: %d %d %q", queued, pending, tasks)
+		}
+		slow.Remove()
+	})
+}

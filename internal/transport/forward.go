@@ -19,7 +19,6 @@ var errNotForwarded = errors.New("no store passes this on to another")
 var notForwarded = [...]string{
 	"UnsafeDestroyRange", "RegisterLockObserver", "CheckLockObserver", "RemoveLockObserver", "PhysicalScanLock",
 	"GetStoreSafeTS", "GetLockWaitInfo", "GetLockWaitHistory", "Compact",
-	"DispatchMPPTask", "CancelMPPTask", "IsAlive", "ReportMPPTaskStatus", "GetTiFlashSystemTable",
 	"DispatchMPPTask", "CancelMPPTask", "IsAlive", "ReportMPPTaskStatus", "GetTiFlashSystemTable", "GetEstimateTiCICount",
 }
 

@@ -105,6 +105,7 @@ func (r *Router) settle(s *sending) {
 	case s.ask != plain:
 	case s.via >= 0:
 		r.detours.learn(s.peer().GetStoreId(), s.region.Peer(s.via).GetStoreId())
+		r.cfg.Regions.Doubt(s.region) // the stores may elect another, whom this client reaches
 	case s.at != s.region.LeaderIndex():
 		r.cfg.Regions.UpdateLeader(s.region, s.peer().GetId())
 	}
@@ -176,7 +177,7 @@ func (r *Router) carryOut(ctx context.Context, call *Call, s *sending, t *try, v
 		if call.Route != nil && call.Route.FailFast {
 			return call.end(ctx, ErrOutOfReach, s.region.ID)
 		}
-		r.cfg.Regions.Invalidate(s.region, t.rule.reason.why())
+		r.cfg.Regions.Reload(s.region) // there may be another; without PD, this one is all there is
 	case leave:
 		r.cfg.Regions.Invalidate(s.region, t.rule.reason.why())
 	}

@@ -23,7 +23,8 @@ type hedge struct {
 	r    *Router
 	call Call // a copy
 	s    sending
-	req  transport.Request       // the first's: copied under mu, before over is set
+	kind reflect.Type            // of the request
+	data []byte                  // the request, encoded
 	win  context.CancelCauseFunc // ends the first
 
 	mu    sync.Mutex
@@ -60,9 +61,9 @@ func (r *Router) hedged(ctx context.Context, call *Call, s *sending, began time.
 	if !ok {
 		return t
 	}
-	h := &hedge{r: r, call: *call, s: *s, req: req}
+	h := &hedge{r: r, call: *call, s: *s, kind: reflect.TypeOf(req).Elem()}
 	first := ctx
-	if h.choose(ctx) {
+	if h.choose(ctx) && h.keep(req) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil) // and so ends whoever is late
 		h.win = cancel
@@ -91,8 +92,8 @@ func (h *hedge) begin(ctx context.Context) {
 	if h.over {
 		return
 	}
-	req, err := copyOf(h.req)
-	if err != nil {
+	req, ok := h.request()
+	if !ok {
 		return
 	}
 	h.reply.Response = h.r.cfg.Transport.NewResponse(req)
@@ -138,12 +139,15 @@ func (h *hedge) end(ctx context.Context, call *Call, s *sending, resp Answer, t 
 	return t
 }
 
-// copyOf returns a request that shares nothing with req.
-func copyOf(req transport.Request) (transport.Request, error) {
+// keep encodes the request: the first attempt, and its caller after that, go on with it.
+func (h *hedge) keep(req transport.Request) (ok bool) {
 	data, err := req.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	other := reflect.New(reflect.TypeOf(req).Elem()).Interface().(transport.Request)
-	return other, other.Unmarshal(data)
+	h.data = data
+	return err == nil
+}
+
+// request returns a request of the second attempt's own.
+func (h *hedge) request() (transport.Request, bool) {
+	req, ok := reflect.New(h.kind).Interface().(transport.Request)
+	return req, ok && req.Unmarshal(h.data) == nil
 }

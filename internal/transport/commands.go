@@ -3,7 +3,6 @@ package transport
 import (
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -13,8 +12,8 @@ import (
 
 // command is what the transport knows of one TiKV request type.
 type command struct {
-	method string         // of the service, full
-	reply  func() Message // a new response
+	method string       // of the service, full
+	resp   reflect.Type // of its response's struct
 
 	// number is the command's field in the messages of the batched stream (kvproto
 	// tikvpb.proto, BatchCommandsRequest.Request and BatchCommandsResponse.Response);
@@ -26,94 +25,89 @@ type command struct {
 
 const service = "/tikvpb.Tikv/"
 
-// batched describes a command of the stream.
-func batched[Q, R any, PQ pointer[Q], PR pointer[R]](table map[reflect.Type]*command, method string, number protowire.Number) {
-	alone[Q, R, PQ, PR](table, method)
-	table[reflect.TypeFor[PQ]()].number = number
-}
-
-// alone describes a command that the stream does not know.
-func alone[Q, R any, PQ pointer[Q], PR pointer[R]](table map[reflect.Type]*command, method string) {
-	table[reflect.TypeFor[PQ]()] = &command{
-		method: service + method,
-		reply:  func() Message { return PR(new(R)) },
-	}
-}
-
-type pointer[T any] interface {
-	*T
-	Message
+// row is a line of the table of commands.
+type row struct {
+	method    string
+	number    protowire.Number
+	req, resp Message // of the types, nil
 }
 
 // newCommands returns all commands by the type of their request. Those that the
 // official client also sends alone are so here.
 func newCommands() map[reflect.Type]*command {
 	t := make(map[reflect.Type]*command)
-	addBatched(t)
-	addAlone(t)
-	for _, c := range t {
-		c.stays = slices.Contains(notForwarded[:], strings.TrimPrefix(c.method, service))
+	for _, r := range rows() {
+		t[reflect.TypeOf(r.req)] = &command{
+			method: service + r.method, number: r.number, resp: reflect.TypeOf(r.resp).Elem(),
+			stays: slices.Contains(notForwarded[:], r.method),
+		}
 	}
+	// kvproto lets these refer to the bytes they are decoded from (pkg/sharedbytes).
+	t[reflect.TypeFor[*coprocessor.Request]()].shares = true
 	return t
 }
 
-func addBatched(t map[reflect.Type]*command) {
-	batched[kvrpcpb.GetRequest, kvrpcpb.GetResponse](t, "KvGet", 1)
-	batched[kvrpcpb.ScanRequest, kvrpcpb.ScanResponse](t, "KvScan", 2)
-	batched[kvrpcpb.PrewriteRequest, kvrpcpb.PrewriteResponse](t, "KvPrewrite", 3)
-	batched[kvrpcpb.CommitRequest, kvrpcpb.CommitResponse](t, "KvCommit", 4)
-	batched[kvrpcpb.CleanupRequest, kvrpcpb.CleanupResponse](t, "KvCleanup", 6)
-	batched[kvrpcpb.BatchGetRequest, kvrpcpb.BatchGetResponse](t, "KvBatchGet", 7)
-	batched[kvrpcpb.BatchRollbackRequest, kvrpcpb.BatchRollbackResponse](t, "KvBatchRollback", 8)
-	batched[kvrpcpb.ScanLockRequest, kvrpcpb.ScanLockResponse](t, "KvScanLock", 9)
-	batched[kvrpcpb.ResolveLockRequest, kvrpcpb.ResolveLockResponse](t, "KvResolveLock", 10)
-	batched[kvrpcpb.DeleteRangeRequest, kvrpcpb.DeleteRangeResponse](t, "KvDeleteRange", 12)
-	batched[kvrpcpb.RawGetRequest, kvrpcpb.RawGetResponse](t, "RawGet", 13)
-	batched[kvrpcpb.RawBatchGetRequest, kvrpcpb.RawBatchGetResponse](t, "RawBatchGet", 14)
-	batched[kvrpcpb.RawPutRequest, kvrpcpb.RawPutResponse](t, "RawPut", 15)
-	batched[kvrpcpb.RawBatchPutRequest, kvrpcpb.RawBatchPutResponse](t, "RawBatchPut", 16)
-	batched[kvrpcpb.RawDeleteRequest, kvrpcpb.RawDeleteResponse](t, "RawDelete", 17)
-	batched[kvrpcpb.RawBatchDeleteRequest, kvrpcpb.RawBatchDeleteResponse](t, "RawBatchDelete", 18)
-	batched[kvrpcpb.RawScanRequest, kvrpcpb.RawScanResponse](t, "RawScan", 19)
-	batched[kvrpcpb.RawDeleteRangeRequest, kvrpcpb.RawDeleteRangeResponse](t, "RawDeleteRange", 20)
-	batched[kvrpcpb.RawBatchScanRequest, kvrpcpb.RawBatchScanResponse](t, "RawBatchScan", 21)
-	batched[coprocessor.Request, coprocessor.Response](t, "Coprocessor", 22)
-	batched[kvrpcpb.PessimisticLockRequest, kvrpcpb.PessimisticLockResponse](t, "KvPessimisticLock", 23)
-	batched[kvrpcpb.PessimisticRollbackRequest, kvrpcpb.PessimisticRollbackResponse](t, "KVPessimisticRollback", 24)
-	batched[kvrpcpb.CheckTxnStatusRequest, kvrpcpb.CheckTxnStatusResponse](t, "KvCheckTxnStatus", 25)
-	batched[kvrpcpb.TxnHeartBeatRequest, kvrpcpb.TxnHeartBeatResponse](t, "KvTxnHeartBeat", 26)
-	batched[kvrpcpb.CheckSecondaryLocksRequest, kvrpcpb.CheckSecondaryLocksResponse](t, "KvCheckSecondaryLocks", 33)
-	batched[kvrpcpb.RawCoprocessorRequest, kvrpcpb.RawCoprocessorResponse](t, "RawCoprocessor", 34)
-	batched[kvrpcpb.FlashbackToVersionRequest, kvrpcpb.FlashbackToVersionResponse](t, "KvFlashbackToVersion", 35)
-	batched[kvrpcpb.PrepareFlashbackToVersionRequest, kvrpcpb.PrepareFlashbackToVersionResponse](t, "KvPrepareFlashbackToVersion", 36)
-	batched[kvrpcpb.FlushRequest, kvrpcpb.FlushResponse](t, "KvFlush", 37)
-	batched[kvrpcpb.BufferBatchGetRequest, kvrpcpb.BufferBatchGetResponse](t, "KvBufferBatchGet", 38)
-	batched[kvrpcpb.GetHealthFeedbackRequest, kvrpcpb.GetHealthFeedbackResponse](t, "GetHealthFeedback", 39)
-	batched[kvrpcpb.BroadcastTxnStatusRequest, kvrpcpb.BroadcastTxnStatusResponse](t, "BroadcastTxnStatus", 40)
-	// kvproto lets these refer to the bytes they are decoded from (pkg/sharedbytes).
-	t[reflect.TypeFor[*coprocessor.Request]()].shares = true
+// reply returns a new response.
+func (c *command) reply() Message {
+	m, _ := reflect.New(c.resp).Interface().(Message) // a row's
+	return m
 }
 
-func addAlone(t map[reflect.Type]*command) {
-	alone[kvrpcpb.RawGetKeyTTLRequest, kvrpcpb.RawGetKeyTTLResponse](t, "RawGetKeyTTL")
-	alone[kvrpcpb.RawCASRequest, kvrpcpb.RawCASResponse](t, "RawCompareAndSwap")
-	alone[kvrpcpb.RawChecksumRequest, kvrpcpb.RawChecksumResponse](t, "RawChecksum")
-	alone[kvrpcpb.UnsafeDestroyRangeRequest, kvrpcpb.UnsafeDestroyRangeResponse](t, "UnsafeDestroyRange")
-	alone[kvrpcpb.RegisterLockObserverRequest, kvrpcpb.RegisterLockObserverResponse](t, "RegisterLockObserver")
-	alone[kvrpcpb.CheckLockObserverRequest, kvrpcpb.CheckLockObserverResponse](t, "CheckLockObserver")
-	alone[kvrpcpb.RemoveLockObserverRequest, kvrpcpb.RemoveLockObserverResponse](t, "RemoveLockObserver")
-	alone[kvrpcpb.PhysicalScanLockRequest, kvrpcpb.PhysicalScanLockResponse](t, "PhysicalScanLock")
-	alone[kvrpcpb.SplitRegionRequest, kvrpcpb.SplitRegionResponse](t, "SplitRegion")
-	alone[kvrpcpb.MvccGetByKeyRequest, kvrpcpb.MvccGetByKeyResponse](t, "MvccGetByKey")
-	alone[kvrpcpb.MvccGetByStartTsRequest, kvrpcpb.MvccGetByStartTsResponse](t, "MvccGetByStartTs")
-	alone[kvrpcpb.StoreSafeTSRequest, kvrpcpb.StoreSafeTSResponse](t, "GetStoreSafeTS")
-	alone[kvrpcpb.GetLockWaitInfoRequest, kvrpcpb.GetLockWaitInfoResponse](t, "GetLockWaitInfo")
-	alone[kvrpcpb.GetLockWaitHistoryRequest, kvrpcpb.GetLockWaitHistoryResponse](t, "GetLockWaitHistory")
-	alone[kvrpcpb.CompactRequest, kvrpcpb.CompactResponse](t, "Compact")
-	alone[mpp.DispatchTaskRequest, mpp.DispatchTaskResponse](t, "DispatchMPPTask")
-	alone[mpp.CancelTaskRequest, mpp.CancelTaskResponse](t, "CancelMPPTask")
-	alone[mpp.IsAliveRequest, mpp.IsAliveResponse](t, "IsAlive")
-	alone[mpp.ReportTaskStatusRequest, mpp.ReportTaskStatusResponse](t, "ReportMPPTaskStatus")
-	alone[kvrpcpb.TiFlashSystemTableRequest, kvrpcpb.TiFlashSystemTableResponse](t, "GetTiFlashSystemTable")
-	alone[coprocessor.TiCIEstimateCountRequest, coprocessor.TiCIEstimateCountResponse](t, "GetEstimateTiCICount")
+// rows is data and no code, which is smaller.
+func rows() []row {
+	return []row{
+		{"KvGet", 1, (*kvrpcpb.GetRequest)(nil), (*kvrpcpb.GetResponse)(nil)},
+		{"KvScan", 2, (*kvrpcpb.ScanRequest)(nil), (*kvrpcpb.ScanResponse)(nil)},
+		{"KvPrewrite", 3, (*kvrpcpb.PrewriteRequest)(nil), (*kvrpcpb.PrewriteResponse)(nil)},
+		{"KvCommit", 4, (*kvrpcpb.CommitRequest)(nil), (*kvrpcpb.CommitResponse)(nil)},
+		{"KvCleanup", 6, (*kvrpcpb.CleanupRequest)(nil), (*kvrpcpb.CleanupResponse)(nil)},
+		{"KvBatchGet", 7, (*kvrpcpb.BatchGetRequest)(nil), (*kvrpcpb.BatchGetResponse)(nil)},
+		{"KvBatchRollback", 8, (*kvrpcpb.BatchRollbackRequest)(nil), (*kvrpcpb.BatchRollbackResponse)(nil)},
+		{"KvScanLock", 9, (*kvrpcpb.ScanLockRequest)(nil), (*kvrpcpb.ScanLockResponse)(nil)},
+		{"KvResolveLock", 10, (*kvrpcpb.ResolveLockRequest)(nil), (*kvrpcpb.ResolveLockResponse)(nil)},
+		{"KvDeleteRange", 12, (*kvrpcpb.DeleteRangeRequest)(nil), (*kvrpcpb.DeleteRangeResponse)(nil)},
+		{"RawGet", 13, (*kvrpcpb.RawGetRequest)(nil), (*kvrpcpb.RawGetResponse)(nil)},
+		{"RawBatchGet", 14, (*kvrpcpb.RawBatchGetRequest)(nil), (*kvrpcpb.RawBatchGetResponse)(nil)},
+		{"RawPut", 15, (*kvrpcpb.RawPutRequest)(nil), (*kvrpcpb.RawPutResponse)(nil)},
+		{"RawBatchPut", 16, (*kvrpcpb.RawBatchPutRequest)(nil), (*kvrpcpb.RawBatchPutResponse)(nil)},
+		{"RawDelete", 17, (*kvrpcpb.RawDeleteRequest)(nil), (*kvrpcpb.RawDeleteResponse)(nil)},
+		{"RawBatchDelete", 18, (*kvrpcpb.RawBatchDeleteRequest)(nil), (*kvrpcpb.RawBatchDeleteResponse)(nil)},
+		{"RawScan", 19, (*kvrpcpb.RawScanRequest)(nil), (*kvrpcpb.RawScanResponse)(nil)},
+		{"RawDeleteRange", 20, (*kvrpcpb.RawDeleteRangeRequest)(nil), (*kvrpcpb.RawDeleteRangeResponse)(nil)},
+		{"RawBatchScan", 21, (*kvrpcpb.RawBatchScanRequest)(nil), (*kvrpcpb.RawBatchScanResponse)(nil)},
+		{"Coprocessor", 22, (*coprocessor.Request)(nil), (*coprocessor.Response)(nil)},
+		{"KvPessimisticLock", 23, (*kvrpcpb.PessimisticLockRequest)(nil), (*kvrpcpb.PessimisticLockResponse)(nil)},
+		{"KVPessimisticRollback", 24, (*kvrpcpb.PessimisticRollbackRequest)(nil), (*kvrpcpb.PessimisticRollbackResponse)(nil)},
+		{"KvCheckTxnStatus", 25, (*kvrpcpb.CheckTxnStatusRequest)(nil), (*kvrpcpb.CheckTxnStatusResponse)(nil)},
+		{"KvTxnHeartBeat", 26, (*kvrpcpb.TxnHeartBeatRequest)(nil), (*kvrpcpb.TxnHeartBeatResponse)(nil)},
+		{"KvCheckSecondaryLocks", 33, (*kvrpcpb.CheckSecondaryLocksRequest)(nil), (*kvrpcpb.CheckSecondaryLocksResponse)(nil)},
+		{"RawCoprocessor", 34, (*kvrpcpb.RawCoprocessorRequest)(nil), (*kvrpcpb.RawCoprocessorResponse)(nil)},
+		{"KvFlashbackToVersion", 35, (*kvrpcpb.FlashbackToVersionRequest)(nil), (*kvrpcpb.FlashbackToVersionResponse)(nil)},
+		{"KvPrepareFlashbackToVersion", 36, (*kvrpcpb.PrepareFlashbackToVersionRequest)(nil), (*kvrpcpb.PrepareFlashbackToVersionResponse)(nil)},
+		{"KvFlush", 37, (*kvrpcpb.FlushRequest)(nil), (*kvrpcpb.FlushResponse)(nil)},
+		{"KvBufferBatchGet", 38, (*kvrpcpb.BufferBatchGetRequest)(nil), (*kvrpcpb.BufferBatchGetResponse)(nil)},
+		{"GetHealthFeedback", 39, (*kvrpcpb.GetHealthFeedbackRequest)(nil), (*kvrpcpb.GetHealthFeedbackResponse)(nil)},
+		{"BroadcastTxnStatus", 40, (*kvrpcpb.BroadcastTxnStatusRequest)(nil), (*kvrpcpb.BroadcastTxnStatusResponse)(nil)},
+		{"RawGetKeyTTL", 0, (*kvrpcpb.RawGetKeyTTLRequest)(nil), (*kvrpcpb.RawGetKeyTTLResponse)(nil)},
+		{"RawCompareAndSwap", 0, (*kvrpcpb.RawCASRequest)(nil), (*kvrpcpb.RawCASResponse)(nil)},
+		{"RawChecksum", 0, (*kvrpcpb.RawChecksumRequest)(nil), (*kvrpcpb.RawChecksumResponse)(nil)},
+		{"UnsafeDestroyRange", 0, (*kvrpcpb.UnsafeDestroyRangeRequest)(nil), (*kvrpcpb.UnsafeDestroyRangeResponse)(nil)},
+		{"RegisterLockObserver", 0, (*kvrpcpb.RegisterLockObserverRequest)(nil), (*kvrpcpb.RegisterLockObserverResponse)(nil)},
+		{"CheckLockObserver", 0, (*kvrpcpb.CheckLockObserverRequest)(nil), (*kvrpcpb.CheckLockObserverResponse)(nil)},
+		{"RemoveLockObserver", 0, (*kvrpcpb.RemoveLockObserverRequest)(nil), (*kvrpcpb.RemoveLockObserverResponse)(nil)},
+		{"PhysicalScanLock", 0, (*kvrpcpb.PhysicalScanLockRequest)(nil), (*kvrpcpb.PhysicalScanLockResponse)(nil)},
+		{"SplitRegion", 0, (*kvrpcpb.SplitRegionRequest)(nil), (*kvrpcpb.SplitRegionResponse)(nil)},
+		{"MvccGetByKey", 0, (*kvrpcpb.MvccGetByKeyRequest)(nil), (*kvrpcpb.MvccGetByKeyResponse)(nil)},
+		{"MvccGetByStartTs", 0, (*kvrpcpb.MvccGetByStartTsRequest)(nil), (*kvrpcpb.MvccGetByStartTsResponse)(nil)},
+		{"GetStoreSafeTS", 0, (*kvrpcpb.StoreSafeTSRequest)(nil), (*kvrpcpb.StoreSafeTSResponse)(nil)},
+		{"GetLockWaitInfo", 0, (*kvrpcpb.GetLockWaitInfoRequest)(nil), (*kvrpcpb.GetLockWaitInfoResponse)(nil)},
+		{"GetLockWaitHistory", 0, (*kvrpcpb.GetLockWaitHistoryRequest)(nil), (*kvrpcpb.GetLockWaitHistoryResponse)(nil)},
+		{"Compact", 0, (*kvrpcpb.CompactRequest)(nil), (*kvrpcpb.CompactResponse)(nil)},
+		{"DispatchMPPTask", 0, (*mpp.DispatchTaskRequest)(nil), (*mpp.DispatchTaskResponse)(nil)},
+		{"CancelMPPTask", 0, (*mpp.CancelTaskRequest)(nil), (*mpp.CancelTaskResponse)(nil)},
+		{"IsAlive", 0, (*mpp.IsAliveRequest)(nil), (*mpp.IsAliveResponse)(nil)},
+		{"ReportMPPTaskStatus", 0, (*mpp.ReportTaskStatusRequest)(nil), (*mpp.ReportTaskStatusResponse)(nil)},
+		{"GetTiFlashSystemTable", 0, (*kvrpcpb.TiFlashSystemTableRequest)(nil), (*kvrpcpb.TiFlashSystemTableResponse)(nil)},
+		{"GetEstimateTiCICount", 0, (*coprocessor.TiCIEstimateCountRequest)(nil), (*coprocessor.TiCIEstimateCountResponse)(nil)},
+	}
 }

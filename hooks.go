@@ -96,14 +96,14 @@ type CloseInfo struct {
 
 // extra is the engine's form of what a view asks for beyond the ordinary; nil: nothing.
 func (c *Client) extra(v viewConfig) *router.Extra {
-	e := router.Extra{ResourceGroup: v.group, Tag: v.tag, TaskID: v.taskID}
+	var watcher *router.Watcher
 	if v.watch != nil {
-		e.Watch = v.watch.watcher(c.cfg.logger)
+		watcher = v.watch.watcher(c.cfg.logger)
 	}
-	if e.ResourceGroup == "" && e.Tag == nil && e.TaskID == 0 && e.Watch == nil {
+	if v.group == "" && v.tag == nil && v.taskID == 0 && watcher == nil {
 		return nil
 	}
-	return &e
+	return &router.Extra{ResourceGroup: v.group, Tag: v.tag, TaskID: v.taskID, Watch: watcher}
 }
 
 // watching is a *watch. It is an interface so that a program that has neither hooks nor

@@ -39,54 +39,61 @@ func (c *Client) Snapshot(ctx context.Context, opts ...SnapshotOption) (*Snapsho
 	if err := c.checkTxn(op); err != nil {
 		return nil, err
 	}
-	cfg := readConfig{view: c.cfg.view}
-	if err := apply(op, opts, &cfg, func(o SnapshotOption) { o.applySnapshot(&cfg) }); err != nil {
+	v := c.view()
+	if err := apply(op, opts, &v.cfg, func(o SnapshotOption) { o.applySnapshot(&v.cfg) }); err != nil {
 		return nil, err
 	}
-	if cfg.staleness > 0 {
-		ts, err := c.engine.pd.StaleTimestamp(ctx, cfg.staleness)
+	if v.cfg.staleness > 0 {
+		ts, err := c.engine.pd.StaleTimestamp(ctx, v.cfg.staleness)
 		if err != nil {
 			return nil, mapError(c.errorContext(op, c.engine.txn), err)
 		}
-		cfg.stale = true
+		v.cfg.stale = true
 		// The client's clock has a part in it: the first read makes sure that it is past.
-		return c.view(ts, false, cfg, nil), nil
+		return v.at(ts, false), nil
 	}
 	ts, err := c.engine.pd.Timestamp(ctx)
 	if err != nil {
 		return nil, mapError(c.errorContext(op, c.engine.txn), err)
 	}
-	return c.view(ts, true, cfg, nil), nil
+	return v.at(ts, true), nil
 }
 
 // SnapshotAt returns a view as of ts, without I/O. A ts in the future is refused by
 // the first call on the view (ErrInvalid), one behind the safe point by each
 // (ErrSnapshotTooOld).
 func (c *Client) SnapshotAt(ts Timestamp, opts ...SnapshotAtOption) *Snapshot {
-	cfg := readConfig{view: c.cfg.view}
-	cfg.setOp("SnapshotAt")
+	v := c.view()
+	v.cfg.setOp("SnapshotAt")
 	if ts == 0 || ts == math.MaxUint64 {
-		cfg.add("ts", "is not a timestamp")
+		v.cfg.add("ts", "is not a timestamp")
 	}
-	err := apply("SnapshotAt", opts, &cfg, func(o SnapshotAtOption) { o.applySnapshotAt(&cfg) })
-	return c.view(uint64(ts), false, cfg, err)
+	v.err = apply("SnapshotAt", opts, &v.cfg, func(o SnapshotAtOption) { o.applySnapshotAt(&v.cfg) })
+	return v.at(uint64(ts), false)
 }
 
 // Latest returns a view in which each page of a scan, and each region's part of a
 // batch, sees the newest committed data of its own moment and costs no timestamp. It
 // waits for live locks.
 func (c *Client) Latest(opts ...ReadOption) *Snapshot {
-	cfg := readConfig{view: c.cfg.view}
-	err := apply("Latest", opts, &cfg, func(o ReadOption) { o.applyLatest(&cfg) })
-	return c.view(txn.Latest, true, cfg, err)
+	v := c.view()
+	v.err = apply("Latest", opts, &v.cfg, func(o ReadOption) { o.applyLatest(&v.cfg) })
+	return v.at(txn.Latest, true)
 }
 
-func (c *Client) view(ts uint64, issued bool, cfg readConfig, err error) *Snapshot {
-	v := &struct { // one allocation
-		Snapshot
-		room txn.Room
-	}{Snapshot: Snapshot{c: c, cfg: cfg, err: err}}
-	v.s = c.engine.txns.SnapshotIn(&v.room, ts, issued, c.readOptions(cfg.view, cfg.route, cfg.stale))
+// newView is a view in the making, with what it needs in one allocation.
+type newView struct {
+	Snapshot
+	room txn.Room
+}
+
+func (c *Client) view() *newView {
+	return &newView{Snapshot: Snapshot{c: c, cfg: readConfig{view: c.cfg.view}}}
+}
+
+// at is the view, as of ts.
+func (v *newView) at(ts uint64, issued bool) *Snapshot {
+	v.s = v.c.engine.txns.SnapshotIn(&v.room, ts, issued, v.c.readOptions(v.cfg.view, v.cfg.route, v.cfg.stale))
 	return &v.Snapshot
 }
 

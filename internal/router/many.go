@@ -95,10 +95,10 @@ func (r *Router) begin(ctx context.Context, out starter, p *Parcel, began time.T
 		return
 	}
 	if w := p.Call.watching(); w != nil {
-		if p.sight = w.show(ctx, r, w.watch, p.Call, &p.to, p.Req, p.Resp, &p.t); p.sight == nil {
+		if p.sight = r.look(ctx, w, p.Call, p.to, p.Req, p.Resp, &p.t); p.sight == nil {
 			return
 		}
-		ctx = p.sight.ctx
+		ctx, p.to = p.sight.ctx, p.sight.to
 	}
 	if p.t.err = p.t.store.Admit(); p.t.err != nil {
 		p.t.rule = refusal(p.t.err)
@@ -134,7 +134,7 @@ func (r *Router) await(ctx context.Context, p *Parcel) {
 // seen ends what a Watch sees of the first attempt.
 func (p *Parcel) seen() {
 	if p.sight != nil {
-		p.sight.end(p.sight, &p.t)
+		p.sight.end(p.sight, p.t)
 	}
 }
 

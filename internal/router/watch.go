@@ -36,7 +36,7 @@ type Watch interface {
 // watches nothing does not link what that takes.
 type Watcher struct {
 	watch Watch
-	show  func(ctx context.Context, r *Router, w Watch, call *Call, to *transport.Target, req transport.Message, resp Answer, t *try) *sight
+	show  func(ctx context.Context, r *Router, w Watch, call *Call, to transport.Target, req transport.Message, resp Answer, t try) (*sight, error)
 }
 
 // NewWatcher returns what makes w see attempts.
@@ -108,7 +108,8 @@ func (c *Call) watching() *Watcher {
 type sight struct {
 	Watched
 	watch Watch
-	end   func(*sight, *try)
+	end   func(*sight, try)
+	to    transport.Target
 	ctx   context.Context // of the attempt
 	began time.Time
 	count counter
@@ -116,15 +117,25 @@ type sight struct {
 
 // watched is deliver under the eyes of w.
 func (r *Router) watched(ctx context.Context, w *Watcher, call *Call, to transport.Target, req transport.Message, resp Answer, t *try) {
-	if s := w.show(ctx, r, w.watch, call, &to, req, resp, t); s != nil {
-		r.deliver(s.ctx, call, to, req, resp, &s.count, t)
-		s.end(s, t)
+	if s := r.look(ctx, w, call, to, req, resp, t); s != nil {
+		r.deliver(s.ctx, call, s.to, req, resp, &s.count, t)
+		s.end(s, *t)
 	}
 }
 
-// show shows an attempt before it is made. nil: it is refused, and t tells why.
-func show(ctx context.Context, r *Router, w Watch, call *Call, to *transport.Target, req transport.Message, resp Answer, t *try) *sight {
-	s := &sight{watch: w, end: (*sight).tell, began: time.Now(), count: counter{Answer: resp}, Watched: Watched{
+// look shows w an attempt before it is made. nil: it is refused, and t tells why. What w
+// gets is a copy, so that an attempt which nobody watches stays on the stack.
+func (r *Router) look(ctx context.Context, w *Watcher, call *Call, to transport.Target, req transport.Message, resp Answer, t *try) *sight {
+	s, err := w.show(ctx, r, w.watch, call, to, req, resp, *t)
+	if err != nil {
+		t.rule, t.err = madeUp(RefusedCall), err
+	}
+	return s
+}
+
+// show shows an attempt before it is made. An error refuses it.
+func show(ctx context.Context, r *Router, w Watch, call *Call, to transport.Target, req transport.Message, resp Answer, t try) (*sight, error) {
+	s := &sight{watch: w, end: (*sight).tell, to: to, began: time.Now(), count: counter{Answer: resp}, Watched: Watched{
 		Method: cmp.Or(call.Method, r.method(req)), Addr: t.addr, StoreID: t.storeID, RegionID: t.regionID, Asked: t.asked, Via: t.via,
 		Number: call.attempts.total + 1, Request: req,
 	}}
@@ -133,17 +144,16 @@ func show(ctx context.Context, r *Router, w Watch, call *Call, to *transport.Tar
 	s.take(ctx, rc)
 	var err error
 	if s.ctx, err = w.Begin(ctx, &s.Watched); err == nil {
-		err = s.give(rc, to)
+		err = s.give(rc, &s.to)
 	}
 	if err != nil {
-		t.rule, t.err = madeUp(RefusedCall), &Vetoed{Op: call.Op, Err: err}
-		return nil
+		return nil, &Vetoed{Op: call.Op, Err: err}
 	}
-	return s
+	return s, nil
 }
 
 // tell tells what came of the attempt.
-func (s *sight) tell(t *try) {
+func (s *sight) tell(t try) {
 	o := Outcome{Err: t.err, ResponseBytes: s.count.n, Elapsed: time.Since(s.began)}
 	if t.rule != nil {
 		o.Reason = t.rule.reason

@@ -29,7 +29,7 @@ func TestBenchmarkPeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &store{batch: echo(nil), Server: grpc.NewServer(grpc.ForceServerCodecV2(grpcCodec{}))}
+	s := &store{batch: echo(nil), Server: grpc.NewServer(grpc.ForceServerCodecV2(grpcCodec{&buffers{}}))}
 	tikvpb.RegisterTikvServer(s.Server, s)
 	fmt.Println("listening on", l.Addr())
 	go func() { // ends with its parent

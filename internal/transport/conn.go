@@ -12,7 +12,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
 )
 
 // The settings of a connection, as the field has settled on them (client-go
@@ -64,7 +66,7 @@ func (l *link) unused() time.Duration {
 // pkg/mcs/utils/util.go set no PermitWithoutStream), TiKV would take any number
 // (src/server/server.rs, http2_max_ping_strikes). The first call after a pause brings a
 // ping with it, so that a peer that has died meanwhile is found out within 3 s.
-func newLink(cfg Config, addr string, tell *condition, more ...grpc.DialOption) (*link, error) {
+func newLink(cfg Config, addr string, pool mem.BufferPool, tell *condition, more ...grpc.DialOption) (*link, error) {
 	creds := cfg.Credentials
 	if creds == nil {
 		creds = insecure.NewCredentials()
@@ -77,6 +79,7 @@ func newLink(cfg Config, addr string, tell *condition, more ...grpc.DialOption) 
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0),
+		experimental.WithBufferPool(pool),
 		grpc.WithInitialWindowSize(window),
 		grpc.WithInitialConnWindowSize(window),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
@@ -89,7 +92,7 @@ func newLink(cfg Config, addr string, tell *condition, more ...grpc.DialOption) 
 		grpc.WithUnaryInterceptor(l.countUnary),
 		grpc.WithStreamInterceptor(l.countStream),
 		grpc.WithDefaultCallOptions(
-			grpc.ForceCodecV2(grpcCodec{}),
+			grpc.ForceCodecV2(grpcCodec{pool}),
 			grpc.MaxCallRecvMsgSize(math.MaxInt32),
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
 		),

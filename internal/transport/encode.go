@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"math/bits"
 	"sync"
 
 	"google.golang.org/grpc/mem"
@@ -8,33 +9,41 @@ import (
 	"github.com/tikv-go/tikv/internal/wire"
 )
 
-// buffers is a pool of the bytes of frames. It is a mem.BufferPool that does not clear
-// what it gives out: all of it is written before it is read.
-type buffers struct{ free sync.Pool }
+// buffers is a pool of the bytes of frames, those that grpc reads too: a mem.BufferPool
+// that, unlike grpc's own, has all sizes and does not clear what it gives out. All of it
+// is written before it is read.
+type buffers struct {
+	tiers [keptBits - newBits + 1]sync.Pool
+} // of powers of two
 
 // The sizes of a new buffer, at least, and of one that is kept, at most. grpc does not
 // return buffers of 1 KiB or less.
 const (
-	newBuffer  = 4 << 10
-	keptBuffer = 256 << 10
+	newBits    = 12
+	keptBits   = 22
+	newBuffer  = 1 << newBits
+	keptBuffer = 1 << keptBits
 )
 
-// Get returns a buffer with the capacity, and length size.
+// Get returns a buffer of the length size.
 func (p *buffers) Get(size int) *[]byte {
-	if size <= keptBuffer {
-		if b, _ := p.free.Get().(*[]byte); b != nil && cap(*b) >= size {
-			*b = (*b)[:size]
-			return b
-		}
+	if size > keptBuffer {
+		b := make([]byte, size)
+		return &b
 	}
-	b := make([]byte, size, max(size, newBuffer))
+	tier := max(bits.Len(uint(max(size, 1)-1)), newBits) - newBits
+	if b, _ := p.tiers[tier].Get().(*[]byte); b != nil {
+		*b = (*b)[:size]
+		return b
+	}
+	b := make([]byte, size, newBuffer<<tier)
 	return &b
 }
 
 // Put takes a buffer back.
 func (p *buffers) Put(b *[]byte) {
-	if cap(*b) <= keptBuffer {
-		p.free.Put(b)
+	if n := cap(*b); n >= newBuffer && n <= keptBuffer {
+		p.tiers[bits.Len(uint(n))-1-newBits].Put(b)
 	}
 }
 

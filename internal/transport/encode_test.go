@@ -52,7 +52,7 @@ func TestFramesAreConcatenations(t *testing.T) {
 }
 
 func TestGRPCCodec(t *testing.T) {
-	c := grpcCodec{}
+	c := grpcCodec{&buffers{}}
 	big := bytes.Repeat([]byte("v"), 5<<20)
 	for _, in := range []any{
 		&kvrpcpb.RawPutRequest{Key: []byte("k"), Value: big},

@@ -63,7 +63,7 @@ func newEndpoint(p *Pool, to Target) (*endpoint, error) {
 		opts = nil
 	}
 	var err error
-	if e.conn, err = newLink(p.cfg, e.addr, &e.condition, opts...); err != nil {
+	if e.conn, err = newLink(p.cfg, e.addr, &p.buffers, &e.condition, opts...); err != nil {
 		return nil, &Error{Addr: e.addr, Kind: Dial, Err: err}
 	}
 	e.ctx, e.cancel = context.WithCancelCause(p.tasks.Context())

@@ -14,8 +14,9 @@ type frame struct{ data mem.BufferSlice }
 type received struct{ data mem.Buffer }
 
 // grpcCodec encodes kvproto's messages with their own methods, frames not at all, and
-// the few messages of google's protobuf (grpc.health) with that.
-type grpcCodec struct{}
+// the few messages of google's protobuf (grpc.health) with that. What is received in
+// pieces is put together in a buffer of its pool.
+type grpcCodec struct{ pool mem.BufferPool }
 
 // Name is the content type's, that of every protobuf codec.
 func (grpcCodec) Name() string { return "proto" }
@@ -36,10 +37,10 @@ func (grpcCodec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 // Unmarshal implements encoding.CodecV2.
-func (grpcCodec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c grpcCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	switch m := v.(type) {
 	case *received:
-		m.data = data.MaterializeToBuffer(mem.DefaultBufferPool())
+		m.data = data.MaterializeToBuffer(c.pool)
 		return nil
 	case Message:
 		return m.Unmarshal(data.Materialize())

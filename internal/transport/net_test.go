@@ -222,7 +222,7 @@ func (s *store) BatchCommands(stream tikvpb.Tikv_BatchCommandsServer) error { re
 // serve starts a store at addr; it stops with the test, or before.
 func (n *network) serve(t testing.TB, addr string, s *store, opts ...grpc.ServerOption) *store {
 	opts = append([]grpc.ServerOption{
-		grpc.ForceServerCodecV2(grpcCodec{}),
+		grpc.ForceServerCodecV2(grpcCodec{&buffers{}}),
 		grpc.MaxRecvMsgSize(math.MaxInt32),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	}, opts...)

@@ -53,8 +53,31 @@ func (v *Value) Unmarshal(data []byte) error {
 }
 
 // field takes one field: the bytes of one that has some, the value of a varint. n is
-// negative if it is malformed.
+// negative if it is malformed. Nearly all have a tag of one byte and a length or value of
+// one or two; the others go the long way.
 func field(data []byte) (num protowire.Number, body []byte, value uint64, n int) {
+	if len(data) < 3 || data[0] >= 0x80 || data[0] < 1<<3 {
+		return anyField(data)
+	}
+	value, n = uint64(data[1]), 2
+	if value >= 0x80 {
+		if value, n = value&0x7f|uint64(data[2])<<7, 3; data[2] >= 0x80 {
+			return anyField(data)
+		}
+	}
+	num = protowire.Number(data[0] >> 3)
+	switch protowire.Type(data[0] & 7) {
+	case protowire.VarintType:
+		return num, nil, value, n
+	case protowire.BytesType:
+		if end := n + int(value); end <= len(data) {
+			return num, data[n:end], 0, end
+		}
+	}
+	return anyField(data)
+}
+
+func anyField(data []byte) (num protowire.Number, body []byte, value uint64, n int) {
 	num, typ, head := protowire.ConsumeTag(data)
 	if head < 0 {
 		return 0, nil, 0, head
@@ -121,56 +144,62 @@ const fieldPairs = 2 // in all of those responses
 // Unmarshal decodes one of those responses. Small keys and values share memory in blocks
 // of at most blockSize, so that who keeps one of many keeps no more than that.
 func (p *Pairs) Unmarshal(data []byte) error {
-	count, err := p.count(data)
-	if err != nil {
-		return err
-	}
-	if cap(p.Pairs) < count {
+	if count := countPairs(data); cap(p.Pairs) < count {
 		p.Pairs = make([]Pair, 0, count)
 	}
+	if err := p.refer(data); err != nil {
+		clear(p.Pairs)
+		p.Pairs, p.Bytes = p.Pairs[:0], 0
+		return err
+	}
 	b := block{left: p.Bytes}
-	for len(data) > 0 {
-		num, body, _, n := field(data)
-		data = data[n:]
-		if num != fieldPairs {
-			continue
-		}
-		pair, err := readPair(body)
-		if err != nil {
-			return err
-		}
+	for i := range p.Pairs {
+		pair := &p.Pairs[i]
 		pair.Key, pair.Value = b.copy(pair.Key), b.copy(pair.Value)
-		p.Pairs = append(p.Pairs, pair)
 	}
 	return nil
 }
 
-// count counts pairs and their bytes, and reads all but them.
-func (p *Pairs) count(data []byte) (count int, err error) {
+// countPairs counts the pairs of a response, those before what is malformed.
+func countPairs(data []byte) (count int) {
+	for len(data) > 0 {
+		num, _, _, n := field(data)
+		if n < 0 {
+			break
+		}
+		data = data[n:]
+		if num == fieldPairs {
+			count++
+		}
+	}
+	return count
+}
+
+// refer reads a response. Its pairs refer to data.
+func (p *Pairs) refer(data []byte) (err error) {
 	for len(data) > 0 {
 		num, body, _, n := field(data)
 		if n < 0 {
-			return 0, ErrMalformed
+			return ErrMalformed
 		}
 		data = data[n:]
 		switch num {
 		case fieldPairs:
-			count++
-			pair, n := sizeOf(body)
-			if n < 0 {
-				return 0, ErrMalformed
+			var pair Pair
+			if pair, err = readPair(body); err == nil {
+				p.Pairs = append(p.Pairs, pair)
+				p.Bytes += len(pair.Key) + len(pair.Value)
 			}
-			p.Bytes += pair
 		case 1:
 			p.RegionError, err = regionError(body)
 		case p.ErrorField:
 			p.Error, err = keyError(body)
 		}
 		if err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return count, nil
+	return nil
 }
 
 // The fields of a kvrpcpb.KvPair.
@@ -181,25 +210,13 @@ const (
 	fieldPairCommitTS = 4
 )
 
-// sizeOf adds up the key and the value of a pair; n is negative if it is malformed.
-func sizeOf(data []byte) (size, n int) {
-	for len(data) > 0 {
-		num, body, _, n := field(data)
-		if n < 0 {
-			return 0, n
-		}
-		data = data[n:]
-		if num == fieldPairKey || num == fieldPairValue {
-			size += len(body)
-		}
-	}
-	return size, 0
-}
-
-// readPair reads a pair that is well formed. It refers to data.
+// readPair reads a pair, which refers to data.
 func readPair(data []byte) (p Pair, err error) {
 	for len(data) > 0 && err == nil {
 		num, body, value, n := field(data)
+		if n < 0 {
+			return p, ErrMalformed
+		}
 		data = data[n:]
 		switch num {
 		case fieldPairError:

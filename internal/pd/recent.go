@@ -143,10 +143,16 @@ func (c *Client) ExternalTimestamp(ctx context.Context) (uint64, error) {
 }
 
 // SetExternalTimestamp publishes a moment for readers. PD refuses one in the future, and
-// one below the last.
+// one that is not above the last.
 func (c *Client) SetExternalTimestamp(ctx context.Context, ts uint64) error {
 	_, err := ask(ctx, c, "SetExternalTimestamp", func(ctx context.Context, pd pdpb.PDClient) (*pdpb.SetExternalTimestampResponse, error) {
 		return pd.SetExternalTimestamp(ctx, &pdpb.SetExternalTimestampRequest{Header: c.header(), Timestamp: ts})
 	})
+	if e, ok := err.(*Error); ok && e.Kind == Rejected && e.Tried > 1 {
+		// An attempt whose answer was lost may have done it: then PD refuses it now.
+		if now, failed := c.ExternalTimestamp(ctx); failed == nil && now == ts {
+			return nil
+		}
+	}
 	return err
 }

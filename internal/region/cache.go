@@ -1,6 +1,7 @@
 package region
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -167,10 +168,12 @@ func (c *Cache) LocateID(ctx context.Context, id uint64) (*Region, error) {
 	return r, err
 }
 
-// load asks PD for the region that holds key, and again who knows best, if PD seems to be
-// behind.
-func (c *Cache) load(ctx context.Context, key []byte) (r *Region, err error) {
-	for _, fresh := range [...]bool{false, true} {
+// load asks PD for the region that holds key: who knows best, if what was known has turned
+// out to be wrong, or PD seems to be behind.
+func (c *Cache) load(ctx context.Context, key []byte) (*Region, error) {
+	old := c.index.Load().find(key)
+	wrong := old != nil && old.marks.Load()&invalid != 0
+	for fresh := wrong; ; fresh = true {
 		found, failed := c.pd.Region(ctx, key, fresh)
 		if failed != nil {
 			if old := c.index.Load().find(key); old != nil && old.marks.Load()&invalid == 0 && ctx.Err() == nil {
@@ -178,14 +181,20 @@ func (c *Cache) load(ctx context.Context, key []byte) (r *Region, err error) {
 			}
 			return nil, failed
 		}
-		if r, err = c.admit(found); err != ErrStale {
+		if !found.holds(key) {
+			return nil, ErrNoRegion
+		}
+		r, err := c.admit(found)
+		if err != ErrStale {
 			return r, err
 		}
 		if newer := c.Lookup(key); newer != nil {
 			return newer, nil
 		}
+		if fresh {
+			return r, err
+		}
 	}
-	return r, err
 }
 
 func (c *Cache) loadEnd(ctx context.Context, at string) (*Region, error) {
@@ -236,9 +245,11 @@ func (c *Cache) Preload(ctx context.Context, r keys.Range) error {
 		if len(found) == 0 || c.Stats().Bytes > c.cfg.Bytes*9/10 {
 			break
 		}
-		if r.Start = found[len(found)-1].Meta.GetEndKey(); len(r.Start) == 0 {
+		end := found[len(found)-1].Meta.GetEndKey()
+		if len(end) == 0 || bytes.Compare(end, r.Start) <= 0 { // which is none of r
 			break
 		}
+		r.Start = end
 	}
 	return task.Each(ctx, preloadStores, len(ids), func(ctx context.Context, i int) error {
 		s, err := c.Store(ctx, ids[i])

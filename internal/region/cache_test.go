@@ -292,6 +292,43 @@ func TestPDBehindTheStores(t *testing.T) {
 	})
 }
 
+// What has turned out to be wrong is asked of who knows best: another may say it again.
+func TestWrongEntriesAreLoadedFresh(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		pd.regions = []Found{found(1, "", "", 1, 1)}
+		for _, want := range []string{`region "a"`, `region "a" fresh`} {
+			r, err := c.Locate(t.Context(), []byte("a"))
+			if got := pd.took(); err != nil || got != want {
+				t.Fatalf("%q, not %q: %v", got, want, err)
+			}
+			c.Invalidate(r, NotFound)
+		}
+	})
+}
+
+// A PD that answers with other regions than those asked for finds nothing, and holds nobody
+// up for ever.
+func TestNonsenseOfPD(t *testing.T) {
+	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
+		c.pd = odd{pd}
+		if r, err := c.Locate(t.Context(), []byte("x")); err != ErrNoRegion || c.Len() != 0 {
+			t.Fatal(r, err, c.Len())
+		}
+		if err := c.Preload(t.Context(), keys.Range{Start: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// odd is a PD that answers always the same.
+type odd struct{ *fakePD }
+
+func (odd) Region(context.Context, []byte, bool) (Found, error) { return found(1, "a", "b", 1, 1), nil }
+
+func (odd) ScanRegions(context.Context, []keys.Range, int) ([]Found, error) {
+	return []Found{found(1, "a", "b", 1, 1)}, nil
+}
+
 func TestLocateEnd(t *testing.T) {
 	bubble(t, func(t *testing.T, pd *fakePD, c *Cache) {
 		pd.regions = []Found{found(1, "", "g", 1, 1), found(2, "g", "p", 1, 1), found(3, "p", "", 1, 1)}

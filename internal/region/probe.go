@@ -32,26 +32,33 @@ func (g *gate) reserve(now time.Duration) time.Duration {
 }
 
 // watch looks after a store that is away, until it is back, nobody has wanted it for a
-// while, or PD says that it is gone or has moved.
+// while, or PD says that it is gone or has moved. PD is asked after the store itself, so
+// that one which is back does not wait for a PD that is not.
 func (c *Cache) watch(ctx context.Context, s *Store) {
 	for asked := -probeAsks; ; {
 		in, wanted := s.health.probeIn(c.now())
 		if !wanted || !pause(ctx, in) || !pause(ctx, c.gate.reserve(c.now())) {
-			s.health.unwatched()
 			return
 		}
+		if c.probe(ctx, s) == nil {
+			s.health.learn(probedWell, c.now(), nil)
+			continue
+		}
+		s.health.learn(probedIll, c.now(), nil)
 		if now := c.now(); now-asked >= probeAsks {
-			asked = now
-			if known, err := c.loadStore(ctx, s.ID); errors.Is(err, ErrNoStore) || err == nil && known.health != s.health {
+			if asked = now; c.isGone(ctx, s) {
 				return // nobody asks this one for leave again
 			}
 		}
-		e := probedWell
-		if err := c.probe(ctx, s); err != nil {
-			e = probedIll
-		}
-		s.health.learn(e, c.now(), nil)
 	}
+}
+
+// isGone asks PD whether a store is no more, or is elsewhere.
+func (c *Cache) isGone(ctx context.Context, s *Store) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	known, err := c.loadStore(ctx, s.ID)
+	return errors.Is(err, ErrNoStore) || err == nil && known.health != s.health
 }
 
 func (c *Cache) probe(ctx context.Context, s *Store) error {
@@ -78,7 +85,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// probeIn returns how long it is until the next probe, and whether one is wanted at all.
+// probeIn returns how long it is until the next probe, and whether one is wanted at all; if
+// not, the store is not watched any more.
 func (h *health) probeIn(now time.Duration) (in time.Duration, wanted bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,10 +95,4 @@ func (h *health) probeIn(now time.Duration) (in time.Duration, wanted bool) {
 		return 0, false
 	}
 	return h.breaker.due - now, true
-}
-
-func (h *health) unwatched() {
-	h.mu.Lock()
-	h.watched = false
-	h.mu.Unlock()
 }

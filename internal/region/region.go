@@ -161,6 +161,11 @@ func (f Found) Region() *Region {
 	return r
 }
 
+// holds reports whether it is of a region that holds key.
+func (f Found) holds(key []byte) bool {
+	return f.Meta != nil && (keys.Range{Start: f.Meta.GetStartKey(), End: f.Meta.GetEndKey()}).Contains(key)
+}
+
 // flag sets the flags of peer i.
 func (f Found) flag(r *Region, i int, p *metapb.Peer) {
 	same := func(o *metapb.Peer) bool { return o.GetId() == p.GetId() }

@@ -340,6 +340,35 @@ func TestStoreGoesAndComesBack(t *testing.T) {
 	})
 }
 
+// A store that is back is used again although PD is not there to be asked for it.
+func TestStoreComesBackWithoutPD(t *testing.T) {
+	storeIn(t, func(t *testing.T, pd *fakePD, c *Cache, s *Store, p *probed) {
+		pd.mu.Lock()
+		pd.delay = time.Hour
+		pd.mu.Unlock()
+		_ = s.Admit()
+		s.Done(Refused, time.Now(), 0, errors.New("refused"))
+		if !errors.Is(s.Admit(), ErrAway) {
+			t.Fatal("not away")
+		}
+		if sleep(2 * firstProbe); s.Admit() != nil {
+			t.Fatalf("still away after %d probes", len(p.times()))
+		}
+		s.Done(Answered, time.Now(), 0, nil)
+		// One that stays away is probed on all the same.
+		p.end(errors.New("refused"))
+		_ = s.Admit()
+		s.Done(Refused, time.Now(), 0, errors.New("refused"))
+		for range 60 {
+			_ = s.Admit()
+			sleep(time.Second)
+		}
+		if n := len(p.times()); n < 6 {
+			t.Fatal(n, "probes in a minute")
+		}
+	})
+}
+
 func TestProbesEndWithTheStore(t *testing.T) {
 	for name, then := range map[string]*metapb.Store{
 		"tombstone": {Id: 1, State: metapb.StoreState_Tombstone}, "moved": {Id: 1, Address: "b"}, "unknown": nil,

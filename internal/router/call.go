@@ -63,6 +63,7 @@ type Call struct {
 	plainly  bool    // leaders alone are asked from now on
 	patient  bool    // no read has the short time of first attempts any more
 	crowded  bool    // busy stores are not avoided any more
+	retold   uint8   // answers in a row that told of other regions
 	addr     string  // of the last attempt, with its region
 	method   string  // of the last attempt that was watched
 	region   uint64
@@ -81,7 +82,7 @@ func (c *Call) PartInto(part *Call) {
 	*part = Call{
 		Op: c.Op, Codec: c.Codec, Resend: c.Resend, Decides: c.Decides, Owed: c.Owed,
 		Timeout: c.Timeout, Priority: c.Priority, RequestSource: c.RequestSource,
-		Route: c.Route, Extra: c.Extra, Method: c.Method, Exchange: c.Exchange, plainly: c.plainly, RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
+		Route: c.Route, Extra: c.Extra, Method: c.Method, Exchange: c.Exchange, plainly: c.plainly, retold: c.retold, RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
 		attempts: attempts{last: slices.Clone(c.attempts.last), total: c.attempts.total},
 	}
 	if c.Retry != nil {

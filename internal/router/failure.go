@@ -75,6 +75,8 @@ func failureOf(err error) (*rule, bool) {
 	switch {
 	case !errors.As(err, &te):
 		return madeUp(ConnLost), true
+	case errors.Is(te.Err, transport.ErrNotForwarded): // the way is none; the request is good
+		return madeUp(StoreDown), false
 	case te.Kind == transport.Refused && final(te):
 		return refusedForGood, false
 	case te.Kind == transport.Closed:

@@ -33,8 +33,18 @@ type fakePD struct {
 	leader  uint64 // store of every leader
 	loads   int
 	scans   int
-	gone    uint64 // a store that PD does not know
+	gone    uint64   // a store that PD does not know
+	stores  []uint64 // that were asked for
 	err     error
+}
+
+// asked returns the stores that were asked for since the last time.
+func (p *fakePD) asked() []uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	stores := p.stores
+	p.stores = nil
+	return stores
 }
 
 func (p *fakePD) found(m *metapb.Region) region.Found {
@@ -87,6 +97,7 @@ func (p *fakePD) Stores(context.Context) ([]*metapb.Store, error) {
 func (p *fakePD) Store(_ context.Context, id uint64) (*metapb.Store, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.stores = append(p.stores, id)
 	if id == p.gone {
 		p.leader = 2 // it had time to move
 		return nil, nil
@@ -199,6 +210,10 @@ func (s *script) answer(ctx context.Context, addr, word string, req transport.Me
 		switch arg {
 		case "split":
 			e.EpochNotMatch.CurrentRegions = []*metapb.Region{regionMeta(1, "m", "", 2), regionMeta(2, "", "m", 2)}
+		case "same":
+			e.EpochNotMatch.CurrentRegions = []*metapb.Region{regionMeta(1, "", "", 1)}
+		case "stranger":
+			e.EpochNotMatch.CurrentRegions = []*metapb.Region{regionMeta(9, "", "a", 1)}
 		case "behind":
 			m := regionMeta(1, "", "", 1)
 			m.RegionEpoch.ConfVer = 0
@@ -235,6 +250,8 @@ func (s *script) answer(ctx context.Context, addr, word string, req transport.Me
 		e.UndeterminedResult = &errorpb.UndeterminedResult{}
 	case "message":
 		e.Message = arg
+	case "future":
+		e.Message = "invalid max_ts update: 2 exceeds the limit 1"
 	default:
 		panic("unknown word " + word)
 	}
@@ -246,6 +263,8 @@ func answerTo(req transport.Message, e *errorpb.Error) transport.Response {
 	switch req.(type) {
 	case *kvrpcpb.GetRequest:
 		return &kvrpcpb.GetResponse{RegionError: e}
+	case *kvrpcpb.RawCoprocessorRequest:
+		return &kvrpcpb.RawCoprocessorResponse{RegionError: e}
 	}
 	return &kvrpcpb.RawPutResponse{RegionError: e}
 }
@@ -256,6 +275,7 @@ type world struct {
 	pd     *fakePD
 	script *script
 	tasks  *task.Group
+	probed error // what probes of stores find
 }
 
 func inWorld(t *testing.T, words string, test func(t *testing.T, w *world)) {
@@ -266,7 +286,8 @@ func inWorld(t *testing.T, words string, test func(t *testing.T, w *world)) {
 		w.pd = &fakePD{regions: []*metapb.Region{regionMeta(1, "", "", 1)}, leader: 1}
 		w.script = &script{words: strings.Fields(words), pd: w.pd}
 		w.Router = New(w.tasks.Context(), Config{
-			ClusterID: 7, Regions: region.New(w.pd, w.tasks), Transport: forwarding{transporttest.New(w.script.do), w.script}, Tasks: w.tasks,
+			ClusterID: 7, Transport: forwarding{transporttest.New(w.script.do), w.script}, Tasks: w.tasks,
+			Regions: region.NewWith(w.pd, w.tasks, region.Config{Probe: func(context.Context, string) error { return w.probed }}),
 		})
 		test(t, w)
 	})

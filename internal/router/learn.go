@@ -21,7 +21,11 @@ func (r *Router) learn(s *sending, t *try) event {
 	case t.rule.learn&toldRegions != 0:
 		current := t.region.GetEpochNotMatch().GetCurrentRegions()
 		e.bare = len(current) == 0
-		e.behind = !e.bare && r.cfg.Regions.ReplaceEpoch(s.region, current, s.peer().GetStoreId())
+		leads := s.peer().GetStoreId()
+		if s.ask != plain { // who answered as a replica does not
+			leads = s.region.Leader().GetStoreId()
+		}
+		e.behind = !e.bare && r.cfg.Regions.ReplaceEpoch(s.region, current, leads)
 	case t.rule.learn&toldBuckets != 0:
 		buckets := t.region.GetBucketVersionNotMatch()
 		r.cfg.Regions.UpdateBuckets(s.region, buckets.GetVersion(), buckets.GetKeys())
@@ -31,6 +35,10 @@ func (r *Router) learn(s *sending, t *try) event {
 		e.queue = busy.GetEstimatedWaitMs() > 0
 		if s.via < 0 && !overdue(busy.GetReason()) {
 			t.store.Busy(t.ended, time.Duration(busy.GetEstimatedWaitMs())*time.Millisecond)
+		}
+	case t.rule.reason == StoreNotMatch && s.via >= 0: // so says whom the proxy has passed it on to
+		if asked := r.cfg.Regions.KnownStore(t.storeID); asked != nil {
+			r.cfg.Regions.RefreshStore(asked)
 		}
 	case t.rule.learn&moved != 0 && t.store != nil:
 		r.cfg.Regions.RefreshStore(t.store)

@@ -94,6 +94,9 @@ var rules = [...]rule{
 	{Merging, again, backoff.Scheduling, 10, unrun, 0, func(e *errorpb.Error) bool { return e.ProposalInMergingMode != nil }},
 	{DataNotReady, plainly, backoff.Scheduling, 1, unrun, 0, func(e *errorpb.Error) bool { return e.DataIsNotReady != nil }},
 	{MismatchPeer, relocate, backoff.RegionMiss, 1, unrun, outdated, func(e *errorpb.Error) bool { return e.MismatchPeerId != nil }},
+	// TiKV looks at timestamps before it does anything else (src/storage/errors.rs has no
+	// code for these).
+	{OtherRegionError, fail, backoff.Kind{}, 1, unrun, 0, func(e *errorpb.Error) bool { return isFuture(e.GetMessage()) }},
 	// Only words: a merge that waits, a snapshot being applied, a timeout, a store that
 	// stops. TiKV sets no part of the message for these.
 	{OtherRegionError, other, backoff.RPC, 1, open, 0, func(*errorpb.Error) bool { return true }},
@@ -110,7 +113,7 @@ var rules = [...]rule{
 }
 
 // regionErrors is how many of the rules are TiKV's.
-const regionErrors = 22
+const regionErrors = 23
 
 // ruleOf finds the rule of a region error.
 func ruleOf(e *errorpb.Error) *rule {

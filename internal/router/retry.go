@@ -85,6 +85,7 @@ func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met
 		}
 		s.asked()
 		if *t = r.attempt(ctx, call, s, t.began, req, resp); t.rule == nil {
+			call.retold = 0
 			r.settle(s)
 			return nil
 		}
@@ -180,6 +181,11 @@ func (r *Router) carryOut(ctx context.Context, call *Call, s *sending, t *try, v
 		r.cfg.Regions.Reload(s.region) // there may be another; without PD, this one is all there is
 	case leave:
 		r.cfg.Regions.Invalidate(s.region, t.rule.reason.why())
+	case retry:
+		// What a store tells is gone by at once, but not for ever.
+		if call.retold = max(call.retold, call.retold+1); call.retold > 1 {
+			v.wait = t.rule.wait
+		}
 	}
 	if v.wait.Name != "" {
 		if err := r.wait(ctx, call, v.wait, t.serverWait(), s.region.ID); err != nil {

@@ -85,6 +85,8 @@ func TestSequences(t *testing.T) {
 		{"once", "stale", "1", "undetermined", "0s"},
 		{"once", "unsure", "1", "undetermined", "0s"},
 		{"once", "message=timeout", "1", "undetermined", "0s"},
+		{"once", "future", "1", "refused", "0s"},
+		{"write", "lost future", "1 2!", "undetermined", "0s"},
 		{"once", "status=2", "1", "undetermined", "0s"},
 		{"once", "dial notleader=1 lost", "1 2 1<2!", "undetermined", "0s"},
 		{"once", "hang", "1", "undetermined", "20s"},
@@ -165,6 +167,9 @@ func TestBudget(t *testing.T) {
 		{"busy", time.Second, time.Minute, time.Minute, time.Minute},
 		{"dial", 0, 0, 20 * time.Second, 20 * time.Second},
 		{"notleader=2", 0, 3 * time.Second, 3 * time.Second, 3 * time.Second},
+		{"epoch", 0, 5 * time.Second, 5 * time.Second, 5 * time.Second},
+		{"epoch=same", 0, 5 * time.Second, 5 * time.Second, 5 * time.Second},
+		{"epoch=stranger", 0, 5 * time.Second, 5 * time.Second, 5 * time.Second},
 		{"hang", 0, 0, 30 * time.Second, 60 * time.Second},
 		{"hang", 0, 5 * time.Second, 5 * time.Second, 5 * time.Second},
 	} {

@@ -86,7 +86,7 @@ func served(req transport.Request) (keys int, timed bool) {
 		return int(q.Limit), false
 	case *kvrpcpb.RawBatchScanRequest:
 		return int(q.EachLimit) * len(q.Ranges), false
-	case *kvrpcpb.RawChecksumRequest, *kvrpcpb.RawCoprocessorRequest:
+	case *kvrpcpb.RawChecksumRequest:
 		return 0, false
 	}
 	return -1, false

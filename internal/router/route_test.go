@@ -32,6 +32,7 @@ func TestRoutes(t *testing.T) {
 		{"stale", Route{Stale: true, Labels: prefer2}, "notready ok", "2s 1!", "ok", "0s"},
 		{"stale, no leader", Route{Stale: true, Labels: prefer2}, "notready dial notready notleader=1 ok", "2s 1! 3s! 2r! 1<2!", "ok", "0s"},
 		{"replica behind", Route{Policy: ReadFollower, Labels: prefer2}, "epoch=behind epoch=split ok", "2r 1! 1/2!", "ok", "0s"},
+		{"replica ahead", Route{Policy: ReadFollower, Labels: prefer2}, "epoch=split ok", "2r 1/2!", "ok", "0s"},
 		{"replica without the region", Route{Policy: ReadFollower, Labels: prefer2}, "notfound notfound ok", "2r 1! 1!", "ok", "2ms"},
 		{"flashback", Route{Policy: ReadFollower, Labels: prefer2}, "flashback flashback", "2r 1!", "refused", "0s"},
 		{"threshold", Route{BusyThreshold: time.Second, Labels: prefer2}, "queue=2000 queue=3000 queue=3000 ok", "1 2r! 3r! 1!", "ok", "0s"},
@@ -56,6 +57,29 @@ func TestRoutes(t *testing.T) {
 				}
 				if len(w.script.words) > 0 {
 					t.Fatalf("not all was asked for: %q is left", w.script.words)
+				}
+			})
+		})
+	}
+}
+
+// What a plug-in of TiKV's does with raw keys may be a write: replicas are not asked for it,
+// and no two stores at once.
+func TestPlugInsAreNotReads(t *testing.T) {
+	for name, route := range map[string]Route{
+		"follower": {Policy: ReadFollower}, "hedged": {HedgeAfter: 10 * time.Millisecond},
+		"read timeout": {ReadTimeout: 10 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, "after=50", func(t *testing.T, w *world) {
+				call := newCall("once")
+				call.Route = &route
+				reg, err := w.Locate(t.Context(), call, []byte("k"))
+				if err == nil {
+					_, err = w.Send(t.Context(), call, reg, &kvrpcpb.RawCoprocessorRequest{Context: &kvrpcpb.Context{}})
+				}
+				if got := strings.Join(w.script.asked, " "); got != "1" || err != nil {
+					t.Fatalf("asked %q: %v", got, err)
 				}
 			})
 		})

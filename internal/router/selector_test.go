@@ -145,7 +145,7 @@ func eventOf(t *testing.T, word string) event {
 		e.named = n - 1
 	}
 	for i := range rules {
-		if strings.ReplaceAll(rules[i].reason.String(), " ", "-") == name {
+		if strings.ReplaceAll(rules[i].reason.String(), " ", "-") == name && (rules[i].reason != OtherRegionError || rules[i].do == other) {
 			e.rule = &rules[i]
 			return e
 		}

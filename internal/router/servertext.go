@@ -34,6 +34,10 @@ var texts = [...]struct {
 // (components/tikv_util/src/deadline.rs, set_deadline_exceeded_busy_error).
 func overdue(reason string) bool { return strings.Contains(reason, "deadline is exceeded") }
 
+// isFuture reports whether a region error without a code means that a timestamp is none
+// that PD can have given out (components/concurrency_manager/src/lib.rs, InvalidMaxTsUpdate).
+func isFuture(message string) bool { return strings.Contains(message, "invalid max_ts update") }
+
 // Classify tells what the text of a server's error is about.
 func Classify(text string) Class {
 	for i := range texts {

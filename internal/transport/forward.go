@@ -12,7 +12,8 @@ import (
 // forward_unary and forward_duplex in src/server/service/kv.rs).
 const forwardKey = "tikv-forwarded-host"
 
-var errNotForwarded = errors.New("no store passes this on to another")
+// ErrNotForwarded is the cause of errors of calls that no store passes on to another.
+var ErrNotForwarded = errors.New("no store passes this on to another")
 
 // notForwarded are the commands that a store answers itself, whatever the metadata says:
 // those about a store, and those that TiKV's macros leave out.

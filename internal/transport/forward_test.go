@@ -51,9 +51,9 @@ func TestForwarding(t *testing.T) {
 			t.Errorf("streams %q, single calls %q", streams, singles)
 		}
 		err := p.Call(t.Context(), targets[1], &kvrpcpb.StoreSafeTSRequest{}, &kvrpcpb.StoreSafeTSResponse{})
-		wantError(t, err, Refused, false, errNotForwarded)
+		wantError(t, err, Refused, false, ErrNotForwarded)
 		_, err = askCop(t.Context(), p, targets[1])
-		wantError(t, err, Refused, false, errNotForwarded)
+		wantError(t, err, Refused, false, ErrNotForwarded)
 
 		// A store that is dropped is so in its relations too.
 		p.Drop("store2:20160")

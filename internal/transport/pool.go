@@ -169,7 +169,7 @@ func (p *Pool) prepare(ctx context.Context, to Target, req Message) (*command, *
 		return nil, nil, &Error{Addr: to.Addr, Kind: Timeout, Err: context.Cause(ctx)}
 	}
 	if cmd.stays && to.Forward != "" {
-		return nil, nil, &Error{Addr: to.Addr, Kind: Refused, Err: fmt.Errorf("%T: %w", req, errNotForwarded)}
+		return nil, nil, &Error{Addr: to.Addr, Kind: Refused, Err: fmt.Errorf("%T: %w", req, ErrNotForwarded)}
 	}
 	e, err := p.endpoint(to)
 	return cmd, e, err

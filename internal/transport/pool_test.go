@@ -468,6 +468,36 @@ func TestNoStream(t *testing.T) {
 	})
 }
 
+// A server that ends a stream on which it has answered has broken it off, whatever it says:
+// of what has no answer some may have run.
+func TestStreamEndsAfterAnswers(t *testing.T) {
+	for _, c := range []struct {
+		answers int
+		kind    Kind
+	}{{0, Refused}, {1, ConnLost}} {
+		inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
+			n.serve(t, addr, &store{batch: func(s tikvpb.Tikv_BatchCommandsServer) error {
+				for range c.answers {
+					in, err := s.Recv()
+					if err == nil {
+						err = s.Send(&tikvpb.BatchCommandsResponse{RequestIds: in.RequestIds, Responses: []*response{answer(in.Requests[0])}})
+					}
+					if err != nil {
+						return err
+					}
+				}
+				_, _ = s.Recv()
+				return status.Error(codes.PermissionDenied, "not any more")
+			}})
+			for range c.answers {
+				wantValue(t, <-start(t.Context(), p, rawGet("k")), "k")
+			}
+			_, err := ask(t.Context(), p, addr, rawGet("k"))
+			wantError(t, err, c.kind, true, nil)
+		})
+	}
+}
+
 func TestDrop(t *testing.T) {
 	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
 		s := n.serve(t, addr, &store{batch: mute})

@@ -91,7 +91,7 @@ func (s *stream) written(err error) {
 func (s *stream) fail(c *call, wasSent bool) {
 	e := s.endpoint
 	e.forget(c)
-	err := &Error{Addr: e.addr, Kind: streamKind(s.err), Sent: wasSent && s.err != errUnbatched, Err: s.err}
+	err := &Error{Addr: e.addr, Kind: s.kind(), Sent: wasSent && s.err != errUnbatched, Err: s.err}
 	if e.over != nil {
 		err.Kind, err.Err = e.over.Kind, e.over.Err
 	}
@@ -173,6 +173,15 @@ func (s *stream) deliver(r *wire.Response, data mem.Buffer) {
 	}
 	clear(woken)
 	s.woken = woken
+}
+
+// kind is that of the stream's end. Where there were answers, it has broken, whatever the
+// server says of it: what has no answer may have run as well as what has one.
+func (s *stream) kind() Kind {
+	if s.heard {
+		return ConnLost
+	}
+	return streamKind(s.err)
 }
 
 // streamKind tells a server that ended the stream on purpose (a wrong cluster id, a

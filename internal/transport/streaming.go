@@ -48,7 +48,7 @@ func (p *Pool) Stream(ctx context.Context, to Target, desc *grpc.StreamDesc, met
 		return nil, &Error{Addr: to.Addr, Kind: Timeout, Err: context.Cause(ctx)}
 	}
 	if to.Forward != "" {
-		return nil, &Error{Addr: to.Addr, Kind: Refused, Err: errNotForwarded}
+		return nil, &Error{Addr: to.Addr, Kind: Refused, Err: ErrNotForwarded}
 	}
 	e, err := p.endpoint(to)
 	if err != nil {

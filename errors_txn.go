@@ -104,6 +104,8 @@ func mapTxnError(ec errorContext, err error) (error, bool) {
 		return &stateError{ec.op, ErrTxnDone}, true
 	case txn.ErrBusy:
 		return &stateError{ec.op, ErrTxnBusy}, true
+	case txn.ErrSavepoint:
+		return &ArgumentError{Op: ec.op, Arg: "savepoint", Reason: "has ended, or is another transaction's"}, true
 	}
 	switch e := err.(type) {
 	case *txn.Conflict:

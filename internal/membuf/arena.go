@@ -1,27 +1,105 @@
 package membuf
 
-// arena copies byte strings into blocks, so that many small ones cost one allocation.
-// What it returned is never written again.
-type arena struct{ block []byte }
+import "encoding/binary"
+
+// arena keeps records, each a key and a value in one piece, in blocks: many small ones
+// cost one allocation, and the collector finds nothing to look at in them.
+type arena struct {
+	blocks blocks
+	open   uint32 // the block that is being filled
+	tail   []byte // what is filled of it
+	size   int    // bytes of all blocks
+}
+
+// blocks are an arena's memory. The ones that a view keeps are never taken away or
+// written where the view can see.
+type blocks [][]byte
+
+// place is where a record begins: four bytes with the length of its key, four with that
+// of its value, the key, the value.
+type place struct {
+	block uint32
+	at    uint16
+}
 
 const (
+	header   = 8
 	minBlock = 512
-	maxBlock = 64 << 10
+	maxBlock = 1 << 16 // what a place can tell
+	// maxRecord is the longest record that shares a block.
+	maxRecord = maxBlock / 4
+	// maxBytes is the longest key, or value, that a header can tell.
+	maxBytes = 1<<32 - 1
 )
 
-// copy returns b in the arena's memory, never nil.
-func (a *arena) copy(b []byte) []byte {
-	if len(b) == 0 {
-		return []byte{}
-	}
-	if len(b) > cap(a.block)-len(a.block) {
-		if len(b) > maxBlock/4 {
-			return append(make([]byte, 0, len(b)), b...)
+// add copies a key and a value.
+func (a *arena) add(key, value []byte) place {
+	n := header + len(key) + len(value)
+	var (
+		at place
+		r  []byte
+	)
+	if n > maxRecord {
+		at.block = uint32(len(a.blocks))
+		r = a.grow(n)[:0]
+	} else {
+		if n > cap(a.tail)-len(a.tail) {
+			a.open = uint32(len(a.blocks))
+			a.tail = a.grow(max(n, min(2*cap(a.tail), maxBlock), minBlock))[:0]
 		}
-		size := min(max(2*cap(a.block), minBlock), maxBlock)
-		a.block = make([]byte, 0, max(size, len(b)))
+		at = place{a.open, uint16(len(a.tail))}
+		r = a.tail
+		a.tail = a.tail[:len(r)+n]
 	}
-	start := len(a.block)
-	a.block = append(a.block, b...)
-	return a.block[start:len(a.block):len(a.block)]
+	r = binary.LittleEndian.AppendUint32(r, uint32(len(key)))
+	r = binary.LittleEndian.AppendUint32(r, uint32(len(value)))
+	r = append(r, key...)
+	_ = append(r, value...)
+	return at
+}
+
+func (a *arena) grow(n int) []byte {
+	block := make([]byte, n)
+	a.blocks = append(a.blocks, block)
+	a.size += n
+	return block
+}
+
+// record returns the key and the value at p.
+func (b blocks) record(p place) (key, value []byte) {
+	r := b[p.block][p.at:]
+	k, v := int(binary.LittleEndian.Uint32(r)), int(binary.LittleEndian.Uint32(r[4:]))
+	r = r[header:]
+	return r[:k:k], r[k : k+v : k+v]
+}
+
+func (b blocks) key(p place) []byte {
+	r := b[p.block][p.at:]
+	return r[header : header+int(binary.LittleEndian.Uint32(r))]
+}
+
+// mark is a moment in the life of an arena.
+type mark struct {
+	blocks int
+	open   uint32
+	tail   []byte
+	size   int
+}
+
+func (a *arena) mark() mark { return mark{len(a.blocks), a.open, a.tail, a.size} }
+
+// before reports whether m is an earlier moment than o, of the same arena.
+func (m mark) before(o mark) bool {
+	return m.blocks < o.blocks || m.blocks == o.blocks && len(m.tail) < len(o.tail)
+}
+
+// holds reports whether the record at p was there at the moment m.
+func (m mark) holds(p place) bool {
+	return p.block < uint32(m.blocks) && (p.block != m.open || m.tail == nil || int(p.at) < len(m.tail))
+}
+
+// cut forgets what was added since m.
+func (a *arena) cut(m mark) {
+	clear(a.blocks[m.blocks:])
+	a.blocks, a.open, a.tail, a.size = a.blocks[:m.blocks], m.open, m.tail, m.size
 }

@@ -1,17 +1,16 @@
 // Package membuf holds what a transaction has written and not yet committed: an
 // ordered map from key to entry, with views that stay as they are while writing goes
-// on.
+// on, and savepoints to go back to.
 //
-// The map is a B-tree whose nodes are copied when a view may still see them, so that
-// Freeze costs nothing by itself and a write after it copies one path. Nothing is ever
-// removed: a deleted key is an entry that says so.
+// The map is a B-tree. Keys and values lie in an arena; a node holds, of each key, eight
+// bytes from where the keys of the node begin to differ, so that a search looks at a
+// whole key once, when it has found it. Nodes are copied when a view or a savepoint may
+// still see them: Freeze and Savepoint cost nothing by themselves, a write after them
+// copies one path, and going back is to take the old root. Nothing is ever removed: a
+// deleted key is an entry that says so.
 package membuf
 
-import (
-	"sync/atomic"
-
-	"github.com/tikv-go/tikv/internal/keys"
-)
+import "sync/atomic"
 
 // Op is what an entry does to its key.
 type Op uint8
@@ -23,93 +22,126 @@ const (
 	Delete
 )
 
-// Flags are what a transaction claims or wants of a key besides writing it.
-type Flags uint8
+// state is an operation and flags.
+type state uint16
 
-const (
-	// Absent claims that the cluster has no value for the key when it commits.
-	Absent Flags = 1 << iota
-	// Locked wants the key locked at commit, written or not.
-	Locked
-)
+const opBits = 2
 
-// Entry is a key of a buffer. Its slices are the buffer's: they never change, and must
-// not be changed.
+func (s state) op() Op       { return Op(s & (1<<opBits - 1)) }
+func (s state) flags() Flags { return Flags(s >> opBits) }
+
+func stateOf(op Op, f Flags) state { return state(op) | state(f)<<opBits }
+
+// Entry is a key of a buffer. Its slices are the buffer's and must not be changed. An
+// entry of a view never changes; one of a buffer is good until the next write or undo.
 type Entry struct {
 	Key, Value []byte
 	Op         Op
 	Flags      Flags
 }
 
-// Buffer is an ordered set of entries. It may be read and frozen concurrently; a write
-// may be concurrent only with the use of views. The zero Buffer is empty.
+// Buffer is an ordered set of entries. It may be read and frozen concurrently; anything
+// else may be concurrent only with the use of views. The zero Buffer is empty and has no
+// limits.
 type Buffer struct {
-	root  *node
-	epoch atomic.Uint64 // nodes of an earlier epoch may be part of a view
-	arena arena
-	len   int
-	size  int
+	tree
+	arena  arena
+	limits Limits
+	epoch  uint64 // nodes of an earlier one may be seen by others
+	frozen atomic.Bool
+	kept   mark // a view or a savepoint may see what was there: it is not overwritten
+	seen   mark // a view may see it: it is not forgotten either
+	undo
+	handOver
 }
 
 // Len is the number of keys.
 func (b *Buffer) Len() int { return b.len }
 
-// Size is the bytes of all keys and values.
-func (b *Buffer) Size() int { return b.size }
+// Size is the bytes of all keys and values, without what the limits do not count.
+func (b *Buffer) Size() int { return b.size - b.len*b.limits.Prefix }
+
+// Memory is the bytes that the buffer has taken for its entries, those that are still
+// free in its blocks included. What only views and savepoints hold does not count.
+func (b *Buffer) Memory() int { return b.arena.size + b.nodes }
 
 // Get returns the entry of key.
-func (b *Buffer) Get(key []byte) (Entry, bool) { return View{b.root}.Get(key) }
+func (b *Buffer) Get(key []byte) (Entry, bool) {
+	e, ok := b.view().Get(key)
+	if e.Op == None && b.under.root != nil {
+		return b.getUnder(key, e, ok)
+	}
+	return e, ok
+}
 
 // Put writes value, which is copied as key is, and adds flags to those of key.
-func (b *Buffer) Put(key, value []byte, add Flags) {
-	b.write(key, b.arena.copy(value), Put, add)
+func (b *Buffer) Put(key, value []byte, add Flags) error { return b.write(key, value, Put, add) }
+
+// Delete writes that key has no value, and adds flags to those of key.
+func (b *Buffer) Delete(key []byte, add Flags) error { return b.write(key, nil, Delete, add) }
+
+func (b *Buffer) write(key, value []byte, op Op, add Flags) error {
+	if err := b.allows(key, len(value)); err != nil {
+		return err
+	}
+	b.settle()
+	s, made := b.slot(key, value)
+	if !made {
+		_, old := b.arena.blocks.record(s.place)
+		if s.state.op() == Put {
+			b.size -= len(old)
+		}
+		switch {
+		case op == Delete:
+		case len(old) != len(value), len(old) > 0 && b.kept.holds(s.place):
+			s.place = b.arena.add(key, value)
+		default:
+			copy(old, value)
+		}
+	}
+	b.size += len(value)
+	b.set(s, op, s.state.flags()&^ConflictUnchecked|add)
+	return nil
 }
 
-// Delete writes that key has no value.
-func (b *Buffer) Delete(key []byte) { b.write(key, nil, Delete, 0) }
-
-func (b *Buffer) write(key, value []byte, op Op, add Flags) {
-	e := b.entry(key)
-	b.size += len(value) - len(e.Value)
-	e.Value, e.Op = value, op
-	e.Flags |= add
+// Mark changes the flags of key without writing it: those of drop go, then those of add
+// come.
+func (b *Buffer) Mark(key []byte, add, drop Flags) error {
+	if err := b.allows(key, 0); err != nil {
+		return err
+	}
+	b.mark(key, add, drop)
+	return nil
 }
 
-// Mark adds flags to key without writing it.
-func (b *Buffer) Mark(key []byte, add Flags) { b.entry(key).Flags |= add }
+func (b *Buffer) mark(key []byte, add, drop Flags) {
+	b.settle()
+	s, _ := b.slot(key, nil)
+	b.set(s, s.state.op(), s.state.flags()&^drop|add)
+}
+
+func (b *Buffer) set(s *slot, op Op, f Flags) {
+	if len(b.alive) > 0 && (s.state.flags()^f)&Lasting != 0 {
+		b.lasting = append(b.lasting, s.place)
+	}
+	s.state = stateOf(op, f)
+}
 
 // Freeze returns the buffer as it is now. What is written later does not show in it,
 // and it may be used while that happens.
 func (b *Buffer) Freeze() View {
-	b.epoch.Add(1)
-	return View{b.root}
+	b.frozen.Store(true)
+	return b.view()
 }
 
-// View is a buffer's entries at one moment. The zero View is empty.
-type View struct{ root *node }
-
-// Get returns the entry of key.
-func (v View) Get(key []byte) (Entry, bool) {
-	for n := v.root; n != nil; {
-		i, found := n.find(key)
-		switch {
-		case found:
-			return n.entries[i], true
-		case n.leaf():
-			return Entry{}, false
-		}
-		n = n.children[i]
+// settle keeps from changing what has been frozen since it was last called.
+func (b *Buffer) settle() {
+	if b.frozen.Load() {
+		b.frozen.Store(false)
+		b.epoch++
+		b.kept = b.arena.mark()
+		b.seen = b.kept
 	}
-	return Entry{}, false
 }
 
-// Scan returns a cursor before the first entry of r, or, in reverse, behind its last.
-func (v View) Scan(r keys.Range, reverse bool) *Cursor {
-	c := &Cursor{limit: r, reverse: reverse}
-	if reverse {
-		c.seekBelow(v.root, r.End)
-	} else {
-		c.seek(v.root, r.Start)
-	}
-	return c
-}
+func (b *Buffer) view() View { return View{b.root, b.prefix, b.arena.blocks} }

@@ -2,6 +2,7 @@ package membuf
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -19,17 +20,30 @@ type model map[string]Entry
 
 func (m model) write(key, value string, op Op, add Flags) {
 	e := m[key]
-	e.Value, e.Op, e.Flags = nil, op, e.Flags|add
+	e.Value, e.Op, e.Flags = nil, op, e.Flags&^ConflictUnchecked|add
 	if op == Put {
 		e.Value = []byte(value)
 	}
 	m[key] = e
 }
 
-func (m model) mark(key string, add Flags) {
+func (m model) mark(key string, add, drop Flags) {
 	e := m[key]
-	e.Flags |= add
+	e.Flags = e.Flags&^drop | add
 	m[key] = e
+}
+
+// undo is what m becomes when it goes back to old.
+func (m model) undo(old model) model {
+	out := maps.Clone(old)
+	for key, e := range m {
+		was, ok := old[key]
+		if last := e.Flags & Lasting; ok || last != 0 {
+			was.Flags = was.Flags&^Lasting | last
+			out[key] = was
+		}
+	}
+	return out
 }
 
 func (m model) scan(r keys.Range, reverse bool) []Entry {
@@ -77,76 +91,239 @@ type frozen struct {
 	model model
 }
 
-// run does what program says, two bytes a step, to a buffer and a model, and compares.
-func run(t *testing.T, program []byte) {
+// saved is a savepoint, what the buffer was then, and whether it has ended.
+type saved struct {
+	sp    Savepoint
+	model model
+	ended bool
+}
+
+// machine runs a program, two bytes a step, on a buffer and a model.
+type machine struct {
+	t     *testing.T
+	b     Buffer
+	m     model
+	under model // handed over and not dropped
+	views []frozen
+	saves []saved
+	given Given
+}
+
+// key is one of some hundreds, in families that agree in beginnings of all lengths, some
+// much longer than a head, some being the beginning of others.
+func key(op, arg byte) []byte {
+	families := []string{"", "a", "abcdefgh", "abcdefgh\x00\x00", "abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz0123456789", "\xff\xff", "z"}
+	k := []byte(families[op/32])
+	if arg%7 == 0 {
+		k = append(k, make([]byte, arg%5)...)
+	}
+	return append(k, fmt.Sprintf("%0*d", 1+int(arg%3), arg)...)
+}
+
+func (x *machine) step(op, arg byte) {
+	k := key(op, arg)
+	flags := Flags(binary.LittleEndian.Uint16([]byte{arg ^ op, op * 37})) & (AssertAbsent<<1 - 1)
+	switch op % 16 {
+	case 0, 1, 2, 3, 4:
+		value := bytes.Repeat([]byte{arg}, int(op%5)*int(arg%4))
+		if op%16 > 1 {
+			flags = 0
+		}
+		kb := bytes.Clone(k)
+		must(x.t, x.b.Put(kb, value, flags))
+		x.m.write(string(k), string(value), Put, flags)
+		clear(kb) // arguments may be reused
+		clear(value)
+	case 5:
+		must(x.t, x.b.Delete(k, 0))
+		x.m.write(string(k), "", Delete, 0)
+	case 6:
+		must(x.t, x.b.Delete(k, flags))
+		x.m.write(string(k), "", Delete, flags)
+	case 7:
+		must(x.t, x.b.Mark(k, flags, 0))
+		x.m.mark(string(k), flags, 0)
+	case 8:
+		must(x.t, x.b.Mark(k, Locked, flags))
+		x.m.mark(string(k), Locked, flags)
+	case 9:
+		if len(x.views) < 16 {
+			x.views = append(x.views, frozen{x.b.Freeze(), maps.Clone(x.m)})
+		}
+	case 10:
+		if len(x.saves) < 40 {
+			x.saves = append(x.saves, saved{x.b.Savepoint(), maps.Clone(x.m), false})
+		}
+	case 11:
+		x.rollBack(int(arg))
+	case 12:
+		if arg < 8 {
+			x.handOver(arg)
+		}
+	default:
+		x.get(k)
+	}
+}
+
+func (x *machine) rollBack(i int) {
+	if len(x.saves) == 0 {
+		return
+	}
+	i %= len(x.saves)
+	s := &x.saves[i]
+	if done := x.b.Undo(s.sp); done == s.ended {
+		x.t.Fatalf("undo to savepoint %d: %v, ended: %v", i, done, s.ended)
+	}
+	if s.ended {
+		return
+	}
+	x.m = x.m.undo(s.model)
+	for j := range x.saves[i+1:] {
+		x.saves[i+1+j].ended = true
+	}
+}
+
+func (x *machine) handOver(arg byte) {
+	if arg%2 == 0 {
+		x.b.Drop()
+		x.under = nil
+	}
+	v, ok := x.b.HandOver()
+	if ok != (len(x.m) > 0 && x.under == nil) {
+		x.t.Fatalf("handed over: %v, with %d keys, and under them %d", ok, len(x.m), len(x.under))
+	}
+	if !ok {
+		return
+	}
+	x.given = Given{x.given.Generations + 1, x.given.Keys + len(x.m), x.given.Bytes + x.m.size()}
+	x.views = append(x.views, frozen{v, x.m})
+	x.under, x.m = x.m, model{}
+	for i := range x.saves {
+		x.saves[i].ended = true
+	}
+}
+
+func (x *machine) get(k []byte) {
+	got, ok := x.b.Get(k)
+	want, present := x.m[string(k)]
+	if under, has := x.under[string(k)]; has && want.Op == None {
+		if present {
+			under.Flags = want.Flags
+		}
+		want, present = under, true
+	}
+	want.Key = k
+	if ok != present || ok && !same(got, want) {
+		x.t.Fatalf("Get(%q) = %v, %v; want %v, %v", k, got, ok, want, present)
+	}
+}
+
+func (x *machine) check() {
+	x.t.Helper()
+	if x.b.Len() != len(x.m) || x.b.Size() != x.m.size() || x.b.Given() != x.given {
+		x.t.Fatalf("len %d size %d given %v, want %d, %d and %v", x.b.Len(), x.b.Size(), x.b.Given(), len(x.m), x.m.size(), x.given)
+	}
+	checkTree(x.t, &x.b)
+	for _, f := range append(x.views, frozen{x.b.Freeze(), x.m}) {
+		checkView(x.t, f)
+	}
+}
+
+func checkView(t *testing.T, f frozen) {
 	t.Helper()
-	var (
-		b     Buffer
-		m     = model{}
-		views []frozen
-	)
-	for i := 0; i+1 < len(program); i += 2 {
-		op, arg := program[i], program[i+1]
-		key := fmt.Sprintf("%0*d", 1+int(arg%3), arg)
-		switch op % 8 {
-		case 0, 1, 2:
-			value := bytes.Repeat([]byte{op}, int(op)/8)
-			kb := []byte(key)
-			b.Put(kb, value, 0)
-			m.write(key, string(value), Put, 0)
-			clear(kb) // arguments may be reused
-			clear(value)
-		case 3:
-			b.Put([]byte(key), []byte("v"), Absent)
-			m.write(key, "v", Put, Absent)
-		case 4:
-			b.Delete([]byte(key))
-			m.write(key, "", Delete, 0)
-		case 5:
-			b.Mark([]byte(key), Flags(op>>3)&(Absent|Locked))
-			m.mark(key, Flags(op>>3)&(Absent|Locked))
-		case 6:
-			if len(views) < 16 {
-				views = append(views, frozen{b.Freeze(), maps.Clone(m)})
-			}
-		case 7:
-			got, ok := b.Get([]byte(key))
-			want, present := m[key]
-			want.Key = []byte(key)
-			if ok != present || ok && !same(got, want) {
-				t.Fatalf("Get(%q) = %v, %v; want %v, %v", key, got, ok, want, present)
+	for _, r := range []keys.Range{
+		{}, {Start: []byte("1")}, {End: []byte("2")}, {Start: []byte("1"), End: []byte("200")},
+		{Start: []byte("07"), End: []byte("07\x00")}, {Start: []byte("5"), End: []byte("5")},
+		{Start: []byte("abcdefgh"), End: []byte("abcdefghijk")}, {Start: []byte("abcdefghijklmnopqrstuvwxyz1")},
+		{Start: []byte("abcdefgh\x00"), End: []byte("abcdefgh\x00\x00\x01")}, {Start: []byte("\xff"), End: []byte("\xff\xff2")},
+	} {
+		for _, reverse := range []bool{false, true} {
+			got, want := collect(f.view, r, reverse), f.model.scan(r, reverse)
+			if !slices.EqualFunc(got, want, same) {
+				t.Fatalf("scan %q reverse=%v:\n got %v\nwant %v", r, reverse, got, want)
 			}
 		}
 	}
-	if b.Len() != len(m) || b.Size() != m.size() {
-		t.Fatalf("len %d size %d, want %d and %d", b.Len(), b.Size(), len(m), m.size())
-	}
-	views = append(views, frozen{b.Freeze(), m})
-	for _, f := range views {
-		for _, r := range []keys.Range{
-			{}, {Start: []byte("1")}, {End: []byte("2")}, {Start: []byte("1"), End: []byte("200")},
-			{Start: []byte("07"), End: []byte("07\x00")}, {Start: []byte("5"), End: []byte("5")},
-		} {
-			for _, reverse := range []bool{false, true} {
-				got, want := collect(f.view, r, reverse), f.model.scan(r, reverse)
-				if !slices.EqualFunc(got, want, same) {
-					t.Fatalf("scan %q reverse=%v:\n got %v\nwant %v", r, reverse, got, want)
-				}
-			}
-		}
-		for key, want := range f.model {
-			want.Key = []byte(key)
-			if got, ok := f.view.Get([]byte(key)); !ok || !same(got, want) {
-				t.Fatalf("view's Get(%q) = %v, %v; want %v", key, got, ok, want)
-			}
+	for key, want := range f.model {
+		want.Key = []byte(key)
+		if got, ok := f.view.Get([]byte(key)); !ok || !same(got, want) {
+			t.Fatalf("view's Get(%q) = %v, %v; want %v", key, got, ok, want)
 		}
 	}
 }
 
+// checkTree holds the tree against its own rules.
+func checkTree(t *testing.T, b *Buffer) {
+	t.Helper()
+	memory, count := 0, 0
+	depth := -1
+	var walk func(n *node, level int, low, high []byte)
+	walk = func(n *node, level int, low, high []byte) {
+		memory += n.memory()
+		count += len(n.slots)
+		if len(n.slots) == 0 || len(n.slots) > maxSlots {
+			t.Fatalf("a node of %d slots", len(n.slots))
+		}
+		common := len(b.prefix)
+		if low != nil && high != nil {
+			common = shared(low, high)
+		}
+		if n.skip > common {
+			t.Fatalf("a node skips %d bytes between %q and %q, the buffer begins with %q", n.skip, low, high, b.prefix)
+		}
+		last := low
+		for i, s := range n.slots {
+			k := b.arena.blocks.key(s.place)
+			if s.head != head(k, n.skip) || !bytes.HasPrefix(k, b.prefix) {
+				t.Fatalf("%q has the head %x, skip %d, prefix %q", k, s.head, n.skip, b.prefix)
+			}
+			if last != nil && bytes.Compare(last, k) >= 0 {
+				t.Fatalf("%q after %q", k, last)
+			}
+			if !n.leaf() {
+				walk(n.kids[i], level+1, last, k)
+			}
+			last = k
+		}
+		switch {
+		case !n.leaf():
+			walk(n.kids[len(n.slots)], level+1, last, high)
+		case depth < 0:
+			depth = level
+		case depth != level:
+			t.Fatalf("leaves at levels %d and %d", depth, level)
+		}
+	}
+	if b.root != nil {
+		walk(b.root, 0, nil, nil)
+	}
+	for _, block := range b.arena.blocks {
+		memory += len(block)
+	}
+	if count != b.Len() || memory != b.Memory() {
+		t.Fatalf("%d keys and %d bytes, Len says %d and Memory %d", count, memory, b.Len(), b.Memory())
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func run(t *testing.T, program []byte) {
+	x := machine{t: t, m: model{}}
+	for i := 0; i+1 < len(program); i += 2 {
+		x.step(program[i], program[i+1])
+	}
+	x.check()
+}
+
 func TestModel(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(120) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		program := make([]byte, rnd.IntN(4000))
+		program := make([]byte, rnd.IntN(3000))
 		for i := range program {
 			program[i] = byte(rnd.Uint32())
 		}
@@ -155,39 +332,73 @@ func TestModel(t *testing.T) {
 }
 
 func FuzzModel(f *testing.F) {
-	f.Add([]byte{0, 1, 6, 0, 0, 1, 4, 2, 7, 1})
-	f.Add(bytes.Repeat([]byte{0x10, 3, 0x11, 9, 6, 6, 0x25, 8}, 40))
+	f.Add([]byte{0, 1, 9, 0, 0, 1, 5, 2, 15, 1})
+	f.Add(bytes.Repeat([]byte{0x10, 3, 0x2a, 0, 0x11, 9, 9, 6, 0x27, 8, 0x2b, 0}, 40))
+	f.Add(bytes.Repeat([]byte{0x40, 3, 0x63, 4, 0x8c, 1, 0xa8, 9, 0x2a, 6, 0xc5, 8, 0x2b, 0}, 40))
 	f.Fuzz(run)
 }
 
-// Enough keys for a tree of three levels, in three orders, with a view half way.
+// Enough keys for a tree of four levels, in several orders and shapes, with a view and a
+// savepoint half way.
 func TestLarge(t *testing.T) {
 	const n = 20000
 	orders := map[string]func(i int) int{
 		"up": func(i int) int { return i }, "down": func(i int) int { return n - 1 - i },
-		"mixed": func(i int) int { return i * 7919 % n },
+		"mixed": func(i int) int { return i * 7919 % n }, "two runs": func(i int) int { return i/2 + i%2*n/2 },
 	}
-	for name, at := range orders {
-		var b Buffer
-		key := func(i int) []byte { return fmt.Appendf(nil, "key%06d", i) }
-		for i := range n / 2 {
-			b.Put(key(at(i)), key(i), 0)
+	shapes := map[string]func(i int) []byte{
+		"digits": func(i int) []byte { return fmt.Appendf(nil, "key%06d", i) },
+		"tables": func(i int) []byte {
+			return fmt.Appendf(nil, "t%08d_a_long_name_of_a_table_%08d_row", i/1000, i%1000)
+		},
+	}
+	for order, at := range orders {
+		for shape, key := range shapes {
+			t.Run(order+" "+shape, func(t *testing.T) { testLarge(t, n, at, key) })
 		}
-		half := b.Freeze()
-		for i := range n {
-			b.Put(key(at(i)), nil, 0)
+	}
+}
+
+func testLarge(t *testing.T, n int, at func(int) int, key func(int) []byte) {
+	var b Buffer
+	size := 0
+	for i := range n / 2 {
+		k := key(at(i))
+		must(t, b.Put(k, k, 0))
+		size += 2 * len(k)
+	}
+	half, sp := b.Freeze(), b.Savepoint()
+	wantHalf := collect(half, keys.Range{}, false)
+	for i := range n {
+		must(t, b.Put(key(at(i)), nil, 0))
+	}
+	checkTree(t, &b)
+	all := collect(b.Freeze(), keys.Range{}, true)
+	if len(all) != n || b.Len() != n {
+		t.Fatalf("%d entries, len %d", len(all), b.Len())
+	}
+	for i, e := range all {
+		if !bytes.Equal(e.Key, key(n-1-i)) || len(e.Value) > 0 {
+			t.Fatalf("entry %d is %q", i, e.Key)
 		}
-		if got := collect(half, keys.Range{}, false); len(got) != n/2 || len(got[0].Value) == 0 {
-			t.Fatalf("%s: the view has %d entries", name, len(got))
+	}
+	if got := collect(half, keys.Range{}, false); !slices.EqualFunc(got, wantHalf, same) || len(got) != n/2 || len(got[0].Value) == 0 {
+		t.Fatal("the view has changed")
+	}
+	if !b.Undo(sp) || b.Len() != n/2 || b.Size() != size || !slices.EqualFunc(collect(b.view(), keys.Range{}, false), wantHalf, same) {
+		t.Fatalf("after the undo: len %d size %d, want %d and %d", b.Len(), b.Size(), n/2, size)
+	}
+	checkTree(t, &b)
+	if got := collect(b.view(), keys.Range{Start: key(10), End: key(n - 10)}, true); len(got) == 0 {
+		t.Fatal("nothing in the range")
+	}
+	for i := range n {
+		e, ok := b.Get(key(at(i)))
+		if ok != (i < n/2) || ok && !bytes.Equal(e.Value, e.Key) {
+			t.Fatalf("%q: %v %v", key(at(i)), e, ok)
 		}
-		all := collect(b.Freeze(), keys.Range{}, true)
-		if len(all) != n || b.Len() != n || b.Size() != n*len("key000000") {
-			t.Fatalf("%s: %d entries, len %d, size %d", name, len(all), b.Len(), b.Size())
-		}
-		for i, e := range all {
-			if !bytes.Equal(e.Key, key(n-1-i)) {
-				t.Fatalf("%s: entry %d is %q", name, i, e.Key)
-			}
+		if _, ok := b.Get(append(key(at(i)), 0)); ok {
+			t.Fatalf("found what is behind %q", key(at(i)))
 		}
 	}
 }
@@ -197,23 +408,83 @@ func TestEmpty(t *testing.T) {
 	if _, ok := b.Get([]byte("a")); ok || len(collect(b.Freeze(), keys.Range{}, false)) != 0 || len(collect(View{}, keys.Range{}, true)) != 0 {
 		t.Fatal("not empty")
 	}
-	b.Put([]byte("a"), nil, 0)
+	if _, ok := b.HandOver(); ok || b.Undo(Savepoint{}) || b.Memory() != 0 {
+		t.Fatal("an empty buffer has something")
+	}
+	sp := b.Savepoint()
+	must(t, b.Put(nil, nil, 0))
+	must(t, b.Put([]byte("a"), nil, 0))
 	if e, ok := b.Get([]byte("a")); !ok || e.Value == nil || e.Op != Put {
 		t.Fatal("an empty value is not nil")
 	}
+	if e, ok := b.Get(nil); !ok || e.Value == nil || len(e.Key) > 0 {
+		t.Fatal("the empty key is not there")
+	}
+	if !b.Undo(sp) || b.Len() != 0 || b.Memory() != 0 {
+		t.Fatal("not empty again")
+	}
 }
 
-func BenchmarkPut(b *testing.B) {
-	key := make([]byte, 16)
-	rnd := rand.New(rand.NewPCG(1, 2))
-	var buf Buffer
-	for i := range b.N {
-		if i%100_000 == 0 {
-			buf = Buffer{}
+// What lasts through an undo, and what does not, flag by flag, for keys of all histories.
+func TestUndoFlags(t *testing.T) {
+	for f := Absent; f <= AssertAbsent; f <<= 1 {
+		lasts := f&(Locked|Shared|HadValue|ConflictUnchecked) != 0
+		for name, test := range map[string]struct {
+			before, after func(b *Buffer)
+			there, has    bool // after the undo
+		}{
+			"new key":       {nil, func(b *Buffer) { _ = b.Put([]byte("k"), nil, f) }, lasts, lasts},
+			"new mark":      {nil, func(b *Buffer) { _ = b.Mark([]byte("k"), f, 0) }, lasts, lasts},
+			"set on old":    {func(b *Buffer) { _ = b.Put([]byte("k"), nil, 0) }, func(b *Buffer) { _ = b.Mark([]byte("k"), f, 0) }, true, lasts},
+			"taken off old": {func(b *Buffer) { _ = b.Put([]byte("k"), nil, f) }, func(b *Buffer) { _ = b.Mark([]byte("k"), 0, f) }, true, !lasts},
+			"come and gone": {nil, func(b *Buffer) {
+				_ = b.Mark([]byte("k"), f, 0)
+				_ = b.Mark([]byte("k"), 0, f)
+			}, false, false},
+			"untouched": {func(b *Buffer) { _ = b.Put([]byte("k"), nil, f) }, func(*Buffer) {}, true, true},
+		} {
+			var b Buffer
+			if test.before != nil {
+				test.before(&b)
+			}
+			sp := b.Savepoint()
+			inner := b.Savepoint()
+			test.after(&b)
+			if !b.Undo(inner) || !b.Undo(sp) || b.Undo(inner) {
+				t.Fatal("undo")
+			}
+			e, ok := b.Get([]byte("k"))
+			if ok != test.there || (e.Flags == f) != test.has {
+				t.Errorf("%s %b: %v %v", name, f, e, ok)
+			}
 		}
-		for j := range key {
-			key[j] = byte(rnd.Uint32())
-		}
-		buf.Put(key, key, 0)
 	}
+}
+
+func TestLimits(t *testing.T) {
+	var b Buffer
+	b.Limit(Limits{Entry: 10, Keys: 3, Bytes: 20, Prefix: 1})
+	must(t, b.Put([]byte("xa"), make([]byte, 9), 0))
+	must(t, b.Put([]byte("xb"), make([]byte, 9), 0))
+	for name, err := range map[string]error{
+		"entry": b.Put([]byte("xc"), make([]byte, 10), 0), "bytes": b.Put([]byte("xc"), nil, 0),
+		"a key alone": b.Mark([]byte("xc"), Locked, 0), "a deletion": b.Delete([]byte("xc"), 0),
+	} {
+		if e, ok := err.(*TooLarge); !ok || e.Size <= e.Limit || e.Error() == "" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	must(t, b.Put([]byte("xa"), nil, 0)) // there is less now
+	must(t, b.Mark([]byte("xc"), Locked, 0))
+	if err := b.Mark([]byte("xd"), Locked, 0); err == nil || b.Len() != 3 || b.Size() != 12 {
+		t.Error(err, b.Len(), b.Size())
+	}
+	must(t, b.Delete([]byte("xa"), 0))
+	must(t, b.Put([]byte("xc"), make([]byte, 8), 0)) // as much as it can be
+	if err := b.Fits(0, 1); err == nil {
+		t.Error("fits")
+	}
+	must(t, b.Fits(0, 0))
+	b.Limit(Limits{Bytes: 5})
+	must(t, b.Put([]byte("xc"), make([]byte, 7), 0)) // what makes it smaller is allowed
 }

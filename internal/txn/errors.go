@@ -7,6 +7,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/lock"
+	"github.com/tikv-go/tikv/internal/membuf"
 	"github.com/tikv-go/tikv/internal/router"
 )
 
@@ -64,15 +65,7 @@ type Locked struct{ Lock lock.Lock }
 func (e *Locked) Error() string { return fmt.Sprintf("txn: locked by %d", e.Lock.StartTS) }
 
 // TooLarge is a transaction beyond its limits.
-type TooLarge struct {
-	What        string // "keys" or "bytes"
-	Size, Limit int
-}
-
-// Error names size and limit.
-func (e *TooLarge) Error() string {
-	return fmt.Sprintf("txn: %d %s in the transaction, the limit is %d", e.Size, e.What, e.Limit)
-}
+type TooLarge = membuf.TooLarge
 
 // Undetermined is a commit whose outcome is unknown.
 type Undetermined struct {

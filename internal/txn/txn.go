@@ -35,7 +35,9 @@ type Txn struct {
 
 // Begin starts a transaction at start, which was issued age ago.
 func (e *Engine) Begin(start uint64, age time.Duration, o Options) *Txn {
-	return &Txn{e: e, snap: e.Snapshot(start, true, o.Read), opts: o, age: max(age, 0), begun: time.Now()}
+	t := &Txn{e: e, snap: e.Snapshot(start, true, o.Read), opts: o, age: max(age, 0), begun: time.Now()}
+	t.buf.Limit(membuf.Limits{Keys: o.MaxKeys, Bytes: o.MaxBytes, Prefix: o.KeyPrefix})
+	return t
 }
 
 // StartTS is the timestamp as of which the transaction reads.
@@ -103,43 +105,41 @@ func (t *Txn) BatchGet(ctx context.Context, op string, wanted [][]byte, versions
 // Put buffers a write. With absent the key must have no value, as the transaction sees
 // it: what it has written itself is known at once, the rest when it commits.
 func (t *Txn) Put(key, value []byte, absent bool) error {
-	return t.change(key, len(value), func(e membuf.Entry) error {
-		claim, err := claim(e, key, absent)
+	return t.change(func() error {
+		claim, err := t.claim(key, absent)
 		if err != nil {
 			return err
 		}
-		t.buf.Put(key, value, claim)
-		return nil
+		return t.buf.Put(key, value, claim)
 	})
 }
 
 // Delete buffers a deletion.
 func (t *Txn) Delete(key []byte) error {
-	return t.change(key, 0, func(membuf.Entry) error {
-		t.buf.Delete(key)
-		return nil
-	})
+	return t.change(func() error { return t.buf.Delete(key, 0) })
 }
 
 // CheckAbsent claims that key has no value, as the transaction sees it.
 func (t *Txn) CheckAbsent(key []byte) error {
-	return t.change(key, -1, func(e membuf.Entry) error {
-		claim, err := claim(e, key, true)
+	return t.change(func() error {
+		claim, err := t.claim(key, true)
 		if err != nil {
 			return err
 		}
-		t.buf.Mark(key, claim)
-		return nil
+		return t.buf.Mark(key, claim, 0)
 	})
 }
 
 // claim returns the flag that makes the commit fail if the key has a value. A key that
 // the transaction itself deleted has none.
-func claim(e membuf.Entry, key []byte, absent bool) (membuf.Flags, error) {
-	switch {
-	case !absent || e.Op == membuf.Delete:
+func (t *Txn) claim(key []byte, absent bool) (membuf.Flags, error) {
+	if !absent {
 		return 0, nil
-	case e.Op == membuf.Put:
+	}
+	switch e, _ := t.buf.Get(key); e.Op {
+	case membuf.Delete:
+		return 0, nil
+	case membuf.Put:
 		return 0, &Exists{Key: append([]byte{}, key...)}
 	}
 	return membuf.Absent, nil
@@ -147,65 +147,37 @@ func claim(e membuf.Entry, key []byte, absent bool) (membuf.Flags, error) {
 
 // Lock makes keys be locked at commit, written or not.
 func (t *Txn) Lock(wanted [][]byte) error {
-	if err := t.guard.write(); err != nil {
-		return err
-	}
-	defer t.guard.endWrite()
-	var added membuf.Buffer // the distinct keys that are new
-	for _, key := range wanted {
-		if _, ok := t.buf.Get(key); !ok {
-			added.Mark(key, membuf.Locked)
+	return t.change(func() error {
+		var added membuf.Buffer // the distinct keys that are new
+		for _, key := range wanted {
+			if _, ok := t.buf.Get(key); !ok {
+				if err := added.Mark(key, membuf.Locked, 0); err != nil {
+					return err
+				}
+			}
 		}
-	}
-	if err := t.fits(t.buf.Len()+added.Len(), t.bytes()+added.Size()-added.Len()*t.opts.KeyPrefix); err != nil {
-		return err
-	}
-	for _, key := range wanted {
-		t.buf.Mark(key, membuf.Locked)
-	}
-	t.count()
-	return nil
+		if err := t.buf.Fits(added.Len(), added.Size()-added.Len()*t.opts.KeyPrefix); err != nil {
+			return err
+		}
+		for _, key := range wanted {
+			if err := t.buf.Mark(key, membuf.Locked, 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// change lets fn change the buffer if the result is within the transaction's limits:
-// key will have a value of size bytes, or, if that is negative, the one it has.
-func (t *Txn) change(key []byte, size int, fn func(membuf.Entry) error) error {
+// change lets fn change the buffer.
+func (t *Txn) change(fn func() error) error {
 	if err := t.guard.write(); err != nil {
 		return err
 	}
 	defer t.guard.endWrite()
-	e, ok := t.buf.Get(key)
-	n, bytes := t.buf.Len(), t.bytes()
-	if !ok {
-		n, bytes = n+1, bytes+len(key)-t.opts.KeyPrefix
-	}
-	if size >= 0 {
-		bytes += size - len(e.Value)
-	}
-	if err := t.fits(n, bytes); err != nil {
-		return err
-	}
-	err := fn(e)
-	t.count()
-	return err
-}
-
-func (t *Txn) fits(n, bytes int) error {
-	switch {
-	case t.opts.MaxKeys > 0 && n > t.opts.MaxKeys:
-		return &TooLarge{What: "keys", Size: n, Limit: t.opts.MaxKeys}
-	case t.opts.MaxBytes > 0 && bytes > t.opts.MaxBytes && bytes > t.bytes():
-		return &TooLarge{What: "bytes", Size: bytes, Limit: t.opts.MaxBytes}
-	}
-	return nil
-}
-
-// bytes is the size of the buffer as its user counts.
-func (t *Txn) bytes() int { return t.buf.Size() - t.buf.Len()*t.opts.KeyPrefix }
-
-func (t *Txn) count() {
+	err := fn()
 	t.len.Store(int64(t.buf.Len()))
-	t.size.Store(int64(t.bytes()))
+	t.size.Store(int64(t.buf.Size()))
+	return err
 }
 
 // Rollback ends the transaction. An optimistic one that was not committed has nothing

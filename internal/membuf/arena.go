@@ -28,8 +28,6 @@ const (
 	maxBlock = 1 << 16 // what a place can tell
 	// maxRecord is the longest record that shares a block.
 	maxRecord = maxBlock / 4
-	// maxBytes is the longest key, or value, that a header can tell.
-	maxBytes = 1<<32 - 1
 )
 
 // add copies a key and a value.

@@ -394,7 +394,15 @@ func WithColumnFamily(cf string) RawOption {
 
 // WithLimit ends a scan after n pairs. The default is no limit.
 func WithLimit(n int) ScanOption {
-	return scanOption{"WithLimit", func(c *scanConfig) string { c.limit = n; return atLeastOne(n) }}
+	return limitOption(n)
+}
+
+// limitOption is an integer, so that a small one costs nothing.
+type limitOption int
+
+func (o limitOption) applyScan(c *scanConfig) {
+	c.limit = int(o)
+	c.add("WithLimit", atLeastOne(c.limit))
 }
 
 // WithPageSize sets how many pairs a scan asks for at a time. The default adapts.

@@ -10,6 +10,7 @@ import (
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/raw"
 	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 // Raw is the non-transactional view of the cluster, safe for concurrent use. Put and
@@ -104,36 +105,64 @@ func (r *Raw) Scan(ctx context.Context, rg Range, opts ...ScanOption) iter.Seq2[
 }
 
 func (r *Raw) scan(ctx context.Context, op string, rg Range, opts []ScanOption) iter.Seq2[Pair, error] {
-	var cfg scanConfig
-	bad := apply(op, opts, &cfg, func(o ScanOption) { o.applyScan(&cfg) })
-	rg = Range{Start: bytes.Clone(rg.Start), End: bytes.Clone(rg.End)} // the loop comes later
-	return func(yield func(Pair, error) bool) {
-		if err := firstOf(bad, rg.check(op), r.ready(op)); err != nil {
-			yield(Pair{}, err)
+	s := &rawScan{r: r, ctx: ctx}
+	s.bad = apply(op, opts, &s.cfg, func(o ScanOption) { o.applyScan(&s.cfg) })
+	s.rg = Range{Start: bytes.Clone(rg.Start), End: bytes.Clone(rg.End)} // the loop comes later
+	return s.all
+}
+
+// rawScan is a scan that was asked for.
+type rawScan struct {
+	r   *Raw
+	ctx context.Context
+	cfg scanConfig
+	rg  Range
+	bad error
+}
+
+func (s *rawScan) all(yield func(Pair, error) bool) {
+	r, op := s.r, s.cfg.op
+	if err := firstOf(s.bad, s.rg.check(op), r.ready(op)); err != nil {
+		yield(Pair{}, err)
+		return
+	}
+	if s.rg.empty() {
+		return
+	}
+	pages := r.kv.Pages(op, raw.Scan{
+		Range: r.codec().Range(keys.Range(s.rg)), Limit: s.cfg.limit, PageSize: s.cfg.pageSize, Reverse: s.cfg.reverse, KeysOnly: s.cfg.keysOnly,
+	})
+	defer pages.End()
+	for {
+		page, err := pages.Next(s.ctx)
+		if err != nil {
+			yield(Pair{}, r.fail(op, err))
 			return
 		}
-		if rg.empty() {
+		if len(page) == 0 || !s.show(page, yield) {
 			return
-		}
-		for p, err := range r.kv.Scan(ctx, op, raw.Scan{
-			Range: r.codec().Range(keys.Range(rg)), Limit: cfg.limit, PageSize: cfg.pageSize, Reverse: cfg.reverse, KeysOnly: cfg.keysOnly,
-		}) {
-			if err == nil {
-				p.Key, err = r.codec().UserKey(p.Key)
-			}
-			if err != nil {
-				yield(Pair{}, r.fail(op, err))
-				return
-			}
-			if !yield(Pair{Key: p.Key, Value: p.Value}, nil) {
-				return
-			}
-			if err := r.client.check(op); err != nil {
-				yield(Pair{}, err)
-				return
-			}
 		}
 	}
+}
+
+// show yields a page, and reports whether more is wanted.
+func (s *rawScan) show(page []wire.Pair, yield func(Pair, error) bool) bool {
+	op := s.cfg.op
+	for i := range page {
+		key, err := s.r.codec().UserKey(page[i].Key)
+		if err != nil {
+			yield(Pair{}, s.r.fail(op, err))
+			return false
+		}
+		if !yield(Pair{Key: key, Value: page[i].Value}, nil) {
+			return false
+		}
+		if err := s.r.client.check(op); err != nil {
+			yield(Pair{}, err)
+			return false
+		}
+	}
+	return true
 }
 
 // batchScanTasks is how many ranges of a BatchScan are read at a time.

@@ -229,12 +229,20 @@ func moveRegions(t *testing.T, rnd *rand.Rand) {
 	}
 	for _, s := range []Scan{{}, {Reverse: true}, {PageSize: 7}, {PageSize: 7, Reverse: true}, {Limit: 50}, {Limit: 50, Reverse: true, PageSize: 50}} {
 		var seen []string
-		for p, err := range kv.Scan(t.Context(), "Op", s) {
+		pages := kv.Pages("Op", s)
+		for {
+			page, err := pages.Next(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			seen = append(seen, string(p.Key))
+			if len(page) == 0 {
+				break
+			}
+			for _, p := range page {
+				seen = append(seen, string(p.Key))
+			}
 		}
+		pages.End()
 		if s.Reverse {
 			slices.Reverse(seen)
 		}

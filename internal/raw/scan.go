@@ -3,7 +3,6 @@ package raw
 import (
 	"bytes"
 	"context"
-	"iter"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -28,39 +27,54 @@ const (
 	maxPage   = 1024
 )
 
-// Scan yields the pairs of a range in order; an error comes last.
-func (kv *KV) Scan(ctx context.Context, op string, s Scan) iter.Seq2[wire.Pair, error] {
-	return func(yield func(wire.Pair, error) bool) {
-		r := kv.takeRead(op)
-		defer kv.giveRead(r)
-		left, size := s.Limit, s.PageSize
-		if size == 0 {
-			size = firstPage
+// Pages reads a range page by page. It belongs to one goroutine, and must be ended.
+type Pages struct {
+	kv   *KV
+	op   string
+	s    Scan // with what is left of the range
+	left int  // pairs that are still wanted, if there is a limit
+	size int  // of the next page
+	over bool
+	r    *read
+}
+
+// Pages begins a scan.
+func (kv *KV) Pages(op string, s Scan) Pages {
+	p := Pages{kv: kv, op: op, s: s, left: s.Limit, size: s.PageSize, over: s.Range.Empty(), r: kv.takeRead(op)}
+	if p.size == 0 {
+		p.size = firstPage
+	}
+	return p
+}
+
+// End gives up what the scan holds, its last page too.
+func (p *Pages) End() { p.kv.giveRead(p.r) }
+
+// Next reads the next page, in the order of the scan; it has no pairs when there are no
+// more. The slice is used again, what is in it is not.
+func (p *Pages) Next(ctx context.Context) ([]wire.Pair, error) {
+	for !p.over {
+		n := p.size
+		if p.s.Limit > 0 {
+			n = min(n, p.left)
 		}
-		for !s.Range.Empty() {
-			n := size
-			if s.Limit > 0 {
-				n = min(n, left)
-			}
-			rest, more, err := kv.page(ctx, op, r, &s, n, s.Limit > 0 && n == left)
-			if err != nil {
-				yield(wire.Pair{}, err)
-				return
-			}
-			for _, p := range r.got.Pairs {
-				if !yield(p, nil) {
-					return
-				}
-			}
-			if left -= len(r.got.Pairs); !more {
-				return
-			}
-			s.Range = rest
-			if s.PageSize == 0 {
-				size = min(2*size, maxPage)
-			}
+		rest, more, err := p.kv.page(ctx, p.op, p.r, &p.s, n, p.s.Limit > 0 && n == p.left)
+		if err != nil {
+			return nil, err
+		}
+		pairs := p.r.got.Pairs
+		p.left -= len(pairs)
+		if p.over = !more || rest.Empty(); more {
+			p.s.Range = rest
+		}
+		if p.s.PageSize == 0 {
+			p.size = min(2*p.size, maxPage)
+		}
+		if len(pairs) > 0 {
+			return pairs, nil
 		}
 	}
+	return nil, nil
 }
 
 // page reads up to n pairs into r, from the region at the near end of the range, and

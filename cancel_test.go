@@ -666,6 +666,12 @@ var cancelCalls = []cancelCall{
 		return p.client.RunTxn(ctx, func(_ context.Context, tx *tikv.Txn) error { return tx.Put(parkKeys[0], []byte("1")) })
 	}), append(with(streamPoints, atLock), tsPoints...), true},
 
+	{"Client.ResolveOutcome", func(ctx context.Context, p *parkTest) (func(context.Context) error, error) {
+		ts, err := p.client.Timestamp(ctx)
+		lost := &tikv.UndeterminedError{StartTS: ts, Primary: parkKeys[0]}
+		return func(ctx context.Context) error { _, err := p.client.ResolveOutcome(ctx, lost); return err }, err
+	}, readPoints, false},
+
 	{"Client.Warm", simple(func(ctx context.Context, p *parkTest) error {
 		return p.client.Warm(ctx, tikv.KeyRaw, tikv.Range{}, tikv.Range{Start: parkKeys[0], End: parkKeys[1]})
 	}), []*parkPoint{atLookup, atStore, atDial}, false},

@@ -259,7 +259,7 @@ func (c *Client) call(op string, v *viewConfig, r replicaConfig, cd codec.Codec)
 }
 
 func (c *Client) errorContext(op string, cd codec.Codec) errorContext {
-	return errorContext{op: op, codec: cd, keys: c.engine.keys}
+	return errorContext{op: op, codec: cd, keys: c.engine.keys, cluster: c.engine.pd.ClusterID()}
 }
 
 // Reader is what Snapshot, Txn and Raw have in common. The package accepts it

@@ -32,6 +32,7 @@ var (
 	ErrUndetermined   = errors.New("tikv: outcome unknown: the write may or may not have happened")
 	ErrWriteConflict  = errors.New("tikv: write conflict")
 	ErrAlreadyExists  = errors.New("tikv: key already exists")
+	ErrLocked         = errors.New("tikv: key is locked")
 	ErrTxnAborted     = errors.New("tikv: transaction aborted by the cluster")
 	ErrSnapshotTooOld = errors.New("tikv: timestamp is behind the GC safe point")
 	ErrTooLarge       = errors.New("tikv: entry or transaction too large")
@@ -144,14 +145,17 @@ func (e *ServerError) Is(target error) bool {
 	return target == ErrRejected || e.also != nil && target == e.also
 }
 
-// UndeterminedError is a deciding write whose answer was lost. StartTS and Primary are
-// set for a transaction, Key for a raw write.
+// UndeterminedError is a deciding write whose answer was lost. Key is set for a raw
+// write; StartTS and Primary for a transaction, with the Secondaries of an asynchronous
+// commit: what Client.ResolveOutcome asks by.
 type UndeterminedError struct {
 	Op           string
 	Key, Primary []byte
+	Secondaries  [][]byte
 	StartTS      Timestamp
 	Causes       []error
 
+	home string // the cluster and keyspace of a transaction
 	keys keys.Printer
 }
 
@@ -406,9 +410,10 @@ func (r Reason) String() string { return router.Reason(r).String() }
 // errorContext is what it takes to make a public error: the name of the call and how
 // its keys are encoded and shown.
 type errorContext struct {
-	op    string
-	codec codec.Codec
-	keys  keys.Printer
+	op      string
+	codec   codec.Codec
+	keys    keys.Printer
+	cluster uint64
 }
 
 // key returns the user key of a wire key in a new slice, nil if there is none.
@@ -477,6 +482,14 @@ type causeError struct {
 func (e *causeError) Error() string { return e.text }
 func (e *causeError) Unwrap() error { return e.under }
 
+// met is what ended an attempt.
+func (ec errorContext) met(err error) error {
+	if l, ok := err.(*txn.Locked); ok {
+		return ec.locked(l)
+	}
+	return public(err)
+}
+
 // public keeps the types of the engine and of gRPC out of what an error unwraps to: they
 // are nobody's to depend on. Others, the caller's own and those of the standard library,
 // stay.
@@ -487,7 +500,7 @@ func public(err error) error {
 		under = public(e.Err)
 	case *pd.Error:
 		under = public(e.Err)
-	case *router.RegionError, *txn.Locked:
+	case *router.RegionError:
 	case interface{ GRPCStatus() *status.Status }:
 	default:
 		return err
@@ -507,7 +520,7 @@ func (ec errorContext) unavailable(e *router.Unavailable) error {
 	for _, a := range e.Attempts {
 		out.Attempts = append(out.Attempts, Attempt{
 			StoreID: a.StoreID, Addr: a.Addr, Asked: Asked(a.Asked), Via: a.Via, Reason: Reason(a.Reason),
-			Elapsed: a.Elapsed, Delay: a.Delay, Err: public(a.Err),
+			Elapsed: a.Elapsed, Delay: a.Delay, Err: ec.met(a.Err),
 		})
 	}
 	return out

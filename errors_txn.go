@@ -122,6 +122,8 @@ func mapTxnError(ec errorContext, err error) (error, bool) {
 		return &SnapshotTooOldError{ReadTS: Timestamp(e.ReadTS), SafePoint: Timestamp(e.SafePoint), op: ec.op}, true
 	case *txn.Future:
 		return &ArgumentError{Op: ec.op, Arg: "timestamp", Reason: fmt.Sprintf("%d lies in the future: it is %d", e.TS, e.Now)}, true
+	case *txn.Locked:
+		return ec.locked(e), true
 	case *txn.TooLarge:
 		return &tooLargeError{ec.op, e.What + " in the transaction", e.Size, e.Limit}, true
 	case *txn.Undetermined:
@@ -136,6 +138,9 @@ func (ec errorContext) undeterminedTxn(e *txn.Undetermined) error {
 	if errors.As(e.Err, &lost) {
 		out.Causes = ec.causes(lost.Causes)
 	}
-	out.Primary, out.StartTS = ec.key(e.Primary), Timestamp(e.StartTS)
+	out.Primary, out.StartTS, out.home = ec.key(e.Primary), Timestamp(e.StartTS), home(ec.cluster, ec.codec)
+	for _, key := range e.Secondaries {
+		out.Secondaries = append(out.Secondaries, ec.key(key))
+	}
 	return out
 }

@@ -54,6 +54,8 @@ type readConfig struct {
 
 	stale     bool
 	staleness time.Duration
+
+	ignore, through []uint64 // start timestamps of locks that are not met
 }
 
 // routeConfig is how a snapshot or a transaction reads.

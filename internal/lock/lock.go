@@ -13,30 +13,37 @@ import (
 // Lock is a lock that a call met.
 type Lock struct {
 	Key, Primary []byte // wire keys
-	StartTS      uint64
+	StartTS      uint64 // 0: a shared lock that does not name its holders
 	TTL          uint64 // milliseconds, from the physical part of StartTS; 0: over already
 	TxnSize      uint64 // how many keys the transaction has in the region, if known
 	ForUpdateTS  uint64
+	MinCommitTS  uint64
 	Pessimistic  bool
+	Shared       bool // others may hold the key with it
+	Async        bool // of an asynchronous commit
 }
 
 // FromProto returns the locks that an error tells of: one, or the members of a shared
-// lock, whose wrapper itself says nothing (kvproto kvrpcpb.LockInfo).
+// lock, whose wrapper itself says nothing (TiKV components/txn_types/src/lock.rs,
+// SharedLocks::into_lock_info).
 func FromProto(info *kvrpcpb.LockInfo) []Lock {
-	if members := info.GetSharedLockInfos(); len(members) > 0 {
-		locks := make([]Lock, len(members))
-		for i, m := range members {
-			locks[i] = fromInfo(m)
-			if len(locks[i].Key) == 0 {
-				locks[i].Key = info.GetKey()
-			}
-		}
-		return locks
+	members := info.GetSharedLockInfos()
+	if len(members) == 0 {
+		return []Lock{fromInfo(info)}
 	}
-	return []Lock{fromInfo(info)}
+	locks := make([]Lock, len(members))
+	for i, m := range members {
+		locks[i] = fromInfo(m)
+		locks[i].Shared = true
+		if len(locks[i].Key) == 0 {
+			locks[i].Key = info.GetKey()
+		}
+	}
+	return locks
 }
 
 func fromInfo(info *kvrpcpb.LockInfo) Lock {
+	op := info.GetLockType()
 	return Lock{
 		Key:         info.GetKey(),
 		Primary:     info.GetPrimaryLock(),
@@ -44,8 +51,26 @@ func fromInfo(info *kvrpcpb.LockInfo) Lock {
 		TTL:         info.GetLockTtl(),
 		TxnSize:     info.GetTxnSize(),
 		ForUpdateTS: info.GetLockForUpdateTs(),
-		Pessimistic: info.GetLockType() == kvrpcpb.Op_PessimisticLock || info.GetLockType() == kvrpcpb.Op_SharedPessimisticLock,
+		MinCommitTS: info.GetMinCommitTs(),
+		Pessimistic: op == kvrpcpb.Op_PessimisticLock || op == kvrpcpb.Op_SharedPessimisticLock,
+		Shared:      op == kvrpcpb.Op_SharedLock || op == kvrpcpb.Op_SharedPessimisticLock,
+		Async:       info.GetUseAsyncCommit(),
 	}
+}
+
+// Kind is the lock's type in words.
+func (l *Lock) Kind() string {
+	kind := "lock"
+	switch {
+	case l.Pessimistic:
+		kind = "pessimistic lock"
+	case l.Async:
+		kind = "async-commit lock"
+	}
+	if l.Shared {
+		kind = "shared " + kind
+	}
+	return kind
 }
 
 // physical is the milliseconds of a timestamp.

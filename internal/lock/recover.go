@@ -16,7 +16,7 @@ import (
 // timestamps. Asking for the secondary locks settles it, for a key that has none then
 // cannot get one afterwards (TiKV src/storage/txn/commands/check_secondary_locks.rs).
 func (r *Resolver) recover(ctx context.Context, call *router.Call, t *txn) error {
-	primary := t.status.async
+	primary := t.async
 	keys := primary.GetSecondaries()
 	groups, err := r.router.Group(ctx, call, keys)
 	if err != nil {
@@ -35,7 +35,7 @@ func (r *Resolver) recover(ctx context.Context, call *router.Call, t *txn) error
 			return err
 		}
 	}
-	t.status = Status{State: Committed, CommitTS: all.minTS}
+	t.status, t.async = Status{State: Committed, CommitTS: all.minTS}, nil
 	switch {
 	case all.missing && all.commitTS == 0:
 		t.status = Status{State: RolledBack}

@@ -19,20 +19,17 @@ const liteBelow = 512
 
 // remove removes the locks of a transaction that is over.
 func (r *Resolver) remove(ctx context.Context, call *router.Call, t *txn, behind bool) error {
-	keys, wide := t.leftovers()
-	if len(keys) > 0 {
-		work := func(ctx context.Context, call *router.Call) error {
-			return r.resolveKeys(ctx, call, t.start, t.status.CommitTS, keys, wide)
-		}
-		if !behind || !r.sweeps.start(r, call, t.start, keys, work) {
-			if err := work(ctx, call); err != nil {
+	if keys, wide := t.leftovers(); len(keys) > 0 {
+		job := ending{start: t.start, commit: t.status.CommitTS, keys: keys, wide: wide}
+		if !behind || !r.sweeps.add(r, call, job) {
+			if err := r.end(ctx, call, job); err != nil {
 				return err
 			}
 		}
 	}
 	if keys, forUpdate := t.pessimistic(); len(keys) > 0 {
 		// They do not block reads, so that who met them has to wait for their end.
-		return r.rollbackPessimistic(ctx, call, t.start, forUpdate, keys)
+		return r.rollbackPessimistic(ctx, call, t, forUpdate, keys)
 	}
 	return nil
 }
@@ -46,8 +43,9 @@ func (t *txn) leftovers() (keys [][]byte, wide bool) {
 	case t.all != nil:
 		return t.all, false
 	}
-	for _, l := range t.locks {
-		if l.Pessimistic || t.status.settled && bytes.Equal(l.Key, t.primary) && l.TxnSize < liteBelow {
+	for i := range t.locks {
+		l := &t.locks[i]
+		if l.Pessimistic || t.fresh && l.TxnSize < liteBelow && bytes.Equal(l.Key, t.primary) {
 			continue
 		}
 		keys = append(keys, l.Key)
@@ -60,8 +58,9 @@ func (t *txn) leftovers() (keys [][]byte, wide bool) {
 // largest timestamp up to which they were locked. The primary key is not among them if
 // its status was just asked for: that removed the lock.
 func (t *txn) pessimistic() (keys [][]byte, forUpdate uint64) {
-	for _, l := range t.locks {
-		if !l.Pessimistic || t.status.settled && bytes.Equal(l.Key, t.primary) {
+	for i := range t.locks {
+		l := &t.locks[i]
+		if !l.Pessimistic || t.fresh && bytes.Equal(l.Key, t.primary) {
 			continue
 		}
 		keys = append(keys, l.Key)
@@ -73,29 +72,56 @@ func (t *txn) pessimistic() (keys [][]byte, forUpdate uint64) {
 	return keys, forUpdate
 }
 
-// resolveKeys commits or rolls back keys, or everything of the transaction in their
-// regions, a region at a time.
-func (r *Resolver) resolveKeys(ctx context.Context, call *router.Call, start, commit uint64, keys [][]byte, wide bool) error {
-	groups, err := r.router.Group(ctx, call, keys)
+// ending is what is to be done to keys of a transaction that is over: they are committed,
+// or rolled back if commit is 0. wide: with everything of the transaction's in the same
+// regions.
+type ending struct {
+	start, commit uint64
+	keys          [][]byte
+	wide          bool
+}
+
+// end carries it out, a request for each region.
+func (r *Resolver) end(ctx context.Context, call *router.Call, e ending) error {
+	groups, err := r.router.Group(ctx, call, e.keys)
 	if err != nil {
 		return err
 	}
 	return task.Each(ctx, parallel, len(groups), func(ctx context.Context, i int) error {
-		return r.resolveGroup(ctx, call.Part(), start, commit, pick(keys, groups[i].Index), wide, groups[i])
+		part := e
+		part.keys = pick(e.keys, groups[i].Index)
+		return r.endIn(ctx, call.Part(), part, groups[i])
 	})
 }
 
-func (r *Resolver) resolveGroup(ctx context.Context, call *router.Call, start, commit uint64, keys [][]byte, wide bool, g router.Group) error {
-	req := &kvrpcpb.ResolveLockRequest{Context: &kvrpcpb.Context{}, StartVersion: start, CommitVersion: commit}
-	if !wide {
-		req.Keys = keys
+// searchID is a region that is searched for a transaction's locks.
+type searchID struct{ start, region, version uint64 }
+
+// endIn carries it out in one region.
+func (r *Resolver) endIn(ctx context.Context, call *router.Call, e ending, g router.Group) error {
+	var err error
+	if e.wide {
+		id := searchID{start: e.start, region: g.Region.ID, version: g.Region.Epoch.Version}
+		_, err = r.searches.share(ctx, call, id, func() (struct{}, error) { return struct{}{}, r.sendEnd(ctx, call, e, g) })
+	} else {
+		err = r.sendEnd(ctx, call, e, g)
 	}
-	resp, err := r.router.Send(ctx, call, g.Region, req)
 	if errors.Is(err, router.ErrRegionChanged) {
-		return r.regroup(ctx, call, keys, func(g router.Group, keys [][]byte) error {
-			return r.resolveGroup(ctx, call, start, commit, keys, wide, g)
+		return r.regroup(ctx, call, e.keys, func(g router.Group, keys [][]byte) error {
+			part := e
+			part.keys = keys
+			return r.endIn(ctx, call, part, g)
 		})
 	}
+	return err
+}
+
+func (r *Resolver) sendEnd(ctx context.Context, call *router.Call, e ending, g router.Group) error {
+	req := &kvrpcpb.ResolveLockRequest{Context: &kvrpcpb.Context{}, StartVersion: e.start, CommitVersion: e.commit}
+	if !e.wide {
+		req.Keys = e.keys
+	}
+	resp, err := r.router.Send(ctx, call, g.Region, req)
 	if err != nil {
 		return err
 	}
@@ -109,15 +135,18 @@ func (r *Resolver) resolveGroup(ctx context.Context, call *router.Call, start, c
 	return nil
 }
 
-// rollbackPessimistic removes the pessimistic locks of keys.
-func (r *Resolver) rollbackPessimistic(ctx context.Context, call *router.Call, start, forUpdate uint64, keys [][]byte) error {
+// rollbackPessimistic removes pessimistic locks: with those met all that the transaction
+// took in the same regions until then, unless it is not over but has chosen another
+// primary key.
+func (r *Resolver) rollbackPessimistic(ctx context.Context, call *router.Call, t *txn, forUpdate uint64, keys [][]byte) error {
 	return r.regroup(ctx, call, keys, func(g router.Group, keys [][]byte) error {
-		req := &kvrpcpb.PessimisticRollbackRequest{
-			Context: &kvrpcpb.Context{}, StartVersion: start, ForUpdateTs: forUpdate, Keys: keys,
+		req := &kvrpcpb.PessimisticRollbackRequest{Context: &kvrpcpb.Context{}, StartVersion: t.start, ForUpdateTs: forUpdate}
+		if t.orphan {
+			req.Keys = keys
 		}
 		resp, err := r.router.Send(ctx, call, g.Region, req)
 		if errors.Is(err, router.ErrRegionChanged) {
-			return r.rollbackPessimistic(ctx, call, start, forUpdate, keys)
+			return r.rollbackPessimistic(ctx, call, t, forUpdate, keys)
 		}
 		if err != nil {
 			return err

@@ -2,7 +2,6 @@ package lock
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math"
 	"time"
@@ -38,11 +37,14 @@ type Config struct {
 // Resolver resolves the locks that one client's calls meet. It is safe for concurrent
 // use.
 type Resolver struct {
-	router Router
-	clock  Clock
-	log    *slog.Logger
-	known  statuses
-	sweeps sweeps
+	router   Router
+	clock    Clock
+	log      *slog.Logger
+	known    statuses
+	asking   flights[question, judgement]
+	searches flights[searchID, struct{}]
+	sweeps   sweeps
+	waits    waits
 }
 
 // New returns a resolver.
@@ -81,157 +83,86 @@ const parallel = 8
 // ForRead resolves locks met by a read. Those that it need not wait for are removed
 // behind its back.
 func (r *Resolver) ForRead(ctx context.Context, call *router.Call, who Reader, locks []Lock) (Verdict, error) {
-	caller := who.TS
-	if caller == math.MaxUint64 {
+	txns := byTxn(locks)
+	a := asker{caller: who.TS, behind: !who.Settle, reads: who.TS}
+	if who.TS == math.MaxUint64 {
 		// A read of the newest data waits for live locks: ignoring one, it could see
 		// one key of a transaction that commits meanwhile and not another.
-		caller = 0
+		a.caller = 0
+	}
+	if err := r.resolve(ctx, call, txns, a); err != nil {
+		return Verdict{}, err
 	}
 	var v Verdict
-	err := r.resolve(ctx, call, locks, caller, !who.Settle, func(t *txn) {
+	for i := range txns {
+		t := &txns[i]
 		switch s := t.status; {
 		case s.State == RolledBack, s.State == Alive && s.Pushed, s.State == Committed && s.CommitTS > who.TS:
 			v.Ignore = append(v.Ignore, t.start)
 		case s.State == Committed:
 			v.Through = append(v.Through, t.start)
 		case s.State == Alive:
-			v.alive(&t.locks[0], left(t.start, s.TTL, t.now))
+			v.alive(&t.locks[0], t.left())
 		}
-	})
-	return v, err
-}
-
-// ForWrite resolves locks met by a write: when it returns, those that could go are
-// gone.
-func (r *Resolver) ForWrite(ctx context.Context, call *router.Call, locks []Lock) (Verdict, error) {
-	var v Verdict
-	err := r.resolve(ctx, call, locks, 0, false, func(t *txn) {
-		if t.status.State == Alive {
-			v.alive(&t.locks[0], left(t.start, t.status.TTL, t.now))
-		}
-	})
-	return v, err
-}
-
-// txn is a transaction whose locks were met, with those of one primary key.
-type txn struct {
-	start   uint64
-	primary []byte
-	locks   []Lock
-	ttl     uint64 // the largest of the locks'; 0: resolve them alive or not
-	settle  bool   // locks holds one that is not pessimistic
-
-	now    uint64 // by which it was judged
-	status Status
-	all    [][]byte // every key of the transaction, if they are known
-}
-
-// byTxn groups locks, in the order in which they came.
-func byTxn(locks []Lock) []*txn {
-	type id struct {
-		start   uint64
-		primary string
 	}
-	index := make(map[id]*txn, 1)
-	var txns []*txn
-	for _, l := range locks {
-		t := index[id{l.StartTS, string(l.Primary)}]
-		if t == nil {
-			t = &txn{start: l.StartTS, primary: l.Primary}
-			index[id{l.StartTS, string(l.Primary)}] = t
-			txns = append(txns, t)
-		}
-		t.locks = append(t.locks, l)
-		t.ttl = max(t.ttl, l.TTL)
-		t.settle = t.settle || !l.Pessimistic
-	}
-	return txns
+	return v, nil
 }
 
-// resolve asks once for every transaction, tells judge of each, one at a time and in
-// order, and removes the locks of those that are over: behind the caller's back if it
-// can be so.
-func (r *Resolver) resolve(ctx context.Context, call *router.Call, locks []Lock, caller uint64, behind bool, judge func(*txn)) error {
+// ForWrite resolves locks met by a write of the transaction own: when it returns, those
+// that could go are gone. Locks of own's are left alone, whatever becomes of them.
+func (r *Resolver) ForWrite(ctx context.Context, call *router.Call, own uint64, locks []Lock) (Verdict, error) {
 	txns := byTxn(locks)
-	err := task.Each(ctx, parallel, len(txns), func(ctx context.Context, i int) error {
-		t, part := txns[i], call.Part()
-		if err := r.find(ctx, part, t, caller); err != nil {
-			return err
-		}
-		if t.status.State == Alive {
-			return nil
-		}
-		return r.remove(ctx, part, t, behind)
-	})
-	if err != nil {
-		return err
+	if err := r.resolve(ctx, call, txns, asker{own: own}); err != nil {
+		return Verdict{}, err
 	}
-	for _, t := range txns {
-		judge(t)
+	var v Verdict
+	for i := range txns {
+		if t := &txns[i]; t.status.State == Alive {
+			v.alive(&t.locks[0], t.left())
+		}
 	}
-	return nil
+	return v, nil
 }
 
-// find fills in t's status.
-func (r *Resolver) find(ctx context.Context, call *router.Call, t *txn, caller uint64) error {
-	if s, ok := r.known.get(t.start); ok {
-		t.status = s
+// asker is for whom transactions are asked for.
+type asker struct {
+	caller uint64 // the timestamp above which a live one is to commit; 0: where it likes
+	reads  uint64 // the timestamp of a read; 0: it is a write
+	own    uint64 // the transaction that writes
+	behind bool   // locks may be removed behind the caller's back
+}
+
+// plain reports whether a transaction's status follows from its start, and sets it. What
+// began at a read's timestamp or after it commits above; the read's own transaction, if
+// it has one, is among those. A shared lock without holders is on its way out.
+func (a *asker) plain(t *txn) bool {
+	switch {
+	case t.start == 0, t.start == a.own:
+		t.status = Status{State: Alive}
+	case a.reads > 0 && t.start >= a.reads:
+		t.status = Status{State: Alive, Pushed: true}
+	default:
+		return false
+	}
+	return true
+}
+
+// resolve asks once for every transaction, and removes the locks of those that are over.
+func (r *Resolver) resolve(ctx context.Context, call *router.Call, txns []txn, a asker) error {
+	if len(txns) == 1 {
+		return r.resolveOne(ctx, call, &txns[0], a)
+	}
+	return task.Each(ctx, parallel, len(txns), func(ctx context.Context, i int) error {
+		return r.resolveOne(ctx, call.Part(), &txns[i], a)
+	})
+}
+
+func (r *Resolver) resolveOne(ctx context.Context, call *router.Call, t *txn, a asker) error {
+	if a.plain(t) {
 		return nil
 	}
-	err := r.ask(ctx, call, t, query{caller: caller})
-	if err != nil || t.status.async == nil || t.status.State != Alive || left(t.start, t.status.TTL, t.now) > 0 {
+	if err := r.judge(ctx, call, t, a.caller); err != nil || t.status.State == Alive {
 		return err
 	}
-	err = r.recover(ctx, call, t)
-	if errors.Is(err, errNotAsync) {
-		// One of its locks says that the transaction fell back to two phases.
-		return r.ask(ctx, call, t, query{caller: caller, forceSync: true})
-	}
-	return err
-}
-
-// query is how a transaction's status is asked for.
-type query struct {
-	caller    uint64
-	forceSync bool
-}
-
-// ask queries the primary key until there is an answer. A transaction of which the
-// primary key knows nothing is either still writing its locks, and left alone as long
-// as the lock met lives, or it is rolled back there, so that its primary lock can never
-// come.
-func (r *Resolver) ask(ctx context.Context, call *router.Call, t *txn, q query) error {
-	rollback := false
-	for {
-		now, err := r.clock.RecentTimestamp(ctx, clockAge)
-		if err != nil {
-			return err
-		}
-		t.now = now
-		s, err := r.check(ctx, call, t, q, rollback)
-		switch {
-		case err == nil:
-			t.status = s
-			r.known.put(t.start, s)
-			return nil
-		case errors.Is(err, errMismatch) && !t.settle:
-			// An orphan: the transaction chose another primary key since.
-			t.status = Status{State: Gone}
-			return nil
-		case !errors.Is(err, errNotFound):
-			return err
-		case t.ttl == 0 || left(t.start, t.ttl, now) == 0:
-			if rollback {
-				return err
-			}
-			rollback = true
-			continue
-		case !t.settle:
-			t.status = Status{State: Alive, TTL: t.ttl}
-			return nil
-		}
-		if err := r.router.Wait(ctx, call, backoff.TxnNotFound); err != nil {
-			return err
-		}
-	}
+	return r.remove(ctx, call, t, a.behind)
 }

@@ -286,6 +286,46 @@ r1 Resolve [a]@100 commit=501`,
 		log:     `r2 Check p@100 caller=0`,
 		live:    "a", wait: 101 * time.Millisecond,
 	}, {
+		name:   "a transaction that began with the read or later commits after it",
+		reader: &Reader{TS: ts(500)},
+		locks:  []Lock{lockOf("a", "p", 500, 300), lockOf("b", "q", 501, 300)},
+		ignore: []uint64{ts(500), ts(501)},
+	}, {
+		name:  "a writer's own locks are left alone",
+		locks: []Lock{lockOf("a", "p", 500, 300)},
+		live:  "a",
+	}, {
+		name:  "a shared lock that names nobody is waited for",
+		locks: []Lock{{Key: []byte("a"), Shared: true}},
+		live:  "a",
+	}, {
+		name: "the holders of a shared lock, one dead, one alive",
+		locks: FromProto(&lockInfo{Key: []byte("a"), LockType: kvrpcpb.Op_SharedLock, SharedLockInfos: []*lockInfo{
+			{LockType: kvrpcpb.Op_PessimisticLock, PrimaryLock: []byte("c"), LockVersion: ts(200), LockTtl: 300, LockForUpdateTs: ts(201)},
+			{LockType: kvrpcpb.Op_PessimisticLock, PrimaryLock: []byte("r"), LockVersion: ts(900), LockTtl: 300, LockForUpdateTs: ts(901)},
+		}}),
+		answers: map[string][]any{"Check": {
+			&checked{Action: kvrpcpb.Action_TTLExpirePessimisticRollback}, &checked{LockTtl: 300},
+		}},
+		log: `r1 Check c@200 caller=0 pessimistic
+r1 PessimisticRollback []@200 upto=201
+r2 Check r@900 caller=0 pessimistic`,
+		live: "a", wait: 201 * time.Millisecond,
+	}, {
+		name:    "an asynchronous commit that must go lives until its life is over",
+		locks:   []Lock{lockOf("a", "p", 100, 0)},
+		answers: map[string][]any{"Check": {&checked{LockTtl: 950, LockInfo: async(120, "a", "x")}}},
+		log:     `r2 Check p@100 caller=0 now=max`,
+		live:    "a", wait: 51 * time.Millisecond,
+	}, {
+		name:  "an asynchronous commit of its primary key alone",
+		locks: []Lock{lockOf("p", "p", 100, 300)},
+		answers: map[string][]any{
+			"Check": {&checked{LockTtl: 300, LockInfo: async(120)}},
+		},
+		log: `r2 Check p@100 caller=0
+r2 Resolve [p]@100 commit=120`,
+	}, {
 		name:    "a lock without a TTL goes alive or not",
 		locks:   []Lock{lockOf("a", "p", 100, 0)},
 		answers: map[string][]any{"Check": {&checked{Action: kvrpcpb.Action_TTLExpireRollback}}},
@@ -317,7 +357,7 @@ r1 Resolve [a]@900 commit=950`,
 		locks:   []Lock{pessimistic(lockOf("a", "p", 100, 300)), pessimistic(lockOf("p", "p", 100, 300))},
 		answers: map[string][]any{"Check": {&checked{Action: kvrpcpb.Action_TTLExpirePessimisticRollback}}},
 		log: `r2 Check p@100 caller=0 pessimistic
-r1 PessimisticRollback [a]@100 upto=101`,
+r1 PessimisticRollback []@100 upto=101`,
 	}, {
 		name:    "a pessimistic lock with another primary is an orphan",
 		locks:   []Lock{pessimistic(lockOf("a", "p", 900, 300))},
@@ -336,7 +376,7 @@ r1 PessimisticRollback [a]@900 upto=901`,
 		answers: map[string][]any{"Check": {&checked{Action: kvrpcpb.Action_TTLExpireRollback}}},
 		log: `r2 Check p@100 caller=0
 r1 Resolve [b]@100 commit=0
-r1 PessimisticRollback [a]@100 upto=101`,
+r1 PessimisticRollback []@100 upto=101`,
 	}, {
 		name:    "an asynchronous commit that lives",
 		reader:  &Reader{TS: ts(500)},
@@ -459,7 +499,7 @@ r1 Resolve [a]@100 commit=150`,
 				if tt.reader != nil {
 					v, err = r.ForRead(t.Context(), call, *tt.reader, tt.locks)
 				} else {
-					v, err = r.ForWrite(t.Context(), call, tt.locks)
+					v, err = r.ForWrite(t.Context(), call, ts(500), tt.locks)
 				}
 				tasks.Refuse()
 				if err := tasks.Wait(t.Context()); err != nil {
@@ -502,7 +542,7 @@ func TestMemory(t *testing.T) {
 		defer tasks.Close(nil)
 		r := New(Config{Router: c, Clock: c, Tasks: tasks, Logger: slog.New(slog.DiscardHandler)})
 		for i, want := range []State{Alive, Committed, Committed} {
-			v, err := r.ForWrite(t.Context(), &router.Call{}, []Lock{lockOf("a", "p", 100, 3000)})
+			v, err := r.ForWrite(t.Context(), &router.Call{}, 0, []Lock{lockOf("a", "p", 100, 3000)})
 			if err != nil || (v.Live != nil) != (want == Alive) {
 				t.Fatalf("%d: %+v, %v", i, v, err)
 			}
@@ -561,7 +601,7 @@ func TestCancelEndsTheQuestion(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		over, done := errors.New("over"), make(chan error)
 		go func() {
-			_, err := r.ForWrite(ctx, &router.Call{}, []Lock{lockOf("a", "p", 900, 3000)})
+			_, err := r.ForWrite(ctx, &router.Call{}, 0, []Lock{lockOf("a", "p", 900, 3000)})
 			done <- err
 		}()
 		time.AfterFunc(3*time.Millisecond, func() { cancel(over) })

@@ -1,10 +1,6 @@
 package lock
 
-import (
-	"sync"
-
-	"github.com/pingcap/kvproto/pkg/kvrpcpb"
-)
+import "sync"
 
 // State is what is known of a transaction.
 type State uint8
@@ -25,30 +21,6 @@ type Status struct {
 	CommitTS uint64 // Committed, else 0
 	TTL      uint64 // Alive
 	Pushed   bool   // Alive, and will commit above the timestamp of the one who asked
-
-	async   *kvrpcpb.LockInfo // Alive: the primary lock, if of an asynchronous commit
-	settled bool              // just now, so that the primary key has no lock any more
-}
-
-// statusOf reads an answer that is no error. A TTL means alive, a commit version
-// committed; what is neither was rolled back, except where only a pessimistic lock was
-// removed (facts section 26, "CheckTxnStatus").
-func statusOf(resp *kvrpcpb.CheckTxnStatusResponse) Status {
-	switch {
-	case resp.GetLockTtl() > 0:
-		s := Status{State: Alive, TTL: resp.GetLockTtl(), Pushed: resp.GetAction() == kvrpcpb.Action_MinCommitTSPushed}
-		if resp.GetLockInfo().GetUseAsyncCommit() {
-			s.async = resp.GetLockInfo()
-		}
-		return s
-	case resp.GetCommitVersion() > 0:
-		return Status{State: Committed, CommitTS: resp.GetCommitVersion(), settled: true}
-	}
-	switch resp.GetAction() {
-	case kvrpcpb.Action_NoAction, kvrpcpb.Action_TTLExpireRollback, kvrpcpb.Action_LockNotExistRollback:
-		return Status{State: RolledBack, settled: true}
-	}
-	return Status{State: Gone, settled: true}
 }
 
 // final reports whether the status can never change.
@@ -76,7 +48,6 @@ func (c *statuses) put(startTS uint64, s Status) {
 	if !s.final() {
 		return
 	}
-	s.async, s.settled = nil, false
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.known[startTS]; ok {

@@ -131,6 +131,9 @@ func (c *Call) begin() time.Time {
 	return now
 }
 
+// Began is when the call was first sent or waited, or now.
+func (c *Call) Began() time.Time { return c.begin() }
+
 // decides reports whether a lost answer leaves something open.
 func (c *Call) decides() bool { return c.Decides || !c.Resend }
 

@@ -108,7 +108,7 @@ func (c *commit) run(ctx context.Context) error {
 	if err != nil {
 		var unknown *router.Undetermined
 		if errors.As(err, &unknown) {
-			return &Undetermined{Primary: slices.Clone(c.primaryKey()), StartTS: c.start, Err: err}
+			return c.undetermined(err)
 		}
 		c.cleanUp()
 		return err

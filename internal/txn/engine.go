@@ -137,12 +137,12 @@ func sendKey[R transport.Response](ctx context.Context, e *Engine, call *router.
 	}
 }
 
-// await waits for a lock to go, at most as long as it lives.
-func (e *Engine) await(ctx context.Context, call *router.Call, kind backoff.Kind, l lock.Lock, limit time.Duration) error {
-	call.Note(router.Attempt{Reason: router.Lock, Err: &Locked{Lock: l}})
-	d := call.Retry.Next(kind)
-	if limit > 0 {
-		d = min(d, limit)
-	}
-	return e.router.Wait(ctx, call, backoff.Kind{Name: kind.Name, Base: d, Cap: d})
+// await waits for a lock to go, at most as long as it lives. by is as of when the call
+// reads, or the start of its transaction.
+func (e *Engine) await(ctx context.Context, call *router.Call, kind backoff.Kind, by uint64, l lock.Lock, limit time.Duration) error {
+	call.Note(router.Attempt{Reason: router.Lock, Err: &Locked{Lock: l, Left: limit}})
+	return e.locks.Await(ctx, call, kind, by, l, limit)
 }
+
+// Waiting lists the calls that wait for locks, the longest wait first.
+func (e *Engine) Waiting() []lock.Waiting { return e.locks.Waiting() }

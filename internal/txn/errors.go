@@ -3,6 +3,7 @@ package txn
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -59,19 +60,21 @@ type Future struct{ TS, Now uint64 }
 func (e *Future) Error() string { return fmt.Sprintf("txn: %d is after %d, now", e.TS, e.Now) }
 
 // Locked is a lock in the way of a call.
-type Locked struct{ Lock lock.Lock }
+type Locked struct {
+	Lock lock.Lock
+	Left time.Duration // of its life when it was met; 0: it is over, or not known
+}
 
 // Error names the lock's transaction.
-func (e *Locked) Error() string { return fmt.Sprintf("txn: locked by %d", e.Lock.StartTS) }
+func (e *Locked) Error() string { return fmt.Sprintf("txn: %s of %d", e.Lock.Kind(), e.Lock.StartTS) }
 
 // TooLarge is a transaction beyond its limits.
 type TooLarge = membuf.TooLarge
 
 // Undetermined is a commit whose outcome is unknown.
 type Undetermined struct {
-	Primary []byte // wire key
-	StartTS uint64
-	Err     error
+	Inquiry
+	Err error
 }
 
 // Error is the cause's.

@@ -54,12 +54,12 @@ func (c *commit) prewritePart(ctx context.Context, call *router.Call, p router.G
 				return &Conflict{Key: l.Key, Primary: l.Primary, StartTS: c.start, ConflictTS: l.StartTS}
 			}
 		}
-		v, err := c.e.locks.ForWrite(ctx, call, locks)
+		v, err := c.e.locks.ForWrite(ctx, call, c.start, locks)
 		if err != nil {
 			return err
 		}
 		if v.Live != nil {
-			if err := c.e.await(ctx, call, backoff.Lock, *v.Live, v.Wait); err != nil {
+			if err := c.e.await(ctx, call, backoff.Lock, c.start, *v.Live, v.Wait); err != nil {
 				return err
 			}
 		}

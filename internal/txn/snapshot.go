@@ -80,6 +80,16 @@ func (s *seen) lists() (ignore, through []uint64) {
 	return s.ignore, s.through
 }
 
+// Bypass tells a view that nothing else uses of locks that it need not meet: of
+// transactions, by their start timestamps, that hide nothing from it, and of such as
+// committed before.
+func (s *Snapshot) Bypass(ignore, through []uint64) {
+	s.seen.learn(lock.Verdict{Ignore: newest(ignore), Through: newest(through)})
+}
+
+// newest is what a list keeps of ts.
+func newest(ts []uint64) []uint64 { return ts[max(0, len(ts)-maxSeen):] }
+
 // learn adds to the lists, and reports whether anything was new.
 func (s *seen) learn(v lock.Verdict) bool {
 	s.mu.Lock()
@@ -100,7 +110,7 @@ func add(list *[]uint64, more []uint64) bool {
 		return false
 	}
 	grown := slices.Concat(*list, fresh)
-	*list = grown[max(0, len(grown)-maxSeen):]
+	*list = newest(grown)
 	return true
 }
 
@@ -153,11 +163,11 @@ func (s *Snapshot) meet(ctx context.Context, call *router.Call, locks []lock.Loc
 	}
 	switch {
 	case v.Live != nil:
-		return s.e.await(ctx, call, backoff.LockRead, *v.Live, v.Wait)
+		return s.e.await(ctx, call, backoff.LockRead, s.ts, *v.Live, v.Wait)
 	case !news:
 		// The server was told, and reports the lock all the same: it can not look
 		// behind it. The lock is on its way out.
-		return s.e.await(ctx, call, backoff.LockRead, locks[0], 0)
+		return s.e.await(ctx, call, backoff.LockRead, s.ts, locks[0], 0)
 	}
 	return nil
 }

@@ -193,6 +193,7 @@ type command struct {
 	Die    bool   `json:"die,omitempty"`
 	Times  int    `json:"times,omitempty"`
 	Option string `json:"option,omitempty"`
+	TS     uint64 `json:"ts,omitempty"`
 }
 
 type answer struct {

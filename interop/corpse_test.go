@@ -421,6 +421,14 @@ func deadAreas() []area {
 			}
 			return e.gets(e.snapshot(), "a", "z")
 		}},
+		{"our asking for its outcome", false, func(e *env) string {
+			// Whoever asks settles it, whatever of it is left.
+			left := e.locks()[0]
+			settled := e.c.peer(e.T).ask(e.T, command{Do: "outcome", Key: string(left.Primary), TS: left.TxnID})
+			read := e.gets(e.snapshot(), "a", "z")
+			e.same("committed", settled.TS != 0, read != "old old")
+			return read
+		}},
 	} {
 		a := area{name: "left by the dead, met by " + finder.name, setup: (*env).die}
 		for _, r := range allRemains() {

@@ -36,10 +36,6 @@ type question struct {
 
 // judge finds out what became of t.
 func (r *Resolver) judge(ctx context.Context, call *router.Call, t *txn, caller uint64) (err error) {
-	if s, ok := r.known.get(t.start); ok {
-		t.status = s
-		return nil
-	}
 	q := question{start: t.start, caller: caller, primary: string(t.primary), ttl: t.ttl, settle: t.settle}
 	t.judgement, err = r.asking.share(ctx, call, q, func() (judgement, error) {
 		err := r.find(ctx, call, t, caller)

@@ -22,14 +22,14 @@ func (r *Resolver) remove(ctx context.Context, call *router.Call, t *txn, behind
 	if keys, wide := t.leftovers(); len(keys) > 0 {
 		job := ending{start: t.start, commit: t.status.CommitTS, keys: keys, wide: wide}
 		if !behind || !r.sweeps.add(r, call, job) {
-			if err := r.end(ctx, call, job); err != nil {
+			if err := r.end(ctx, own(call), job); err != nil {
 				return err
 			}
 		}
 	}
 	if keys, forUpdate := t.pessimistic(); len(keys) > 0 {
 		// They do not block reads, so that who met them has to wait for their end.
-		return r.rollbackPessimistic(ctx, call, t, forUpdate, keys)
+		return r.rollbackPessimistic(ctx, own(call), t, forUpdate, keys)
 	}
 	return nil
 }

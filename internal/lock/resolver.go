@@ -153,7 +153,7 @@ func (r *Resolver) resolve(ctx context.Context, call *router.Call, txns []txn, a
 		return r.resolveOne(ctx, call, &txns[0], a)
 	}
 	return task.Each(ctx, parallel, len(txns), func(ctx context.Context, i int) error {
-		return r.resolveOne(ctx, call.Part(), &txns[i], a)
+		return r.resolveOne(ctx, call, &txns[i], a)
 	})
 }
 
@@ -161,8 +161,18 @@ func (r *Resolver) resolveOne(ctx context.Context, call *router.Call, t *txn, a 
 	if a.plain(t) {
 		return nil
 	}
-	if err := r.judge(ctx, call, t, a.caller); err != nil || t.status.State == Alive {
+	if s, ok := r.known.get(t.start); ok {
+		t.status = s
+	} else if err := r.judge(ctx, own(call), t, a.caller); err != nil || t.status.State == Alive {
 		return err
 	}
 	return r.remove(ctx, call, t, a.behind)
+}
+
+// own is the part of a call that is the resolver's: whatever the call sends, and however
+// it is sent, these requests may be sent again, and decide nothing for it.
+func own(call *router.Call) *router.Call {
+	part := call.Part()
+	part.Decides, part.Resend, part.Exchange, part.Method = false, true, nil, ""
+	return part
 }

@@ -208,6 +208,26 @@ func (e *Engine) giveGet(g *get) {
 	e.gets.Put(g)
 }
 
+// passed are the transactions that locked the key of a read of the newest after it began:
+// whenever they commit, it is later. Without them a key that is written all the time
+// could never be read.
+type passed struct {
+	first uint64 // whose lock it met first
+	by    []uint64
+}
+
+// pass reports whether a lock need not be waited for.
+func (p *passed) pass(start uint64) bool {
+	if p.first == 0 {
+		p.first = start
+	}
+	if start == p.first || slices.Contains(p.by, start) {
+		return false
+	}
+	p.by = append(p.by, start)
+	return true
+}
+
 // Get returns the value of key, or ErrNotFound.
 func (s *Snapshot) Get(ctx context.Context, op string, key []byte) ([]byte, error) {
 	if err := s.ready(ctx); err != nil {
@@ -217,8 +237,12 @@ func (s *Snapshot) Get(ctx context.Context, op string, key []byte) ([]byte, erro
 	defer s.e.giveGet(g)
 	g.retry = *backoff.For(ctx, s.opts.retryFor())
 	g.call = s.e.callWith(op, s.opts.CallOptions, &g.retry)
+	var late passed
 	for {
 		s.fill(&g.context)
+		if late.by != nil {
+			g.context.ResolvedLocks = slices.Concat(g.context.ResolvedLocks, late.by)
+		}
 		g.req = kvrpcpb.GetRequest{Context: &g.context, Key: key, Version: s.ts}
 		g.got.Reset()
 		if err := s.e.router.DoInto(ctx, &g.call, key, &g.req, &g.got); err != nil {
@@ -226,7 +250,11 @@ func (s *Snapshot) Get(ctx context.Context, op string, key []byte) ([]byte, erro
 		}
 		switch ke := g.got.Error; {
 		case ke.GetLocked() != nil:
-			if err := s.meet(ctx, &g.call, lock.FromProto(ke.GetLocked()), false); err != nil {
+			locks := lock.FromProto(ke.GetLocked())
+			if s.ts == Latest && late.pass(locks[0].StartTS) {
+				continue
+			}
+			if err := s.meet(ctx, &g.call, locks, false); err != nil {
 				return nil, err
 			}
 			continue

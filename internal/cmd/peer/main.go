@@ -36,6 +36,7 @@ type command struct {
 	Value string `json:"value"`
 	End   string `json:"end"`
 	Times int    `json:"times"`
+	TS    uint64 `json:"ts"`
 	Die   bool   `json:"die"`
 }
 
@@ -128,6 +129,10 @@ func (p *peer) do(ctx context.Context, c command, a *answer) error {
 		return err
 	case "rollback":
 		return p.tx.Rollback(ctx)
+	case "outcome":
+		ts, err := p.client.ResolveOutcome(ctx, &tikv.UndeterminedError{StartTS: tikv.Timestamp(c.TS), Primary: []byte(c.Key)})
+		a.TS = uint64(ts)
+		return err
 	}
 	return fmt.Errorf("unknown command %q", c.Do)
 }

@@ -213,3 +213,30 @@ func TestResolveOutcomeRefuses(t *testing.T) {
 		}
 	})
 }
+
+// The answer to a commit is lost: whether it happened is asked of the cluster.
+func ExampleClient_ResolveOutcome() {
+	ctx := context.Background()
+	cluster, opts := exampleCluster(playground.APIV1)
+	defer cluster.Close()
+	client, err := tikv.Open(ctx, cluster.PD(), opts...)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	lost := cluster.Inject(playground.Fault{Method: "KvCommit", DropAnswer: true})
+	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	err = client.RunTxn(short, func(ctx context.Context, tx *tikv.Txn) error {
+		return tx.Put([]byte("balance"), []byte("100"))
+	}, tikv.WithCommitCheck(func(tikv.Timestamp) error { return nil }))
+	lost.Remove()
+
+	if errors.Is(err, tikv.ErrUndetermined) { // not repeated: it may have happened
+		at, err := client.ResolveOutcome(ctx, err)
+		fmt.Println("committed:", at != 0, err)
+	}
+	// Output: committed: true <nil>
+}

@@ -124,6 +124,13 @@ func (r *Resolver) ForWrite(ctx context.Context, call *router.Call, own uint64, 
 	return v, nil
 }
 
+// Committed tells of a transaction of the client's own that has committed, and whose locks
+// may be met before they are gone: nobody has to ask, or to wait for their life's end,
+// which alone makes others decide an asynchronous commit.
+func (r *Resolver) Committed(start, commitTS uint64) {
+	r.known.put(start, Status{State: Committed, CommitTS: commitTS})
+}
+
 // asker is for whom transactions are asked for.
 type asker struct {
 	caller uint64 // the timestamp above which a live one is to commit; 0: where it likes

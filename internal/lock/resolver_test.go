@@ -554,6 +554,27 @@ func TestMemory(t *testing.T) {
 	})
 }
 
+// What the client has committed itself is not asked for, alive or not.
+func TestOwnCommitsAreKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		tasks := task.New(t.Context())
+		r := New(Config{Router: c, Clock: c, Tasks: tasks, Logger: slog.New(slog.DiscardHandler)})
+		r.Committed(ts(900), ts(950))
+		for at, want := range map[uint64]string{949: "ignore", 950: "through"} {
+			v, err := r.ForRead(t.Context(), &router.Call{}, Reader{TS: ts(at)}, []Lock{lockOf("a", "p", 900, 3000)})
+			got := map[bool]string{len(v.Ignore) == 1: "ignore", len(v.Through) == 1: "through"}[true]
+			if err != nil || got != want || v.Live != nil {
+				t.Errorf("%d: %+v, %v", at, v, err)
+			}
+		}
+		tasks.Refuse()
+		if err := tasks.Wait(t.Context()); err != nil || !slices.Equal(c.log, []string{"r1 Resolve [a]@900 commit=950"}) {
+			t.Fatal(err, c.log)
+		}
+	})
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	var s statuses
 	for i := range uint64(3 * maxStatuses) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,10 +92,11 @@ func TestFlights(t *testing.T) {
 	for _, end := range []error{nil, errors.New("failed")} {
 		synctest.Test(t, func(t *testing.T) {
 			var f flights[int, string]
-			sent, errs := 0, make(chan error, 5)
+			var sent atomic.Int32
+			errs := make(chan error, 5)
 			share := func(ctx context.Context) {
 				v, err := f.share(ctx, &router.Call{}, 7, func() (string, error) {
-					sent++
+					sent.Add(1)
 					backoff.Sleep(t.Context(), time.Second)
 					return "v", end
 				})
@@ -112,16 +114,16 @@ func TestFlights(t *testing.T) {
 			go share(ctx)
 			synctest.Wait()
 			cancel(left)
-			if err := <-errs; !errors.Is(err, left) || sent != 1 {
-				t.Fatal(err, sent)
+			if err := <-errs; !errors.Is(err, left) || sent.Load() != 1 {
+				t.Fatal(err, sent.Load())
 			}
 			for range 4 {
 				if err := <-errs; !errors.Is(err, end) {
 					t.Fatal(err)
 				}
 			}
-			if want := map[bool]int{true: 1, false: 4}[end == nil]; sent != want || len(f.running) != 0 {
-				t.Fatal(sent, f.running)
+			if want := map[bool]int32{true: 1, false: 4}[end == nil]; sent.Load() != want || len(f.running) != 0 {
+				t.Fatal(sent.Load(), f.running)
 			}
 		})
 	}

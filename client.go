@@ -49,6 +49,8 @@ type engine struct {
 	logger  *slog.Logger
 	keys    keys.Printer
 
+	hooks interface{ end() } // tells hooks what is beside calls; nil: there are none
+
 	tasks *task.Group // what ends with the client
 	owed  *task.Group // what Close waits for: secondaries, rollbacks, unlocks
 
@@ -124,8 +126,14 @@ func (cfg *config) certify() {
 func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err error) {
 	e.tasks = task.Root(ctx)
 	e.owed = task.New(e.tasks.Context())
+	var see seams
+	if w := cfg.view.watch; w != nil {
+		see = w.observe(ctx, cfg.logger, e.storeAt)
+		e.hooks = see.observer
+	}
 	e.pool = transport.New(transport.Config{
-		Dial: cfg.dial, AddressMap: cfg.addressMap, Credentials: cfg.credentials, StoreOptions: cfg.compression, Logger: cfg.logger,
+		Dial: cfg.dial, AddressMap: cfg.addressMap, Credentials: cfg.credentials, StoreOptions: cfg.compression, PDOptions: see.pd,
+		Logger: cfg.logger, OnConn: see.conn,
 		OnFeedback: func(f *kvrpcpb.HealthFeedback) {
 			if regions := e.regions.Load(); regions != nil {
 				regions.Feedback(f)
@@ -133,7 +141,7 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 		},
 	})
 	if e.pd, err = pd.Open(ctx, addrs, pd.Config{
-		Pool: e.pool, Logger: cfg.logger, TSOFollowerProxy: cfg.tsoProxy, FollowerReads: cfg.pdReads,
+		Pool: e.pool, Logger: cfg.logger, TSOFollowerProxy: cfg.tsoProxy, FollowerReads: cfg.pdReads, OnLeader: see.leader,
 	}); err != nil {
 		return err
 	}
@@ -146,7 +154,7 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 	}
 	e.txn = codec.New(cfg.api.codec(), codec.Txn, keyspace)
 	e.raw = codec.New(cfg.api.codec(), codec.Raw, keyspace)
-	cfg.regions.Probe = router.Probe(e.pool)
+	cfg.regions.Probe, cfg.regions.Changed = router.Probe(e.pool), see.change
 	regions := router.NewRegions(e.pd, e.tasks, cfg.regions)
 	e.regions.Store(regions)
 	e.router = router.New(e.tasks.Context(), router.Config{
@@ -155,6 +163,18 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 	})
 	e.txns = txn.New(txn.Config{PD: e.pd, Router: e.router, Codec: e.txn, Tasks: e.tasks, Owed: e.owed, Logger: cfg.logger})
 	return nil
+}
+
+// storeAt is the store with the address, 0 if none is known: a member of PD.
+func (e *engine) storeAt(addr string) uint64 {
+	if regions := e.regions.Load(); regions != nil {
+		for _, s := range regions.Stores() {
+			if s.Addr == addr {
+				return s.ID
+			}
+		}
+	}
+	return 0
 }
 
 // keyspace finds the id of a keyspace that is in use.
@@ -194,6 +214,9 @@ func (e *engine) stop(cause error) {
 	}
 	if e.tasks != nil {
 		e.tasks.Close(cause)
+	}
+	if e.hooks != nil {
+		e.hooks.end()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -24,6 +25,11 @@ type Hook any
 // RPCHook sees every attempt of a call, on every view, on the goroutine that makes it. The
 // context StartRPC returns is used for the attempt and given to EndRPC; of several hooks
 // the next gets what the one before returned.
+//
+// It sees the requests to PD as well: a CallInfo with no StoreID. Calls share those, so
+// a hook that blocks holds up all that need the answer, and while it is told of one it must
+// not use the client for what needs PD. Those on PD's streams (Tso, QueryRegion) may end
+// on another goroutine than they began on, and the context is given to EndRPC alone.
 type RPCHook interface {
 	StartRPC(ctx context.Context, info CallInfo) context.Context
 	EndRPC(ctx context.Context, info CallInfo, res CallResult)
@@ -34,6 +40,23 @@ type RetryHook interface {
 	OnRetry(ctx context.Context, info RetryInfo)
 }
 
+// ConnHook sees connections come and go. One has come when its peer has spoken on it, and
+// what has come goes, before OnClose at the latest; err is nil where the client closed it.
+// What could not be connected to shows in the errors of calls.
+//
+// A ConnHook and a TopologyHook are told of one thing after the other, in order, by a
+// goroutine of the client's own: one that blocks holds up what they are told, and Close,
+// but no call.
+type ConnHook interface {
+	OnConnect(info ConnInfo)
+	OnDisconnect(info ConnInfo, err error)
+}
+
+// TopologyHook sees what the client learns about regions, stores and PD's leader. Where a
+// hook is 16,384 changes behind, those that come then are left out, and the logger is told
+// how many.
+type TopologyHook interface{ OnTopologyChange(info TopologyInfo) }
+
 // CloseHook sees the end of a client, and what Close abandoned, when all else has ended.
 type CloseHook interface{ OnClose(info CloseInfo) }
 
@@ -42,13 +65,13 @@ type CloseHook interface{ OnClose(info CloseInfo) }
 type CallInfo struct {
 	Method            Method
 	Addr              string
-	StoreID, RegionID uint64 // RegionID is 0 for a call to a store
+	StoreID, RegionID uint64 // RegionID is 0 for a call to a store, both for one to PD
 	Asked             Asked  // as what the store is asked
 	Via               uint64 // the store that is to pass the call on; 0: none
-	Attempt           int    // from 1
+	Attempt           int    // of the call's, from 1; 0 for one to PD
 	RequestBytes      int
-	Keys              int // that the request names; 0 for a range
-	Write             bool
+	Keys              int         // that the request names; 0 for a range, and to PD
+	Write             bool        // it changes data
 	ReadTS, StartTS   Timestamp   // 0: none
 	Call              CallContext // after interceptors
 }
@@ -68,7 +91,7 @@ type CallContext struct {
 // ErrUnavailable. One that panics refuses.
 type Interceptor func(ctx context.Context, info CallInfo, call *CallContext) error
 
-// Method is the name of a call in TiKV's service: "KvGet", "RawBatchPut".
+// Method is the name of a call in TiKV's or PD's services: "KvGet", "RawBatchPut", "Tso".
 type Method string
 
 // CallResult is how an attempt ended.
@@ -86,6 +109,51 @@ type RetryInfo struct {
 	Attempt int    // the one that is waited for
 	Delay   time.Duration
 	Err     error
+}
+
+// ConnInfo is a connection to a store, or to a member or a service of PD (StoreID 0).
+type ConnInfo struct {
+	Addr    string
+	StoreID uint64
+}
+
+// TopologyInfo is what changed.
+type TopologyInfo struct {
+	Event             TopologyEvent
+	RegionID, StoreID uint64 // 0: the event is about none
+	Addr              string // the store's, or PD's leader's
+}
+
+// TopologyEvent is a kind of change.
+type TopologyEvent uint8
+
+// The events. A region's leader is in StoreID of the first two and of TopologyLoad.
+const (
+	TopologyLeader     TopologyEvent = iota // another store leads the region
+	TopologyEpoch                           // the region has split or merged, or has other peers
+	TopologyEvict                           // the region is not known any more: wrong, unused or one too many
+	TopologyStoreUp                         // the store answers again
+	TopologyStoreDown                       // the store does not answer; what can is sent elsewhere
+	TopologyStoreGone                       // PD does not have the store any more
+	TopologyPDLeader                        // another member leads PD
+	TopologyLoad                            // the region is known from now on
+	TopologyStoreNew                        // the store is known from now on
+	TopologyStoreMoved                      // the store has another address, at which it counts as up and quick
+	TopologyStoreSlow                       // the store is slow: reads that have a choice avoid it
+	TopologyStoreQuick                      // the store is slow no longer
+)
+
+// String is the event in words.
+func (e TopologyEvent) String() string {
+	if int(e) < len(topologyEvents) {
+		return topologyEvents[e]
+	}
+	return "TopologyEvent(" + strconv.Itoa(int(e)) + ")"
+}
+
+var topologyEvents = [...]string{
+	"leader moved", "region changed", "region evicted", "store up", "store down", "store gone", "PD's leader moved",
+	"region loaded", "new store", "store moved", "store slow", "store quick",
 }
 
 // CloseInfo is what Close left undone.
@@ -107,9 +175,11 @@ func (c *Client) extra(v viewConfig) *router.Extra {
 }
 
 // watching is a *watch. It is an interface so that a program that has neither hooks nor
-// interceptors does not link what they take.
+// interceptors does not link what they take. Its methods name no type that leads to the
+// client's parts: the linker would keep all methods of those.
 type watching interface {
 	watcher(logger *slog.Logger) *router.Watcher
+	observe(ctx context.Context, logger *slog.Logger, storeAt func(addr string) uint64) seams
 	tellClosed(ctx context.Context, logger *slog.Logger, names []string, elapsed time.Duration)
 }
 
@@ -119,6 +189,8 @@ type watch struct {
 	interceptors []Interceptor
 	rpc          []RPCHook
 	retry        []RetryHook
+	conn         []ConnHook
+	topology     []TopologyHook
 	close        []CloseHook
 }
 
@@ -128,7 +200,10 @@ func watchOf(w watching) *watch {
 	if !ok {
 		return &watch{}
 	}
-	return &watch{interceptors: old.interceptors, rpc: slices.Clip(old.rpc), retry: slices.Clip(old.retry), close: slices.Clip(old.close)}
+	return &watch{
+		interceptors: old.interceptors, rpc: slices.Clip(old.rpc), retry: slices.Clip(old.retry),
+		conn: slices.Clip(old.conn), topology: slices.Clip(old.topology), close: slices.Clip(old.close),
+	}
 }
 
 // add takes a hook; false: it is none.
@@ -138,6 +213,12 @@ func (w *watch) add(hook Hook) (ok bool) {
 	}
 	if h, is := hook.(RetryHook); is {
 		w.retry, ok = append(w.retry, h), true
+	}
+	if h, is := hook.(ConnHook); is {
+		w.conn, ok = append(w.conn, h), true
+	}
+	if h, is := hook.(TopologyHook); is {
+		w.topology, ok = append(w.topology, h), true
 	}
 	if h, is := hook.(CloseHook); is {
 		w.close, ok = append(w.close, h), true
@@ -167,6 +248,11 @@ func (w *watch) Begin(ctx context.Context, a *router.Watched) (context.Context, 
 		return ctx, err
 	}
 	a.State = &info
+	return w.startRPC(ctx, info), nil
+}
+
+// startRPC tells the hooks of an attempt, and returns its context.
+func (w *watch) startRPC(ctx context.Context, info CallInfo) context.Context {
 	for _, h := range w.rpc {
 		w.guard(ctx, func() {
 			if under := h.StartRPC(ctx, info); under != nil {
@@ -174,7 +260,13 @@ func (w *watch) Begin(ctx context.Context, a *router.Watched) (context.Context, 
 			}
 		})
 	}
-	return ctx, nil
+	return ctx
+}
+
+func (w *watch) endRPC(ctx context.Context, info CallInfo, res CallResult) {
+	for i := len(w.rpc) - 1; i >= 0; i-- {
+		w.guard(ctx, func() { w.rpc[i].EndRPC(ctx, info, res) })
+	}
 }
 
 // End implements router.Watch.
@@ -183,10 +275,7 @@ func (w *watch) End(ctx context.Context, a *router.Watched, o router.Outcome) {
 	if !ok {
 		return
 	}
-	res := CallResult{Reason: Reason(o.Reason), Err: public(o.Err), ResponseBytes: o.ResponseBytes, Elapsed: o.Elapsed}
-	for i := len(w.rpc) - 1; i >= 0; i-- {
-		w.guard(ctx, func() { w.rpc[i].EndRPC(ctx, *info, res) })
-	}
+	w.endRPC(ctx, *info, CallResult{Reason: Reason(o.Reason), Err: public(o.Err), ResponseBytes: o.ResponseBytes, Elapsed: o.Elapsed})
 }
 
 // Pause implements router.Watch.

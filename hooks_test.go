@@ -24,6 +24,7 @@ type recorder struct {
 	mu     sync.Mutex
 	lines  []string
 	calls  []tikv.CallInfo
+	pd     []string // what was asked of PD
 	retry  []tikv.RetryInfo
 	closed []tikv.CloseInfo
 }
@@ -33,6 +34,9 @@ type recorded struct{}
 func (r *recorder) StartRPC(ctx context.Context, info tikv.CallInfo) context.Context {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if info.StoreID == 0 {
+		return context.WithValue(ctx, recorded{}, info.Method)
+	}
 	r.calls = append(r.calls, info)
 	return context.WithValue(ctx, recorded{}, len(r.calls)-1)
 }
@@ -40,6 +44,10 @@ func (r *recorder) StartRPC(ctx context.Context, info tikv.CallInfo) context.Con
 func (r *recorder) EndRPC(ctx context.Context, info tikv.CallInfo, res tikv.CallResult) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if info.StoreID == 0 {
+		r.pd = append(r.pd, fmt.Sprintf("%s %v", ctx.Value(recorded{}), res.Reason))
+		return
+	}
 	n, _ := ctx.Value(recorded{}).(int)
 	if began := r.calls[n]; began.Method != info.Method || began.Attempt != info.Attempt {
 		r.lines = append(r.lines, "the context is another attempt's")
@@ -292,6 +300,9 @@ func (broken) StartRPC(context.Context, tikv.CallInfo) context.Context { panic("
 func (broken) EndRPC(context.Context, tikv.CallInfo, tikv.CallResult)  { panic("end") }
 func (broken) OnRetry(context.Context, tikv.RetryInfo)                 { panic("retry") }
 func (broken) OnClose(tikv.CloseInfo)                                  { panic("close") }
+func (broken) OnConnect(tikv.ConnInfo)                                 { panic("connect") }
+func (broken) OnDisconnect(tikv.ConnInfo, error)                       { panic("disconnect") }
+func (broken) OnTopologyChange(tikv.TopologyInfo)                      { panic("topology") }
 
 type contextless struct{}
 
@@ -302,8 +313,8 @@ func (contextless) EndRPC(context.Context, tikv.CallInfo, tikv.CallResult)  {}
 func TestHooksDoNoHarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cluster := rpcCluster(t, playground.APIV2, playground.KeyRaw)
-		rec := &recorder{}
-		c := cluster.Open(tikv.WithHooks(broken{}, contextless{}, rec))
+		rec, told, log := &recorder{}, &events{}, &lines{}
+		c := cluster.Open(tikv.WithHooks(broken{}, contextless{}, rec, told), tikv.WithLogger(log.logger()))
 		cluster.Inject(playground.Fault{Method: "RawPut", RegionError: playground.ServerIsBusy, Times: 1})
 		if err := c.Raw().Put(t.Context(), []byte("k"), nil); err != nil {
 			t.Error(err)
@@ -326,6 +337,14 @@ func TestHooksDoNoHarm(t *testing.T) {
 		}
 		if err := c.Close(); err != nil || len(rec.closed) != 1 {
 			t.Errorf("%v %v", rec.closed, err)
+		}
+		if text := told.String(); !strings.Contains(text, "region loaded") || !strings.HasSuffix(text, "close") {
+			t.Errorf("beside a hook that panics another sees %q", text)
+		}
+		for _, where := range []string{"start", "end", "retry", "close", "connect", "disconnect", "topology"} {
+			if !strings.Contains(log.String(), "a hook panicked\" panic="+where) {
+				t.Errorf("%s: a panic is not logged:\n%s", where, log)
+			}
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,70 +47,157 @@ func all(do func(playground.Node) error) error {
 	return errors.Join(do(playground.Store(1)), do(playground.Store(2)), do(playground.Store(3)))
 }
 
-// TestTwoClients: two clients of one process with nothing in common but the process: TLS
-// and compression, keyspaces, loggers. What befalls one is not noticed by the other.
+// tenant is one of several clients of a process, with hooks, interceptors and a logger of
+// its own.
+type tenant struct {
+	name        string
+	client      *tikv.Client
+	log         lines
+	told        events
+	calls       recorder
+	intercepted atomic.Int64
+	dials       atomic.Int32
+	slowest     atomic.Int64
+}
+
+func newTenant(name string, cluster *tikvtest.Cluster, opts ...tikv.Option) *tenant {
+	c := &tenant{name: name}
+	c.client = cluster.Open(append(opts,
+		tikv.WithLogger(c.log.logger()), tikv.WithHooks(&c.told), tikv.WithHooks(&c.calls), tikv.WithInterceptors(c.intercept), tikv.WithRequestSource(name),
+		tikv.WithDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			c.dials.Add(1)
+			return cluster.DialContext(ctx, addr)
+		}))...)
+	return c
+}
+
+func (c *tenant) intercept(_ context.Context, _ tikv.CallInfo, call *tikv.CallContext) error {
+	if call.RequestSource != c.name || call.Tag != nil {
+		return fmt.Errorf("another's call: %+v", call)
+	}
+	call.Tag = []byte(c.name)
+	c.intercepted.Add(1)
+	return nil
+}
+
+// work uses the client once; who is the worker.
+func (c *tenant) work(ctx context.Context, who int) error {
+	began := time.Now()
+	value, key := []byte(c.name), fmt.Append(nil, "key", who)
+	if err := c.client.Raw().Put(ctx, []byte("k"), value); err != nil {
+		return err
+	}
+	if got, err := c.client.Raw().Get(ctx, []byte("k")); err != nil || string(got) != c.name {
+		return fmt.Errorf("%q, %w", got, err)
+	}
+	err := c.client.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
+		if got, err := tikv.Optional(tx.Get(ctx, key)); err != nil || got != nil && string(got) != c.name {
+			return fmt.Errorf("%q, %w", got, err)
+		}
+		return tx.Put(key, value)
+	})
+	if took := int64(time.Since(began)); took > c.slowest.Load() {
+		c.slowest.Store(took)
+	}
+	return err
+}
+
+// own fails where the client's hooks have seen calls of others.
+func (c *tenant) own(t *testing.T) {
+	t.Helper()
+	c.calls.mu.Lock()
+	defer c.calls.mu.Unlock()
+	if n := c.intercepted.Load(); n == 0 || int(n) != len(c.calls.calls) || len(c.calls.pd) == 0 {
+		t.Errorf("%s: %d calls intercepted, %d told of, %d to PD", c.name, n, len(c.calls.calls), len(c.calls.pd))
+	}
+	for _, call := range c.calls.calls {
+		if call.Call.RequestSource != c.name || string(call.Call.Tag) != c.name {
+			t.Fatalf("%s: %+v", c.name, call)
+		}
+	}
+}
+
+// waited counts the waits for a reason.
+func (c *tenant) waited(why tikv.Reason) (n int) {
+	c.calls.mu.Lock()
+	defer c.calls.mu.Unlock()
+	for _, r := range c.calls.retry {
+		if r.Reason == why {
+			n++
+		}
+	}
+	return n
+}
+
+// TestTwoClients: clients of one process with nothing in common but the process, and one
+// that has the cluster in common with another: TLS and compression, keyspaces, loggers,
+// hooks, interceptors, limits. What befalls a cluster, or a client's limits, is not noticed
+// by the others.
 func TestTwoClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir := t.TempDir()
-		plain := tikvtest.NewCluster(t)
-		secret := tikvtest.NewCluster(t, playground.WithTLSFiles(dir), playground.WithAPIVersion(playground.APIV2), playground.WithKeyspaces("mine"))
-		var dials atomic.Int32
-		var logs [2]lines
-		clients := [2]*tikv.Client{
-			secret.Open(tikv.WithTLSFiles(filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")),
-				tikv.WithCompression(), tikv.WithKeyspace("mine"), tikv.WithPlainKeys(), tikv.WithLogger(logs[0].logger())),
-			plain.Open(tikv.WithLogger(logs[1].logger()), tikv.WithDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-				dials.Add(1)
-				return plain.DialContext(ctx, addr)
-			})),
+		dirs := [2]string{t.TempDir(), t.TempDir()}
+		files := func(i int) tikv.Option {
+			return tikv.WithTLSFiles(filepath.Join(dirs[i], "ca.pem"), filepath.Join(dirs[i], "cert.pem"), filepath.Join(dirs[i], "key.pem"))
 		}
+		clusterOf := func(i int) *tikvtest.Cluster {
+			return tikvtest.NewCluster(t, playground.WithTLSFiles(dirs[i]), playground.WithAPIVersion(playground.APIV2), playground.WithKeyspaces("mine", "yours"))
+		}
+		calm, stormy := clusterOf(1), clusterOf(0)
+		mine := newTenant("mine", stormy, files(0), tikv.WithCompression(), tikv.WithKeyspace("mine"), tikv.WithPlainKeys(), tikv.WithMaxInFlight(2))
+		yours := newTenant("yours", stormy, files(0), tikv.WithKeyspace("yours"))
+		other := newTenant("other", calm, tikv.WithTLS(calm.ClientTLS()), tikv.WithKeyspace("mine"))
+		all3 := []*tenant{mine, yours, other}
+		stormy.Inject(playground.Fault{Method: "RawPut", Delay: 5 * time.Millisecond})
 		stop := make(chan struct{})
-		var slowest [2]atomic.Int64
-		for i, c := range clients {
-			value := fmt.Sprint("of client ", i)
-			for range 10 {
+		for _, c := range all3 {
+			for who := range 6 {
 				go func() {
 					for {
 						select {
 						case <-stop:
 							return
-						case <-time.After(200 * time.Millisecond):
+						case <-time.After(400 * time.Millisecond):
 						}
-						began := time.Now()
-						if err := c.Raw().Put(t.Context(), []byte("k"), []byte(value)); err != nil {
-							t.Error(err)
-						}
-						if got, err := c.Raw().Get(t.Context(), []byte("k")); err != nil || string(got) != value {
-							t.Errorf("%q, %v", got, err)
-						}
-						if took := int64(time.Since(began)); took > slowest[i].Load() {
-							slowest[i].Store(took)
+						if err := c.work(t.Context(), who); err != nil {
+							t.Errorf("%s: %v", c.name, err)
 						}
 					}
 				}()
 			}
 		}
-		<-time.After(time.Second)
-		before := dials.Load()
+		<-time.After(2 * time.Second)
+		before, dials := other.told.take(), other.dials.Load()
 		for _, disturb := range []func() error{
-			secret.RotateTLS, secret.RenewTLS,
-			func() error { return all(secret.Stop) }, func() error { return all(secret.Start) },
+			stormy.RotateTLS, stormy.RenewTLS,
+			func() error { return all(stormy.Stop) }, func() error { return all(stormy.Start) },
 		} {
-			if err := disturb(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, disturb())
 			<-time.After(10 * time.Second)
 		}
 		close(stop)
-		<-time.After(time.Minute)
-		if dials.Load() != before {
-			t.Error("the other client has connected again")
+		<-time.After(30 * time.Second)
+		for _, c := range all3 {
+			c.own(t)
 		}
-		if slowest[0].Load() == 0 || slowest[1].Load() != 0 {
-			t.Errorf("the slowest calls: %v and %v", time.Duration(slowest[0].Load()), time.Duration(slowest[1].Load()))
+		if got := other.told.take(); got != "" || !strings.Contains(before, "region loaded") || other.dials.Load() != dials {
+			t.Errorf("the other client was told %q, %d connections more", got, other.dials.Load()-dials)
 		}
-		if logs[0].String() == "" || logs[1].String() != "" {
-			t.Errorf("logs:\n%s\nand\n%s", &logs[0], &logs[1])
+		if other.slowest.Load() != 0 || len(other.calls.retry) > 0 || other.log.String() != "" {
+			t.Errorf("the other client's slowest call: %v, %d waits, log:\n%s", time.Duration(other.slowest.Load()), len(other.calls.retry), &other.log)
+		}
+		for _, c := range all3[:2] {
+			if c.slowest.Load() == 0 || !strings.Contains(c.told.take(), "store down") || c.log.String() == "" {
+				t.Errorf("%s has not noticed what befell its cluster", c.name)
+			}
+		}
+		if mine.waited(tikv.ReasonQueueFull) == 0 || yours.waited(tikv.ReasonQueueFull) > 0 {
+			t.Errorf("%d and %d waits for a full store", mine.waited(tikv.ReasonQueueFull), yours.waited(tikv.ReasonQueueFull))
+		}
+		// One client's end is its own.
+		must(t, mine.client.Close())
+		must(t, yours.work(t.Context(), 0), other.work(t.Context(), 0))
+		if got := mine.told.take(); !strings.HasSuffix(got, "close") || strings.Contains(yours.told.take()+other.told.take(), "close") {
+			t.Error(got)
 		}
 	})
 }
@@ -122,40 +210,37 @@ func TestTwoBubbles(t *testing.T) {
 			for i := range 2 {
 				t.Run(fmt.Sprint("bubble ", i), func(t *testing.T) {
 					t.Parallel()
-					synctest.Test(t, func(t *testing.T) {
-						cluster := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyTxn, []byte("key5")))
-						c := cluster.Open()
-						done := make(chan error)
-						for w := range 20 {
-							go func() {
-								for n := range 8 {
-									key := fmt.Sprint("key", (w+n)%10)
-									err := c.RunTxn(t.Context(), func(ctx context.Context, tx *tikv.Txn) error {
-										if _, err := tikv.Optional(tx.Get(ctx, []byte(key))); err != nil {
-											return err
-										}
-										return tx.Put([]byte(key), []byte(key))
-									})
-									if err == nil {
-										_, err = c.Raw().Get(t.Context(), []byte("absent"))
-										_, err = tikv.Optional(nil, err)
-									}
-									if err != nil {
-										done <- err
-										return
-									}
-								}
-								done <- nil
-							}()
-						}
-						for range 20 {
-							if err := <-done; err != nil {
-								t.Error(err)
-							}
-						}
-					})
+					synctest.Test(t, func(t *testing.T) { inBubble(t, fmt.Sprint("client ", round, i)) })
 				})
 			}
 		})
+	}
+}
+
+func inBubble(t *testing.T, name string) {
+	dir := t.TempDir()
+	cluster := tikvtest.NewCluster(t, playground.WithTLSFiles(dir), playground.WithAPIVersion(playground.APIV2), playground.WithKeyspaces("mine"),
+		playground.WithSplitKeys(playground.KeyTxn, []byte("key5")))
+	c := newTenant(name, cluster, tikv.WithTLS(cluster.ClientTLS()), tikv.WithKeyspace("mine"), tikv.WithMaxInFlight(8))
+	cluster.Inject(playground.Fault{Delay: time.Millisecond, Chance: 0.2})
+	done := make(chan error, 20)
+	for w := range 20 {
+		go func() {
+			var errs []error
+			for n := range 8 {
+				errs = append(errs, c.work(t.Context(), (w+n)%10))
+				_, err := c.client.Latest(tikv.WithHedging(time.Millisecond), tikv.WithReplicaRead(tikv.ReadAny)).Get(t.Context(), []byte("absent"))
+				errs = append(errs, ignoreNotFound(err))
+			}
+			done <- errors.Join(errs...)
+		}()
+	}
+	for range 20 {
+		must(t, <-done)
+	}
+	must(t, c.client.Close())
+	c.own(t)
+	if len(c.told.conns) > 0 || !slices.Contains(c.told.lines, "close") {
+		t.Error(c.told.conns, c.told.lines)
 	}
 }

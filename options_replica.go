@@ -11,7 +11,8 @@ import (
 )
 
 // ReplicaOption is an option of everything that reads, raw views included. What only a
-// region's leader can do goes to the leader whatever it says.
+// region's leader can do goes to the leader whatever it says. Raw keys have no versions, so
+// stale reads (WithStaleRead, WithMaxStaleness) are options of snapshots alone.
 type ReplicaOption interface {
 	RouteOption
 	RawOption

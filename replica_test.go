@@ -541,3 +541,43 @@ func TestHooksSeeReplicas(t *testing.T) {
 		e.cluster.Heal()
 	})
 }
+
+// The parts of a batch that replicas read are all under way at once, as those for leaders
+// are.
+func TestReplicasReadBatchesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newReplicaTest(t, playground.KeyRaw)
+		var keys [][]byte
+		for i := range 40 {
+			keys = append(keys, fmt.Appendf(nil, "k%02d", i))
+			_, err := e.cluster.Split(playground.KeyRaw, keys[i])
+			must(t, err)
+		}
+		near := e.client.Raw(tikv.WithReplicaRead(tikv.ReadNearest), tikv.WithReadTimeout(time.Minute))
+		get := func(ctx context.Context) error { _, err := near.BatchGet(ctx, keys); return err }
+		must(t, get(t.Context())) // from then on the stores are known
+		held := e.cluster.Inject(playground.Fault{Method: "RawBatchGet", Node: playground.Store(2), Hold: true})
+		done := start(t.Context(), get)
+		synctest.Wait()
+		if n := held.Waiting(); n != len(keys) {
+			t.Errorf("%d of %d requests under way", n, len(keys))
+		}
+		held.Remove()
+		must(t, <-done)
+		// What fails goes on one by one, at other replicas.
+		must(t, e.cluster.Stop(playground.Store(2)))
+		must(t, get(t.Context()))
+	})
+}
+
+// Raw keys have no versions to be read at: options of such reads do not fit a raw view.
+func TestRawViewsHaveNoStaleReads(t *testing.T) {
+	for _, o := range []any{tikv.WithStaleRead(), tikv.WithMaxStaleness(time.Second)} {
+		if _, ok := o.(tikv.RawOption); ok {
+			t.Errorf("%T", o)
+		}
+		if _, ok := o.(tikv.RPCOption); ok {
+			t.Errorf("%T", o)
+		}
+	}
+}

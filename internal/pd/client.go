@@ -43,6 +43,8 @@ type Config struct {
 	TimestampTimeout time.Duration // 0: DefaultTimestampTimeout
 	Timeout          time.Duration // 0: DefaultTimeout
 
+	OnLeader func(addr string) // told when another member leads; nil: nobody is
+
 	TSOFollowerProxy bool // timestamps through any member, which merges the requests it passes on
 	FollowerReads    bool // lookups of regions by any member; the leader where that fails
 }

@@ -111,6 +111,9 @@ func (c *Client) publish(m *members) {
 	old := c.members.Swap(m)
 	if m.leader != old.leader {
 		c.cfg.Logger.Info("pd leader changed", "from", old.leader, "to", m.leader)
+		if c.cfg.OnLeader != nil {
+			c.cfg.OnLeader(m.leader)
+		}
 	}
 	if m.relay != "" && m.relay != old.relay {
 		c.cfg.Logger.Info("pd leader out of reach", "leader", m.leader, "through", m.relay)

@@ -58,6 +58,7 @@ const (
 type Change struct {
 	Kind          ChangeKind
 	Region, Store uint64
+	Addr          string // the store's
 }
 
 // ChangeKind is a kind of change.
@@ -65,11 +66,16 @@ type ChangeKind uint8
 
 // The kinds.
 const (
-	LeaderMoved   ChangeKind = iota // of the region, to the store
-	EpochChanged                    // a region came in the place of others: split, merge, other peers
-	RegionEvicted                   // an entry went: it was wrong, not used, or one too many
+	RegionLoaded  ChangeKind = iota // of which nothing valid was known; the store leads it
+	LeaderMoved                     // of the region, to the store
+	EpochChanged                    // split, merge or other peers; the store leads it
+	RegionEvicted                   // an entry went: it was wrong, not used, one too many, or in the way of another
+	StoreFound                      // PD told of it
 	StoreUp                         // after StoreDown: the store answers again
 	StoreDown                       // the store does not answer
+	StoreSlow                       // it is slow, by its answers or its own word
+	StoreQuick                      // after StoreSlow: it is not any more
+	StoreMoved                      // PD told of another address, of which nothing is known
 	StoreGone                       // PD does not know the store any more
 )
 
@@ -320,15 +326,16 @@ func (c *Cache) insert(all ...*Region) (in []*Region) {
 			r.inherit(o)
 			c.take(e, o)
 		}
-		if len(out) > 0 && (out[0].ID != r.ID || out[0].Epoch != r.Epoch) {
-			changes = append(changes, Change{Kind: EpochChanged, Region: r.ID})
+		if c.cfg.Changed != nil {
+			changes = append(changes, r.news(out)...)
 		}
 		e.add(r)
 		r.bytes = 0
 		c.resize(r)
 		for _, old := range c.evict(e, r) {
-			c.evicted.Add(1)
-			changes = append(changes, Change{Kind: RegionEvicted, Region: old.ID})
+			if c.evicted.Add(1); !old.told() {
+				changes = append(changes, Change{Kind: RegionEvicted, Region: old.ID})
+			}
 		}
 		in = append(in, r)
 	}
@@ -340,6 +347,28 @@ func (c *Cache) insert(all ...*Region) (in []*Region) {
 		c.tell(change)
 	}
 	return in
+}
+
+// news is what there is to tell of r, which comes in the place of out.
+func (r *Region) news(out []*Region) (all []Change) {
+	now, same := Change{Kind: RegionLoaded, Region: r.ID, Store: r.Leader().StoreId}, false
+	for _, o := range out {
+		switch {
+		case o.told():
+		case o.ID != r.ID:
+			all = append(all, Change{Kind: RegionEvicted, Region: o.ID})
+		case o.Epoch != r.Epoch:
+			now.Kind = EpochChanged
+		case o.Leader().StoreId != now.Store:
+			now.Kind = LeaderMoved
+		default:
+			same = true
+		}
+	}
+	if !same {
+		all = append(all, now)
+	}
+	return all
 }
 
 func (r *Region) newerThan(o *Region) bool {
@@ -404,8 +433,14 @@ func (c *Cache) Invalidate(r *Region, why Why) {
 		}
 	}
 	c.invalidated[why].Add(1)
-	c.tell(Change{Kind: RegionEvicted, Region: r.ID})
+	if r.told() {
+		c.tell(Change{Kind: RegionEvicted, Region: r.ID})
+	}
 }
+
+// told reports whether r is known to have gone. One of a wrong epoch is going to change,
+// which is told then.
+func (r *Region) told() bool { return r.marks.Load()&invalid != 0 && r.why() != WrongEpoch }
 
 // why is the reason for which r is invalid; Other also if it is not.
 func (r *Region) why() Why { return Why(r.marks.Load() >> whyShift) }

@@ -37,7 +37,7 @@ type health struct {
 	limit   int32            // requests under way
 	watch   func() bool      // starts to look after the store, which is away; false: the client closes
 	beat    func()           // called once in a tick while there are answers
-	changed func(there bool) // the store went or came back
+	changed func(ChangeKind) // the store went or came back, became slow or quick
 
 	inFlight atomic.Int32
 	spent    atomic.Uint64 // answers of this tick: their number above spentBits, their time in µs below
@@ -51,6 +51,7 @@ type health struct {
 	watched  bool          // there is a task that probes
 	slowness slowness
 	feedback feedback
+	slow     bool          // by the last look at both
 	free     time.Duration // when the queue of the store is expected to be empty
 	lastErr  error
 }
@@ -154,15 +155,38 @@ func (h *health) learn(e evidence, at time.Duration, err error) {
 	is := h.breaker.state
 	h.fine.Store(h.breaker == breaker{})
 	h.mu.Unlock()
-	if (was == up) != (is == up) {
-		h.changed(is == up)
+	switch {
+	case was == up && is != up:
+		h.changed(StoreDown)
+	case was != up && is == up:
+		h.changed(StoreUp)
 	}
+}
+
+// scored ends a change of the scores: it gives mu back and tells whether the store has
+// become slow by it, or quick.
+func (h *health) scored(at time.Duration) {
+	was := h.slow
+	h.slow = h.score(at) >= slowScore
+	is := h.slow
+	h.mu.Unlock()
+	switch {
+	case is && !was:
+		h.changed(StoreSlow)
+	case was && !is:
+		h.changed(StoreQuick)
+	}
+}
+
+// score is the slow score as it stands; mu is held.
+func (h *health) score(at time.Duration) float64 {
+	return max(h.slowness.score, h.feedback.now(at))
 }
 
 // tick ends an interval of the slow score, and as many empty ones as have passed since.
 func (h *health) tick(at, took time.Duration) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	defer h.scored(at)
 	if n := int64(at)/int64(slowTick) - h.ticked.Load()/int64(slowTick); n > 0 {
 		spent := h.spent.Swap(0)
 		h.slowness.tick(int(spent>>spentBits), time.Duration(spent&(1<<spentBits-1))*time.Microsecond)
@@ -179,15 +203,15 @@ func (h *health) tick(at, took time.Duration) {
 // Busy notes that the store turned a request away, and how long it takes to work off what
 // waits there; 0: it does not say, and counts as slow.
 func (s *Store) Busy(now time.Time, wait time.Duration) {
-	h := s.health
+	h, at := s.health, now.Sub(s.health.clock)
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	defer h.scored(at)
 	if wait > 0 {
-		h.free = now.Sub(h.clock) + wait
+		h.free = at + wait
 		return
 	}
 	h.slowness.score = slowestScore
-	h.ticked.Store(int64(now.Sub(h.clock)))
+	h.ticked.Store(int64(at))
 }
 
 // Queue is how long a request is expected to wait in the store, by what the store said
@@ -221,7 +245,7 @@ func (s *Store) SlowScore(now time.Time) float64 {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return max(h.slowness.score, h.feedback.now(at))
+	return h.score(at)
 }
 
 // InFlight counts the requests under way.
@@ -237,7 +261,7 @@ func (s *Store) LastErr() error {
 // feed takes what the store says of itself, unless it has said something later.
 func (h *health) feed(seq uint64, score float64, at time.Duration) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	defer h.scored(at)
 	if seq >= h.feedback.seq {
 		h.feedback = feedback{seq: seq, score: score, at: at}
 	}

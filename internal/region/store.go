@@ -122,26 +122,35 @@ func (c *Cache) loadStore(ctx context.Context, id uint64) (*Store, error) {
 func (c *Cache) putStores(metas []*metapb.Store, asked func(id uint64) bool) map[uint64]*Store {
 	found := make(map[uint64]*Store)
 	now := c.now()
-	var gone []uint64
+	var changes []Change
 	c.stores.edit(func(all map[uint64]*Store) {
 		for _, m := range metas {
-			if m.GetId() != 0 && m.GetState() != metapb.StoreState_Tombstone && m.GetNodeState() != metapb.NodeState_Removed {
-				found[m.GetId()] = c.newStore(m, all[m.GetId()], now)
+			if m.GetId() == 0 || m.GetState() == metapb.StoreState_Tombstone || m.GetNodeState() == metapb.NodeState_Removed {
+				continue
+			}
+			old, s := all[m.GetId()], c.newStore(m, all[m.GetId()], now)
+			switch found[s.ID] = s; {
+			case old == nil:
+				changes = append(changes, s.change(StoreFound))
+			case old.Addr != s.Addr:
+				changes = append(changes, s.change(StoreMoved))
 			}
 		}
-		for id := range all {
+		for id, old := range all {
 			if asked(id) && found[id] == nil {
 				delete(all, id)
-				gone = append(gone, id)
+				changes = append(changes, old.change(StoreGone))
 			}
 		}
 		maps.Copy(all, found)
 	})
-	for _, id := range gone {
-		c.tell(Change{Kind: StoreGone, Store: id})
+	for _, change := range changes {
+		c.tell(change)
 	}
 	return found
 }
+
+func (s *Store) change(kind ChangeKind) Change { return Change{Kind: kind, Store: s.ID, Addr: s.Addr} }
 
 func (c *Cache) newStore(m *metapb.Store, old *Store, now time.Duration) *Store {
 	s := &Store{
@@ -164,12 +173,10 @@ func (c *Cache) newStore(m *metapb.Store, old *Store, now time.Duration) *Store 
 	s.health = newHealth(c.start, c.cfg.MaxInFlight)
 	s.health.watch = func() bool { return c.tasks.Go("store probe", func(ctx context.Context) { c.watch(ctx, s) }) }
 	s.health.beat = c.refreshStores
-	s.health.changed = func(there bool) {
-		kind := StoreDown
-		if there {
-			kind = StoreUp
+	s.health.changed = func(kind ChangeKind) {
+		if now := c.stores.get(s.ID); now != nil && now.health == s.health { // else it has moved
+			c.tell(s.change(kind))
 		}
-		c.tell(Change{Kind: kind, Store: s.ID})
 	}
 	return s
 }

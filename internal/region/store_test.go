@@ -334,7 +334,7 @@ func TestStoreGoesAndComesBack(t *testing.T) {
 		if s.Away() || s.Admit() != nil || s.Admit() != nil {
 			t.Fatal("still away after an answer")
 		}
-		if got := fmt.Sprint(p.told); got != fmt.Sprint([]ChangeKind{StoreDown, StoreUp}) {
+		if got := fmt.Sprint(p.told); got != fmt.Sprint([]ChangeKind{StoreFound, StoreDown, StoreUp}) {
 			t.Fatal(got)
 		}
 	})

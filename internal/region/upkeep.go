@@ -134,7 +134,7 @@ func (c *Cache) drop(old []*Region) {
 	c.index.Store(e.done())
 	c.mu.Unlock()
 	for _, r := range old {
-		if r != nil && r.marks.Load()&invalid == 0 { // else it was told
+		if r != nil && !r.told() {
 			c.evicted.Add(1)
 			c.tell(Change{Kind: RegionEvicted, Region: r.ID})
 		}

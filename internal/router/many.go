@@ -50,8 +50,8 @@ const (
 
 // SendAll does SendInto for every parcel. The first attempts are all made from the
 // calling goroutine, so that requests to one store share frames and nothing is paid for
-// a region but its request; what fails goes on in tasks of its own. It returns when all
-// are over.
+// a region but its request; what fails, is hedged or has to ask PD for stores goes on in
+// tasks of its own. It returns when all are over.
 func (r *Router) SendAll(ctx context.Context, parcels []Parcel) {
 	if out, ok := r.cfg.Transport.(starter); ok {
 		began := time.Now()
@@ -75,9 +75,10 @@ func (r *Router) SendAll(ctx context.Context, parcels []Parcel) {
 	})
 }
 
-// begin makes the first attempt of a parcel that is to go simply to the leader.
+// begin makes the first attempt of a parcel, if it has to wait for nothing before, and there
+// is to be no other beside it.
 func (r *Router) begin(ctx context.Context, out starter, p *Parcel, began time.Time) {
-	if p.Call.Route != nil || p.Call.Exchange != nil || p.Req.GetContext() == nil || !out.Batched(p.Req) {
+	if p.Call.Exchange != nil || p.Req.GetContext() == nil || !out.Batched(p.Req) || !r.knows(p.Region, p.Call.Route) {
 		return
 	}
 	if p.Call.begun.IsZero() {
@@ -88,6 +89,9 @@ func (r *Router) begin(ctx context.Context, out starter, p *Parcel, began time.T
 		return
 	}
 	p.s = sending{selector: first(p.Region.LeaderIndex()), region: p.Region}
+	if p.Call.Route != nil && r.pick(ctx, p.Call, &p.s, p.Req).next != send {
+		return
+	}
 	p.s.asked()
 	p.t, p.way = try{began: began}, missed
 	var ok bool
@@ -111,6 +115,20 @@ func (r *Router) begin(ctx context.Context, out starter, p *Parcel, began time.T
 		return
 	}
 	p.way = started
+}
+
+// knows reports whether a choice among the region's peers can be made without asking PD for
+// stores, and is one choice.
+func (r *Router) knows(reg *region.Region, route *Route) bool {
+	if route == nil {
+		return r.cfg.Regions.KnownStore(reg.Leader().GetStoreId()) != nil
+	}
+	for i := range reg.NumPeers() {
+		if r.cfg.Regions.KnownStore(reg.Peer(i).GetStoreId()) == nil {
+			return false
+		}
+	}
+	return route.HedgeAfter == 0
 }
 
 // await waits for the first attempt.

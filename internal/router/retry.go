@@ -85,7 +85,7 @@ func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met
 		}
 		s.asked()
 		if *t = r.attempt(ctx, call, s, t.began, req, resp); t.rule == nil {
-			call.retold, call.hinted = 0, 0
+			call.retold = 0
 			r.settle(s)
 			return nil
 		}
@@ -150,18 +150,25 @@ func (r *Router) note(ctx context.Context, call *Call, s *sending, t *try) {
 		slog.String("reason", at.Reason.String()), slog.Any("error", t.err))
 }
 
-// choose finds the first peer to ask where it is not simply the leader.
-func (r *Router) choose(ctx context.Context, call *Call, s *sending, req transport.Request) error {
+// pick finds the first peer to ask where it is not simply the leader.
+func (r *Router) pick(ctx context.Context, call *Call, s *sending, req transport.Request) verdict {
 	s.wish = wishOf(call, req)
 	was := s.wish
 	var buf [maxPeers]peer
-	peers := r.peers(ctx, call, s, &buf)
-	v := s.begin(&s.wish, peers, rand.Uint32())
-	call.learn(was, s.wish)
+	v := s.begin(&s.wish, r.peers(ctx, call, s, &buf), rand.Uint32())
+	if v.next == send {
+		call.learn(was, s.wish)
+	}
+	return v
+}
+
+// choose is pick, and what follows where nobody can be asked.
+func (r *Router) choose(ctx context.Context, call *Call, s *sending, req transport.Request) error {
+	v := r.pick(ctx, call, s, req)
 	if v.next == send {
 		return nil
 	}
-	// Nobody can be asked.
+	call.learn(wishOf(call, req), s.wish)
 	s.at = s.region.LeaderIndex()
 	t := try{began: time.Now(), rule: madeUp(StoreDown), err: ErrOutOfReach}
 	r.note(ctx, call, s, &t)
@@ -188,7 +195,7 @@ func (r *Router) carryOut(ctx context.Context, call *Call, s *sending, t *try, v
 		}
 	}
 	if v.wait.Name != "" {
-		if err := r.wait(ctx, call, v.wait, call.serverWait(t), s.region.ID); err != nil {
+		if err := r.wait(ctx, call, v.wait, t.serverWait(), s.region.ID); err != nil {
 			return err
 		}
 	}
@@ -198,16 +205,10 @@ func (r *Router) carryOut(ctx context.Context, call *Call, s *sending, t *try, v
 	return ErrRegionChanged
 }
 
-// serverWait is how long a busy store asks to be left alone, or 0: what it says at first,
-// and twice as long each time that it turns out not to be enough.
-func (c *Call) serverWait(t *try) time.Duration {
+// serverWait is how long a busy store asks to be left alone, or 0.
+func (t *try) serverWait() time.Duration {
 	busy := t.region.GetServerIsBusy()
-	ms := min(max(busy.GetBackoffMs(), uint64(busy.GetEstimatedWaitMs())), uint64(time.Hour/time.Millisecond))
-	if ms == 0 {
-		return 0
-	}
-	c.hinted++
-	return time.Duration(ms) * time.Millisecond << min(c.hinted-1, 10)
+	return time.Duration(max(busy.GetBackoffMs(), uint64(busy.GetEstimatedWaitMs()))) * time.Millisecond
 }
 
 // refused is the error of an attempt that is final.

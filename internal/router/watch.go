@@ -113,6 +113,10 @@ type sight struct {
 	ctx   context.Context // of the attempt
 	began time.Time
 	count counter
+
+	request *kvrpcpb.Context // nil: it has none
+	tag     []byte           // its own, as the group is
+	group   *kvrpcpb.ResourceControlContext
 }
 
 // watched is deliver under the eyes of w.
@@ -142,6 +146,9 @@ func show(ctx context.Context, r *Router, w Watch, call *Call, to transport.Targ
 	call.method = s.Method
 	rc := contextOf(req)
 	s.take(ctx, rc)
+	if rc != nil {
+		s.request, s.tag, s.group = rc, rc.ResourceGroupTag, rc.ResourceControlContext
+	}
 	var err error
 	if s.ctx, err = w.Begin(ctx, &s.Watched); err == nil {
 		err = s.give(rc, &s.to)
@@ -152,8 +159,12 @@ func show(ctx context.Context, r *Router, w Watch, call *Call, to transport.Targ
 	return s, nil
 }
 
-// tell tells what came of the attempt.
+// tell tells what came of the attempt. What the Watch has changed of the request holds for
+// that attempt alone; what is not filled in for each is as it was.
 func (s *sight) tell(t try) {
+	if s.request != nil {
+		s.request.ResourceGroupTag, s.request.ResourceControlContext = s.tag, s.group
+	}
 	o := Outcome{Err: t.err, ResponseBytes: s.count.n, Elapsed: time.Since(s.began)}
 	if t.rule != nil {
 		o.Reason = t.rule.reason

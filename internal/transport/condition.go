@@ -134,6 +134,8 @@ type telling struct {
 	credentials.TransportCredentials
 	tell    *condition
 	sockets *sockets
+	addr    string
+	onConn  func(addr string) (ended func(error)) // the pool's; nil: nobody
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
@@ -143,12 +145,15 @@ func (t telling) ClientHandshake(ctx context.Context, authority string, raw net.
 		t.tell.fail(err, true)
 		return nil, nil, err
 	}
-	return &tellingConn{Conn: conn, told: t}, info, nil
+	c := &tellingConn{Conn: conn, told: t}
+	t.sockets.shaken(c)
+	return c, info, nil
 }
 
 // Clone implements credentials.TransportCredentials.
 func (t telling) Clone() credentials.TransportCredentials {
-	return telling{t.TransportCredentials.Clone(), t.tell, t.sockets}
+	t.TransportCredentials = t.TransportCredentials.Clone()
+	return t
 }
 
 // tellingConn notes the first bytes of the peer, and the end of the connection.
@@ -157,19 +162,35 @@ type tellingConn struct {
 	told  telling
 	heard atomic.Bool
 	broke atomic.Pointer[error] // what reading ended with
-	once  sync.Once
+
+	mu    sync.Mutex
+	over  bool
+	ended func(error) // the pool's; nil: nobody
 }
 
 // Read implements net.Conn.
 func (c *tellingConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if n > 0 && !c.heard.Load() && !c.heard.Swap(true) {
-		c.told.tell.heard()
+	if n > 0 && !c.heard.Load() {
+		c.spoken()
 	}
 	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) { // by grpc
 		c.broke.CompareAndSwap(nil, &err)
 	}
 	return n, err
+}
+
+// spoken notes the first word of the peer.
+func (c *tellingConn) spoken() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over || c.heard.Swap(true) {
+		return
+	}
+	c.told.tell.heard()
+	if c.told.onConn != nil {
+		c.ended = c.told.onConn(c.told.addr)
+	}
 }
 
 // Why grpc gave a connection up that had not broken.
@@ -180,20 +201,36 @@ var (
 
 // Close implements net.Conn.
 func (c *tellingConn) Close() error {
-	c.once.Do(func() {
-		tell, heard := c.told.tell, c.heard.Load()
-		if heard {
-			tell.lost()
-		}
-		switch broke := c.broke.Load(); {
-		case c.told.sockets.areClosed(): // this side meant it
-		case broke != nil:
-			tell.fail(*broke, false)
-		case heard:
-			tell.fail(errGone, false)
-		default:
-			tell.fail(errMute, true)
-		}
-	})
+	c.end()
 	return c.Conn.Close()
+}
+
+// end notes the end of the connection, once.
+func (c *tellingConn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return
+	}
+	c.over = true
+	heard := c.heard.Load()
+	if heard {
+		c.told.tell.lost()
+	}
+	err, unmade := error(nil), false
+	switch broke := c.broke.Load(); {
+	case c.told.sockets.areClosed(): // this side meant it
+	case broke != nil:
+		err = *broke
+	case heard:
+		err = errGone
+	default:
+		err, unmade = errMute, true
+	}
+	if err != nil {
+		c.told.tell.fail(err, unmade)
+	}
+	if c.ended != nil {
+		c.ended(err)
+	}
 }

@@ -74,7 +74,7 @@ func newLink(cfg Config, addr string, pool mem.BufferPool, tell *condition, more
 	l := &link{}
 	var err error
 	l.ClientConn, err = grpc.NewClient("passthrough:///"+addr, append([]grpc.DialOption{
-		grpc.WithTransportCredentials(telling{creds, tell, &l.sockets}),
+		grpc.WithTransportCredentials(telling{creds, tell, &l.sockets, addr, cfg.OnConn}),
 		grpc.WithContextDialer(l.sockets.dialer(tell.dialer(cfg.dialer()))),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
@@ -182,7 +182,13 @@ func (e *DialError) Unwrap() error { return e.Err }
 type sockets struct {
 	mu     sync.Mutex
 	closed bool
-	last   [2]net.Conn // grpc has at most one that it uses and one that it leaves
+	last   [2]socket // grpc has at most one that it uses and one that it leaves
+}
+
+// socket is a connection as it was dialled, and what it is told of by, once it is made.
+type socket struct {
+	raw  net.Conn
+	told *tellingConn
 }
 
 // dialer returns dial with its connections remembered.
@@ -194,13 +200,25 @@ func (s *sockets) dialer(dial dialFunc) dialFunc {
 		}
 		s.mu.Lock()
 		closed := s.closed
-		s.last[0], s.last[1] = s.last[1], c
+		s.last[0], s.last[1] = s.last[1], socket{raw: c}
 		s.mu.Unlock()
 		if closed {
 			c.Close()
 			return nil, ErrDropped
 		}
 		return c, nil
+	}
+}
+
+// shaken notes what the newest connection has become: grpc dials the next when it has
+// given this one up.
+func (s *sockets) shaken(c *tellingConn) {
+	s.mu.Lock()
+	s.last[1].told = c
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		c.end()
 	}
 }
 
@@ -216,8 +234,11 @@ func (s *sockets) close() {
 	last := s.last
 	s.mu.Unlock()
 	for _, c := range last {
-		if c != nil {
-			c.Close()
+		if c.raw != nil {
+			c.raw.Close()
+		}
+		if c.told != nil {
+			c.told.end()
 		}
 	}
 }

@@ -60,7 +60,7 @@ func newEndpoint(p *Pool, to Target) (*endpoint, error) {
 	e.condition.failed = p.suspectFiles
 	opts := p.cfg.StoreOptions
 	if to.member {
-		opts = nil
+		opts = p.cfg.PDOptions
 	}
 	var err error
 	if e.conn, err = newLink(p.cfg, e.addr, &p.buffers, &e.condition, opts...); err != nil {
@@ -76,7 +76,7 @@ func newEndpoint(p *Pool, to Target) (*endpoint, error) {
 // start puts req into the queue of the stream.
 func (e *endpoint) start(cmd *command, req Message, timeout time.Duration) (Pending, error) {
 	c := e.pool.takeCall()
-	c.cmd, c.class = cmd, classOf(req)
+	c.cmd = cmd
 	if err := c.encode(req, &e.pool.buffers); err != nil {
 		e.pool.giveCall(c)
 		return Pending{}, &Error{Addr: e.addr, Kind: Refused, Err: err}

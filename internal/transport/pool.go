@@ -36,7 +36,12 @@ type Config struct {
 	Credentials  credentials.TransportCredentials
 	AddressMap   func(addr string) string // what to dial for an address; nil: itself
 	StoreOptions []grpc.DialOption        // of connections that are not PD's, beside the pool's own
+	PDOptions    []grpc.DialOption        // of PD's
 	Logger       *slog.Logger             // nil: silent
+	// OnConn is told of a connection when the peer has spoken on it, and what it returns of
+	// its end: with why it broke, or nil where this side closed it. nil: nobody is. Both are
+	// called with a lock of the connection held and must not wait for anything.
+	OnConn func(addr string) (ended func(error))
 	// OnFeedback is told what stores say of their health; nil: nobody is. It is called
 	// by a task of the pool, for one store after the other, with the newest of each: if
 	// it is slow, what comes meanwhile is left out.

@@ -105,6 +105,14 @@ func (c *condition) fail(err error, unmade bool) {
 	}
 }
 
+// vain reports whether a connection is sought in vain: there is none, and what failed is more
+// than the one that there was.
+func (c *condition) vain() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.now.Connected && c.now.Failures > 1
+}
+
 // reason replaces grpc's words for why there is no connection where the failure itself
 // tells more: what could not be dialled, a handshake, silence.
 func (c *condition) reason(err error) error {

@@ -51,7 +51,8 @@ type endpoint struct {
 	ticks   uint64 // counted while there are calls
 	clock   *time.Timer
 	ticking bool
-	idle    *time.Timer // runs out when there have been no calls for long
+	idle    *time.Timer // runs out when there may have been no calls for long
+	rested  time.Time   // when the last of them ended
 }
 
 func newEndpoint(p *Pool, to Target) (*endpoint, error) {

@@ -14,6 +14,8 @@ import (
 	"github.com/pingcap/kvproto/pkg/tikvpb"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/tikv-go/tikv/internal/task"
 )
 
 // attemptTime is the time that calls of these tests have.
@@ -428,4 +430,52 @@ func TestDeadOfHundred(t *testing.T) {
 			t.Errorf("took %v", d)
 		}
 	})
+}
+
+// TestDeadAddressIsDialledSeldom: however many want a dead address, it is dialled no more
+// often than once in reconnectMax less a fifth of it, and not at all once nobody has
+// wanted it for VainLimit.
+func TestDeadAddressIsDialledSeldom(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, n *network){
+		"refused":    func(*testing.T, *network) {},
+		"blackholed": func(_ *testing.T, n *network) { n.stall(addr) },
+		"silent":     func(t *testing.T, n *network) { n.accept(t, addr, func(net.Conn) {}) },
+		"closed":     func(t *testing.T, n *network) { n.accept(t, addr, func(c net.Conn) { c.Close() }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
+				end(t, n)
+				ctx, cancel := context.WithCancel(t.Context())
+				callers := task.New(ctx)
+				for range 20 {
+					callers.Go("caller", func(ctx context.Context) {
+						for ctx.Err() == nil {
+							if _, err := ask(ctx, p, addr, rawGet("k")); err == nil {
+								t.Error("an answer")
+							}
+							advance(t, 100*time.Millisecond)
+						}
+					})
+				}
+				const least = reconnectMax * 4 / 5
+				advance(t, 20*time.Second) // in which the pauses grow
+				if d := n.dialled(addr); d > 16 {
+					t.Errorf("%d times in the first 20 s", d)
+				}
+				before := n.dialled(addr)
+				advance(t, time.Minute)
+				if d := n.dialled(addr) - before; d > int(time.Minute/least)+1 || d < int(time.Minute/(DefaultDialTimeout+2*reconnectMax)) {
+					t.Errorf("%d times in the next minute", d)
+				}
+				cancel()
+				callers.Close(nil)
+				advance(t, 2*VainLimit)
+				before = n.dialled(addr)
+				advance(t, time.Hour)
+				if d := n.dialled(addr) - before; d != 0 {
+					t.Errorf("%d times for nobody", d)
+				}
+			})
+		})
+	}
 }

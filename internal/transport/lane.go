@@ -15,6 +15,9 @@ const (
 	MaxLanes = 4
 	// IdleLimit is how long a connection without calls stays.
 	IdleLimit = 5 * time.Minute
+	// VainLimit is how long one is sought that nobody wants: grpc dials an address that
+	// cannot be reached again and again, as long as its connection is not closed.
+	VainLimit = 30 * time.Second
 )
 
 // lane returns the endpoint, e or a further one for the same address, that has the least
@@ -60,19 +63,24 @@ func (e *endpoint) rest() {
 	switch {
 	case e.over != nil || e.to.member:
 	case e.idle == nil:
-		e.idle = time.AfterFunc(IdleLimit, e.retire)
+		e.rested, e.idle = time.Now(), time.AfterFunc(VainLimit, e.retire)
 	default:
-		e.idle.Reset(IdleLimit)
+		e.rested = time.Now()
+		e.idle.Reset(VainLimit)
 	}
 }
 
 // retire closes an endpoint that has been idle. The next call makes a new one.
 func (e *endpoint) retire() {
+	limit := IdleLimit
+	if e.condition.vain() {
+		limit = VainLimit
+	}
 	e.mu.Lock()
 	busy := e.over != nil || e.ticking
-	if !busy && e.conn.unused() < IdleLimit { // single calls, or streams
+	if idle := min(time.Since(e.rested), e.conn.unused()); !busy && idle < limit { // or single calls, or streams
 		busy = true
-		e.rest()
+		e.idle.Reset(min(limit-idle, VainLimit))
 	}
 	e.mu.Unlock()
 	if !busy && e.pool.remove(e) {

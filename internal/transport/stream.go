@@ -39,7 +39,7 @@ func (e *endpoint) open() (*stream, *Error) {
 		return nil, &Error{Addr: e.addr, Kind: ConnLost, Err: errUnbatched}
 	}
 	ctx, cancel := context.WithCancelCause(e.ctx)
-	late := time.AfterFunc(e.pool.cfg.DialTimeout, func() { cancel(errDialTimeout) })
+	late := time.AfterFunc(e.pool.cfg.DialTimeout+tick, func() { cancel(errDialTimeout) }) // the dial's own end tells more
 	g, err := e.conn.NewStream(e.outgoing(ctx), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, batchMethod)
 	late.Stop()
 	if err != nil {

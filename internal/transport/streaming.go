@@ -60,7 +60,7 @@ func (p *Pool) Stream(ctx context.Context, to Target, desc *grpc.StreamDesc, met
 	}
 	gctx, cancel := context.WithCancelCause(ctx)
 	s.cancel = cancel
-	late := time.AfterFunc(p.cfg.DialTimeout, func() { cancel(errDialTimeout) })
+	late := time.AfterFunc(p.cfg.DialTimeout+tick, func() { cancel(errDialTimeout) })
 	s.ClientStream, err = e.conn.NewStream(gctx, desc, method)
 	late.Stop()
 	if err == nil && gctx.Err() != nil { // late came with the stream

@@ -47,10 +47,14 @@ func askUntil[R any](ctx context.Context, c *Client, op string, way func(*member
 		resp, err := attemptAt(ctx, c, m, way, f)
 		e := good(op, to.addr, m.clusterID, resp, err)
 		if e == nil {
+			if c.trouble.Load() != nil {
+				c.trouble.Store(nil)
+			}
 			return resp, nil
 		}
 		attempts = noted(attempts, e)
 		e.Tried, e.Attempts = tried, attempts
+		c.trouble.Store(e)
 		switch {
 		case ctx.Err() != nil:
 			return none, c.late(ctx, e)

@@ -59,7 +59,8 @@ type Client struct {
 	recent     recent
 	queries    queries
 	suspects   suspects
-	keyspace   atomic.Uint32 // whose timestamps the client uses
+	trouble    atomic.Pointer[Error] // the last attempt, if it failed
+	keyspace   atomic.Uint32         // whose timestamps the client uses
 
 	relayUsed  atomic.Bool  // since the last probe
 	relaying   atomic.Int64 // calls under way through the relay
@@ -133,6 +134,15 @@ func (c *Client) ClusterID() uint64 { return c.members.Load().clusterID }
 
 // Leader is the address of the member that was the leader when last heard of.
 func (c *Client) Leader() string { return c.members.Load().leader }
+
+// Waiting says whom calls wait for that have no answer, and what the last attempt met, if it
+// failed.
+func (c *Client) Waiting() string {
+	if e := c.trouble.Load(); e != nil {
+		return "PD at " + e.Addr + ", " + e.Op + ": " + e.Message
+	}
+	return "PD at " + c.Leader()
+}
 
 // Close ends all calls and goroutines of the client, and returns when they have ended.
 func (c *Client) Close() { c.tasks.Close(ErrClosed) }

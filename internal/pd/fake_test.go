@@ -57,7 +57,9 @@ type cluster struct {
 	most     int           // of these at a time
 	services bool          // beside PD: every member is one
 	dials    int
-	names    map[string]int // other names of members
+	names    map[string]int  // other names of members
+	lost     map[string]bool // addresses that swallow what is sent there
+	raw      func(net.Conn)  // has each connection instead of a member; nil: none
 }
 
 // member is one fake PD server.
@@ -83,7 +85,7 @@ const leaseTime = 3 * time.Second
 func newCluster(t testing.TB, n int) *cluster {
 	c := &cluster{
 		id: 7, physical: 1000, conns: map[string][]*conn{}, calls: map[string]int{},
-		stores: map[uint64]*metapb.Store{},
+		stores: map[uint64]*metapb.Store{}, lost: map[string]bool{},
 	}
 	for i := range n {
 		m := &member{cluster: c, index: i, addr: fmt.Sprintf("pd%d:2379", i), id: c.id}
@@ -156,20 +158,29 @@ func (c *cluster) dial(ctx context.Context, addr string) (net.Conn, error) {
 	var l *bufconn.Listener
 	frozen := false
 	c.dials++
+	lost, raw := c.lost[addr], c.raw
 	for i, m := range c.members {
 		if other, ok := c.names[addr]; m.addr == addr || ok && other == i {
 			l, frozen = m.listener, m.paused != nil
 		}
 	}
 	c.mu.Unlock()
-	if l == nil {
+	switch {
+	case lost:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case raw != nil:
+		here, there := net.Pipe()
+		go raw(there)
+		return here, nil
+	case l == nil:
 		return nil, errors.New("connection refused")
 	}
-	raw, err := l.DialContext(ctx)
+	dialled, err := l.DialContext(ctx)
 	if err != nil {
 		return nil, err
 	}
-	conn := newConn(raw)
+	conn := newConn(dialled)
 	conn.set(frozen)
 	c.mu.Lock()
 	c.conns[addr] = append(c.conns[addr], conn)

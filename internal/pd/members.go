@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/pdpb"
@@ -70,7 +71,7 @@ func (c *Client) survey(ctx context.Context, addrs []string, patience time.Durat
 		err *Error
 	}
 	replies := make(chan reply, len(addrs)) // room for all: who is late blocks nobody
-	failed = &Error{Op: opMembers, Kind: Unavailable}
+	failed = &Error{Op: opMembers, Addr: strings.Join(addrs, ", "), Kind: Unavailable, Message: "none has answered"}
 	waiting := 0
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -1,12 +1,17 @@
 package pd
 
 import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/pdpb"
 
+	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/transport"
 )
@@ -41,9 +46,74 @@ func TestOneOfThreeAnswers(t *testing.T) {
 	}
 }
 
+// TestOneOfThreeIsLeft: two of the members go away under a client that is used; the third
+// leads, at once or after an election. Calls go on as soon as it does, and those that come
+// later do not wait.
+func TestOneOfThreeIsLeft(t *testing.T) {
+	for name, c := range map[string]struct {
+		away func(*member)
+		took time.Duration // beside the election
+	}{
+		"dead": {(*member).stop, 0},
+		"swallowed": {func(m *member) {
+			m.cluster.mu.Lock()
+			m.cluster.lost[m.addr] = true
+			m.cluster.mu.Unlock()
+			m.stop()
+		}, DefaultAttemptTimeout + patience}, // a stream for timestamps that does not open
+		"paused": {(*member).pause, suspicion + patience},
+	} {
+		for _, election := range []time.Duration{0, leaseTime} {
+			for call, do := range calls {
+				if call == "Keyspace" { // which the fake does not have
+					continue
+				}
+				t.Run(fmt.Sprint(name, " ", election, " ", call), func(t *testing.T) {
+					inBubble(t, 3, func(t *testing.T, cl *cluster, pool *transport.Pool) {
+						cl.addRegions("", "")
+						client := cl.open(t, pool)
+						must(t, do(t.Context(), client))
+						c.away(cl.members[0])
+						c.away(cl.members[1])
+						if election == 0 {
+							cl.lead(2)
+						} else {
+							time.AfterFunc(election, func() { cl.lead(2) })
+						}
+						synctest.Wait()
+						began := time.Now()
+						must(t, do(t.Context(), client))
+						most := election + c.took
+						if election > 0 {
+							most += backoff.PD.Cap // until it is tried again
+						}
+						if d := time.Since(began); d > most {
+							t.Errorf("took %v", d)
+						}
+						for range 10 {
+							began = time.Now()
+							must(t, do(t.Context(), client))
+							if d := time.Since(began); d != 0 {
+								t.Errorf("took %v afterwards", d)
+							}
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
 // TestMovedNames: all members are replaced by others at other addresses, and only the name
-// that the user gave leads to one of them. It is looked up again for each connection.
+// that the user gave leads to one of them. It is looked up again for each connection. What
+// is sent to the old addresses is refused, or swallowed.
 func TestMovedNames(t *testing.T) {
+	for name, took := range map[string]time.Duration{"refused": 0, "swallowed": DefaultAttemptTimeout + patience} {
+		t.Run(name, func(t *testing.T) { testMovedNames(t, name == "swallowed", took) })
+	}
+}
+
+func testMovedNames(t *testing.T, swallowed bool, took time.Duration) {
 	inBubble(t, 3, func(t *testing.T, c *cluster, pool *transport.Pool) {
 		c.names = map[string]int{"pd.service:2379": 0}
 		client, err := Open(t.Context(), []string{"pd.service:2379"}, Config{Pool: pool})
@@ -55,6 +125,7 @@ func TestMovedNames(t *testing.T) {
 		for _, m := range c.members {
 			m.stop()
 			c.mu.Lock()
+			c.lost[m.addr] = swallowed
 			m.addr = "new-" + m.addr
 			c.mu.Unlock()
 			m.start()
@@ -67,7 +138,7 @@ func TestMovedNames(t *testing.T) {
 		if ts := wantTimestamp(t, client); ts <= before || client.Leader() != "new-pd1:2379" {
 			t.Error(ts, before, client.Leader())
 		}
-		if d := time.Since(began); d > time.Second {
+		if d := time.Since(began); d > took {
 			t.Errorf("took %v", d)
 		}
 	})
@@ -175,6 +246,53 @@ func TestNonsense(t *testing.T) {
 			t.Error(scan, err)
 		}
 	})
+}
+
+// TestNoMember: what is at the address of a member is none. Open and calls end with their
+// time, and say what they met.
+func TestNoMember(t *testing.T) {
+	for name, c := range map[string]struct {
+		raw  func(net.Conn)
+		want string
+	}{
+		"another protocol": {func(c net.Conn) {
+			go fmt.Fprint(c, "220 mail.example.org ESMTP at your service\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		}, "frame"},
+		"closed": {func(c net.Conn) { _, _ = io.CopyN(io.Discard, c, 24); c.Close() }, "closed pipe"},
+		"silent": {func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, "preface"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, 1, func(t *testing.T, cl *cluster, pool *transport.Pool) {
+				client := cl.open(t, pool)
+				wantTimestamp(t, client)
+				cl.mu.Lock()
+				cl.raw = c.raw
+				cl.mu.Unlock()
+				cl.members[0].stop()
+				synctest.Wait()
+				for call, do := range map[string]func() error{
+					"Open":      func() error { _, err := Open(t.Context(), cl.addrs(), Config{Pool: pool}); return err },
+					"Stores":    func() error { return calls["Stores"](t.Context(), client) },
+					"Timestamp": func() error { return calls["Timestamp"](t.Context(), client) },
+				} {
+					began := time.Now()
+					err := do()
+					wantError(t, err, Unavailable, ErrNoAnswer)
+					if !strings.Contains(err.Error(), "pd0:2379") || !strings.Contains(err.Error(), c.want) {
+						t.Errorf("%s: %v", call, err)
+					}
+					want := DefaultTimeout
+					if call == "Timestamp" {
+						want = DefaultTimestampTimeout
+					}
+					if d := time.Since(began); d != want {
+						t.Errorf("%s: took %v", call, d)
+					}
+				}
+			})
+		})
+	}
 }
 
 // TestIdleClient: one connection, one task, and nothing sent; also while PD is away.

@@ -37,6 +37,9 @@ type Config struct {
 	// Probe asks the store at an address whether it serves; nil: that the next request
 	// shows.
 	Probe func(ctx context.Context, addr string) error
+	// Waiting says whom a load waits for, for the error of a caller that gives up; nil: it
+	// does not.
+	Waiting func() string
 	// MaxInFlight bounds the requests to a store that are under way; 0: 16384.
 	MaxInFlight int32
 	// Bytes bounds the memory of the entries; 0: 64 MiB, some 200,000 regions.

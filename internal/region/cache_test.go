@@ -32,6 +32,9 @@ func (p *fakePD) begin(ctx context.Context, format string, args ...any) error {
 	p.log = append(p.log, fmt.Sprintf(format, args...))
 	err, delay := p.err, p.delay
 	p.mu.Unlock()
+	if delay <= 0 { // see sleep
+		return err
+	}
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {

@@ -2,6 +2,7 @@ package region
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -56,8 +57,16 @@ func (l *loader) get(ctx context.Context, c *Cache, key []byte) (*Region, error)
 		return one.region, one.err
 	case <-ctx.Done():
 		l.leave(one)
-		return nil, context.Cause(ctx)
+		return nil, c.gaveUp(ctx)
 	}
+}
+
+// gaveUp is the error of a caller whose ctx ended while PD was asked.
+func (c *Cache) gaveUp(ctx context.Context) error {
+	if c.cfg.Waiting == nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w, waiting for %s", context.Cause(ctx), c.cfg.Waiting())
 }
 
 func (l *loader) join(c *Cache, key string) (*load, error) {

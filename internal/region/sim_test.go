@@ -71,7 +71,7 @@ func (f *fleet) call(ctx context.Context, c *Cache, key []byte) error {
 	return nil
 }
 
-// run has 50 callers call any of the stores for a while.
+// run has 20 callers call any of the stores for a while.
 func (f *fleet) run(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tasks := task.New(t.Context())
@@ -99,7 +99,7 @@ func (f *fleet) run(t *testing.T) {
 		}
 		f.began = time.Now()
 		callers, end := task.New(t.Context()), f.began.Add(4*dialTime)
-		for i := range 50 {
+		for i := range 20 {
 			rnd := rand.New(rand.NewPCG(uint64(i), 7))
 			callers.Go("caller", func(ctx context.Context) {
 				for time.Now().Before(end) {
@@ -195,6 +195,56 @@ func TestProbesOf3000Clients(t *testing.T) {
 		}
 		if early > 6*clients || early < clients || most > 0 {
 			t.Errorf("%d probes in the first ten seconds, %d too soon after another later", early, most)
+		}
+	})
+}
+
+// 100 stores are away, and each is wanted all the time: a client probes ten times a
+// second, whatever is away, and none of them is forgotten.
+func TestProbesOfManyStores(t *testing.T) {
+	const stores, seconds = 100, 60
+	synctest.Test(t, func(t *testing.T) {
+		tasks := task.New(t.Context())
+		defer tasks.Close(nil)
+		pd := &fakePD{stores: map[uint64]*metapb.Store{}}
+		start := time.Now()
+		var mu sync.Mutex
+		var second [seconds + 1]int
+		probed := map[string]int{}
+		c := NewWith(pd, tasks, Config{Probe: func(_ context.Context, addr string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			second[min(int(time.Since(start)/time.Second), seconds)]++
+			probed[addr]++
+			return errDial
+		}})
+		var all []*Store
+		for i := range uint64(stores) {
+			pd.set(i+1, &metapb.Store{Id: i + 1, Address: fmt.Sprint("s", i+1)})
+			s, err := c.Store(t.Context(), i+1)
+			if err != nil || s.Admit() != nil {
+				t.Fatal(err)
+			}
+			s.Done(Refused, time.Now(), 0, errDial)
+			all = append(all, s)
+		}
+		start = time.Now()
+		for range seconds {
+			for _, s := range all {
+				if s.Admit() == nil {
+					t.Error("let through")
+				}
+			}
+			sleep(time.Second)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		t.Log("probes a second:", second)
+		if most := slices.Max(second[:]); most > int(time.Second/probeApart) {
+			t.Errorf("%d probes in a second", most)
+		}
+		if len(probed) != stores {
+			t.Errorf("%d of %d stores are probed", len(probed), stores)
 		}
 	})
 }

@@ -70,9 +70,13 @@ func (c *Cache) Store(ctx context.Context, id uint64) (*Store, error) {
 	if s := c.stores.get(id); s != nil {
 		return s, nil
 	}
-	return c.stores.loads.do(ctx, c.tasks, "store load", strconv.FormatUint(id, 10), func(ctx context.Context, _ string) (*Store, error) {
+	s, err := c.stores.loads.do(ctx, c.tasks, "store load", strconv.FormatUint(id, 10), func(ctx context.Context, _ string) (*Store, error) {
 		return c.loadStore(ctx, id)
 	})
+	if err != nil && ctx.Err() != nil {
+		err = c.gaveUp(ctx)
+	}
+	return s, err
 }
 
 // KnownStore returns the store with the id if it is known, else nil. It does not wait.

@@ -29,6 +29,9 @@ func (p *fakePD) fail(err error) {
 	p.err = err
 }
 
+// sleep waits for a time above 0. A timer that is due when it is made runs on the goroutine that
+// waits for it; where many do at once in a bubble, Go 1.26's race detector breaks, since
+// they share the bubble's context (runtime/time.go, unlockAndRun).
 func sleep(d time.Duration) { <-time.After(d) }
 
 func TestStores(t *testing.T) {

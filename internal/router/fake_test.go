@@ -210,6 +210,8 @@ func (s *script) answer(ctx context.Context, addr, word string, req transport.Me
 		switch arg {
 		case "split":
 			e.EpochNotMatch.CurrentRegions = []*metapb.Region{regionMeta(1, "m", "", 2), regionMeta(2, "", "m", 2)}
+		case "newer": // each time
+			e.EpochNotMatch.CurrentRegions = []*metapb.Region{regionMeta(1, "", "", req.(transport.Request).GetContext().RegionEpoch.Version+1)}
 		case "same":
 			e.EpochNotMatch.CurrentRegions = []*metapb.Region{regionMeta(1, "", "", 1)}
 		case "stranger":

@@ -22,6 +22,7 @@ func NewRegions(client *pd.Client, tasks *task.Group, cfg region.Config) *region
 	if cfg.Buckets {
 		wishes = pd.NeedBuckets
 	}
+	cfg.Waiting = client.Waiting
 	return region.NewWith(pdSource{client, wishes}, tasks, cfg)
 }
 

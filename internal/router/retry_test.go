@@ -200,6 +200,47 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// A region of which stores, and PD, never tell what fits: the call ends with its time,
+// says what it met, and has asked no more often than its pauses let it.
+func TestStaleForEver(t *testing.T) {
+	for answer, reason := range map[string]Reason{
+		"epoch": EpochNotMatch, "epoch=split": EpochNotMatch, "epoch=behind": EpochNotMatch, "epoch=newer": EpochNotMatch,
+		"notfound": RegionNotFound, "store": StoreNotMatch, "buckets=7": BucketVersion,
+	} {
+		for _, kind := range []string{"read", "write", "once"} {
+			for _, deadline := range []time.Duration{0, 5 * time.Second} {
+				t.Run(fmt.Sprint(answer, " ", kind, " ", deadline), func(t *testing.T) {
+					inWorld(t, strings.Repeat(answer+" ", 3000), func(t *testing.T, w *world) {
+						ctx, want, cause := t.Context(), 20*time.Second, backoff.ErrExhausted
+						if deadline > 0 {
+							var cancel context.CancelFunc
+							ctx, cancel = context.WithTimeout(ctx, deadline)
+							defer cancel()
+							want, cause = deadline, context.DeadlineExceeded
+						}
+						start := time.Now()
+						_, err := Do[*kvrpcpb.RawPutResponse](ctx, w.Router, newCall(kind), []byte("k"), put())
+						var away *Unavailable
+						if took := time.Since(start); !errors.As(err, &away) || !errors.Is(err, cause) || took != want {
+							t.Fatalf("%v after %v", err, took)
+						}
+						for _, a := range away.Attempts {
+							if a.Reason != reason || a.StoreID != 1 {
+								t.Fatalf("%+v", a)
+							}
+						}
+						// Twice a second, once the pauses have grown.
+						most := 12 + 2*int(want/time.Second)
+						if n := len(w.script.asked); n > most || away.Total != n || w.pd.loads > most {
+							t.Fatalf("asked %d times, PD %d times, in %v", n, w.pd.loads, want)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
 // Wherever a call waits, the end of ctx ends it at once; if a deciding write is out,
 // nobody knows.
 func TestCancel(t *testing.T) {

@@ -89,7 +89,7 @@ func TestPlugInsAreNotReads(t *testing.T) {
 // fuzzWords are the answers of FuzzRouter.
 var fuzzWords = []string{
 	"ok", "dial", "lost", "unsent", "full", "status=2", "status=3", "encoding", "hang", "hang=1", "notleader", "notleader=1",
-	"notleader=2", "notleader=3", "notleader=9", "notfound", "epoch", "epoch=split", "epoch=behind", "busy", "busy=20",
+	"notleader=2", "notleader=3", "notleader=9", "notfound", "epoch", "epoch=split", "epoch=behind", "epoch=newer", "busy", "busy=20",
 	"queue=500", "overdue", "stale", "store", "large", "disk", "flashback", "unsure", "notready", "message=words", "after=30",
 }
 

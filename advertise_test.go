@@ -24,7 +24,7 @@ func TestUnreachableAddress(t *testing.T) {
 		want string
 	}{
 		"refused":   {func(context.Context) error { return errors.New("no route to host") }, "no route to host"},
-		"swallowed": {func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, ""},
+		"swallowed": {func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, "context deadline exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -52,6 +52,10 @@ func TestStores(t *testing.T) {
 		if err := c.Stop(playground.Store(2)); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the client has seen its connection end; the next call dials in vain
+		if got := open(); got != " 1 true false false 2 false false true 3 true false false" {
+			t.Fatal(got)
+		}
 		use()
 		if got := open(); got != " 1 true false false 2 false true true 3 true false false" {
 			t.Fatal(got)
@@ -69,6 +73,36 @@ func TestStores(t *testing.T) {
 		use()
 		if got := open(); got != " 1 true false false 2 true false true 3 true false false" {
 			t.Fatal(got)
+		}
+	})
+}
+
+// A store that stops while it has a request: a connection that is lost says nothing of the
+// store yet. The next call that wants it finds out.
+func TestStoreStopsUnderACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := tikvtest.NewCluster(t, playground.WithStores(1))
+		client := c.Open()
+		put := func(ctx context.Context) error { return client.Raw().Put(ctx, b("k"), b("v")) }
+		must(t, put(t.Context()))
+		held := c.Inject(playground.Fault{Method: "RawPut", Hold: true, Times: 1})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := start(ctx, put)
+		synctest.Wait()
+		must(t, c.Stop(playground.Store(1)))
+		synctest.Wait() // the call has lost its connection, and waits before it tries again
+		if s := client.Stores()[0]; s.Reachable || s.Open || s.LastErr == nil || s.Conns != 0 || held.Hits() != 1 {
+			t.Fatalf("%+v", s)
+		}
+		<-time.After(100 * time.Millisecond)
+		synctest.Wait()
+		if s := client.Stores()[0]; s.Reachable || !s.Open || s.LastErr == nil {
+			t.Fatalf("%+v", s)
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, tikv.ErrUndetermined) {
+			t.Fatal(err)
 		}
 	})
 }

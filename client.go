@@ -57,6 +57,7 @@ type engine struct {
 	txn, raw codec.Codec
 	txns     *txn.Engine
 	rawOps   raw.Pool
+	starts   starts
 }
 
 // Open connects to the cluster whose PD members listen at pd, each a host:port, perhaps

@@ -315,9 +315,17 @@ func (a *asking) checkEngine(ctx context.Context, id uint64) error {
 
 var errRegionGone = errors.New("the region has split, or is gone")
 
-// toRegion sends the request to a region, as long as it is what it was at first.
+// toRegion sends the request to a region: as it is cached, then as PD knows it, as long as
+// it is what it was when PD was asked first.
 func (a *asking) toRegion(ctx context.Context, id uint64, req transport.Request, resp router.Answer) error {
 	e := a.v.c.engine
+	if start, known := e.starts.get(id); known {
+		if reg := e.regions.Load().Lookup(start); reg != nil && reg.ID == id {
+			if err := e.router.SendInto(ctx, &a.call, reg, req, resp); err != router.ErrRegionChanged {
+				return err
+			}
+		}
+	}
 	var first *pd.Region
 	for {
 		now, err := e.pd.RegionByID(ctx, id)
@@ -339,6 +347,7 @@ func (a *asking) toRegion(ctx context.Context, id uint64, req transport.Request,
 			}
 			continue
 		}
+		e.starts.put(id, reg.Range.Start)
 		if err := e.router.SendInto(ctx, &a.call, reg, req, resp); err != router.ErrRegionChanged {
 			return err
 		}

@@ -41,7 +41,7 @@ func SendStore(ctx context.Context, r *Router, call *Call, storeID uint64, req t
 
 // storeAddress is address for a call to a store.
 func (r *Router) storeAddress(ctx context.Context, call *Call, req transport.Message, t *try) (to transport.Target, ok bool) {
-	store, err := r.cfg.Regions.Store(ctx, t.storeID)
+	store, err := r.store(ctx, call, t.storeID)
 	if err != nil {
 		t.rule, t.err = storeFailure(err), err
 		return to, false
@@ -101,7 +101,7 @@ func Store(ctx context.Context, r *Router, call *Call, id uint64) (*region.Store
 			return nil, err
 		}
 		t := try{began: time.Now(), storeID: id}
-		store, err := r.cfg.Regions.Store(ctx, id)
+		store, err := r.store(ctx, call, id)
 		if err == nil {
 			return store, nil
 		}
@@ -130,6 +130,8 @@ func Warm(ctx context.Context, r *Router, call *Call, wire keys.Range) {
 	if r.cfg.Regions.Lookup(at.Start) != nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	_, _ = r.cfg.Regions.Scan(ctx, at, scanLimit)
 }
 

@@ -48,7 +48,7 @@ func (r *Router) try(ctx context.Context, call *Call, s *sending, began time.Tim
 // address finds where the peer is, and fills the request's context for it.
 func (r *Router) address(ctx context.Context, call *Call, s *sending, req transport.Request, t *try) (to transport.Target, ok bool) {
 	t.storeID, t.regionID, t.asked = s.peer().GetStoreId(), s.region.ID, s.asks()
-	store, err := r.cfg.Regions.Store(ctx, t.storeID)
+	store, err := r.store(ctx, call, t.storeID)
 	if err != nil {
 		t.rule, t.err = storeFailure(err), err
 		return to, false
@@ -57,7 +57,7 @@ func (r *Router) address(ctx context.Context, call *Call, s *sending, req transp
 	to.Addr = store.Addr
 	if s.via >= 0 {
 		t.via = s.region.Peer(s.via).GetStoreId()
-		proxy, err := r.cfg.Regions.Store(ctx, t.via)
+		proxy, err := r.store(ctx, call, t.via)
 		if err != nil {
 			t.rule, t.err = storeFailure(err), err
 			return to, false

@@ -123,6 +123,14 @@ func (a *attempts) add(at Attempt) {
 	a.total++
 }
 
+// newest is the last attempt, an empty one if there was none.
+func (a *attempts) newest() (at Attempt) {
+	if n := len(a.last); n > 0 {
+		at = a.last[n-1]
+	}
+	return at
+}
+
 // delayed notes the wait after the last attempt.
 func (a *attempts) delayed(d time.Duration) {
 	if n := len(a.last); n > 0 {

@@ -10,10 +10,20 @@ import (
 	"github.com/tikv-go/tikv/internal/region"
 )
 
+// lookTime is how long PD is waited for, at most, for what a call can do without.
+const lookTime = time.Second
+
 // peers gathers what is known of the region's peers, for a choice among them.
 func (r *Router) peers(ctx context.Context, call *Call, s *sending, buf *[maxPeers]peer) []peer {
 	peers := buf[:min(s.region.NumPeers(), maxPeers)]
 	l := s.region.LeaderIndex() // now: it may change
+	if s.wish.read && r.strangers(s) {
+		bounded, end := r.bounded(ctx, call)
+		defer end()
+		look, cancel := context.WithTimeout(bounded, lookTime)
+		defer cancel()
+		ctx = look
+	}
 	for i := range peers {
 		p := &peers[i]
 		*p = peer{role: roleOf(s.region.Peer(i)), unwell: s.region.Down(i) || s.region.Pending(i)}
@@ -25,6 +35,16 @@ func (r *Router) peers(ctx context.Context, call *Call, s *sending, buf *[maxPee
 		}
 	}
 	return peers
+}
+
+// strangers reports whether there are peers whose store is not known.
+func (r *Router) strangers(s *sending) bool {
+	for i := range min(s.region.NumPeers(), maxPeers) {
+		if r.cfg.Regions.KnownStore(s.region.Peer(i).GetStoreId()) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // judgeStore adds what is known of a peer's store. Where the choice depends on what it is,

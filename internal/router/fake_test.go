@@ -36,6 +36,19 @@ type fakePD struct {
 	gone    uint64   // a store that PD does not know
 	stores  []uint64 // that were asked for
 	err     error
+	silent  string // what is never answered: "regions" or "stores"
+}
+
+// wait waits for ever where it is to.
+func (p *fakePD) wait(ctx context.Context, what string) error {
+	p.mu.Lock()
+	silent := p.silent == what
+	p.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // asked returns the stores that were asked for since the last time.
@@ -57,7 +70,10 @@ func (p *fakePD) found(m *metapb.Region) region.Found {
 	return f
 }
 
-func (p *fakePD) Region(_ context.Context, key []byte, _ bool) (region.Found, error) {
+func (p *fakePD) Region(ctx context.Context, key []byte, _ bool) (region.Found, error) {
+	if err := p.wait(ctx, "regions"); err != nil {
+		return region.Found{}, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.loads++
@@ -73,7 +89,10 @@ func (p *fakePD) PrevRegion(context.Context, []byte) (region.Found, error) {
 	return region.Found{}, errors.New("not asked here")
 }
 
-func (p *fakePD) ScanRegions(_ context.Context, ranges []keys.Range, limit int) ([]region.Found, error) {
+func (p *fakePD) ScanRegions(ctx context.Context, ranges []keys.Range, limit int) ([]region.Found, error) {
+	if err := p.wait(ctx, "regions"); err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.scans++
@@ -94,7 +113,10 @@ func (p *fakePD) Stores(context.Context) ([]*metapb.Store, error) {
 	return nil, errors.New("not asked here")
 }
 
-func (p *fakePD) Store(_ context.Context, id uint64) (*metapb.Store, error) {
+func (p *fakePD) Store(ctx context.Context, id uint64) (*metapb.Store, error) {
+	if err := p.wait(ctx, "stores"); err != nil {
+		return nil, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stores = append(p.stores, id)

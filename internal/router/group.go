@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/keys"
@@ -134,8 +135,7 @@ func (r *Router) locateAll(ctx context.Context, call *Call, wireKeys [][]byte, m
 		var batch []*region.Region
 		if limit > 1 {
 			last := call.Codec.RegionKey(wireKeys[missing[len(missing)-1]])
-			// What fails here is tried, and waited for, below.
-			batch, _ = r.cfg.Regions.Scan(ctx, keys.Range{Start: key, End: keys.Next(last)}, limit)
+			batch = r.scan(ctx, call, keys.Range{Start: key, End: keys.Next(last)}, limit)
 		}
 		used := 0
 		for _, reg := range batch {
@@ -156,6 +156,18 @@ func (r *Router) locateAll(ctx context.Context, call *Call, wireKeys [][]byte, m
 		limit = min(2*used, len(missing), scanLimit)
 	}
 	return nil
+}
+
+// scan loads regions. Where that fails it is noted: the caller tries one by one, and waits.
+func (r *Router) scan(ctx context.Context, call *Call, at keys.Range, limit int) []*region.Region {
+	bounded, cancel := r.bounded(ctx, call)
+	defer cancel()
+	began := time.Now()
+	batch, err := r.cfg.Regions.Scan(bounded, at, limit)
+	if err != nil {
+		call.Note(Attempt{Reason: PD, Elapsed: time.Since(began), Err: err})
+	}
+	return batch
 }
 
 // take gives reg to the first of the missing keys that it holds, and counts them.

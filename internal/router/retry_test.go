@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -328,6 +329,56 @@ func TestPDAway(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// The budget of a call bounds its waits for PD, whatever it waits for.
+func TestBudgetBoundsPD(t *testing.T) {
+	send := func(route *Route) func(*world, context.Context, *Call) error {
+		return func(w *world, ctx context.Context, call *Call) error {
+			call.Route = route
+			_, err := Do[*kvrpcpb.GetResponse](ctx, w.Router, call, []byte("k"), get())
+			return err
+		}
+	}
+	for name, c := range map[string]struct {
+		silent string
+		do     func(*world, context.Context, *Call) error
+	}{
+		"region":      {"regions", send(nil)},
+		"store":       {"stores", send(nil)},
+		"any replica": {"stores", send(&Route{Policy: ReadAny})},
+		"regions": {"regions", func(w *world, ctx context.Context, call *Call) error {
+			_, err := w.Group(ctx, call, [][]byte{[]byte("a"), []byte("b")})
+			return err
+		}},
+		"a store": {"stores", func(w *world, ctx context.Context, call *Call) error {
+			return SendStore(ctx, w.Router, call, 1, put(), &kvrpcpb.RawPutResponse{})
+		}},
+	} {
+		for _, deadline := range []time.Duration{0, time.Second} {
+			t.Run(fmt.Sprint(name, deadline), func(t *testing.T) {
+				inWorld(t, "", func(t *testing.T, w *world) {
+					w.pd.silent = c.silent
+					ctx, cancel := context.WithCancel(t.Context())
+					if deadline > 0 {
+						ctx, cancel = context.WithTimeout(t.Context(), deadline)
+					}
+					defer cancel()
+					call, began := newCall("read"), time.Now()
+					if deadline == 0 {
+						call.RetryFor = 3 * time.Second
+						timer := time.AfterFunc(time.Minute, cancel) // so that it ends
+						defer timer.Stop()
+					}
+					err := c.do(w, ctx, call)
+					want := cmp.Or(deadline, call.RetryFor)
+					if took := time.Since(began); outcome(err) != "unavailable" || took != want {
+						t.Fatal(err, took)
+					}
+				})
+			})
+		}
+	}
 }
 
 // What PD says although it is behind is used at last: the store knows.

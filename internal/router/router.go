@@ -110,6 +110,30 @@ func (r *Router) budget(call *Call) time.Duration {
 	return r.cfg.RetryFor
 }
 
+// bounded is ctx for a wait for PD, which ends with the budget. Where that is over because
+// stores did not answer, there is time for a word of PD's.
+func (r *Router) bounded(ctx context.Context, call *Call) (context.Context, context.CancelFunc) {
+	now := call.begin()
+	if _, bounded := ctx.Deadline(); bounded {
+		return ctx, func() {}
+	}
+	end := call.begun.Add(r.budget(call))
+	if word := now.Add(lookTime); end.Before(word) && call.attempts.newest().Reason != PD {
+		end = word
+	}
+	return context.WithDeadlineCause(ctx, end, backoff.ErrExhausted)
+}
+
+// store returns a store, from PD if it is not known.
+func (r *Router) store(ctx context.Context, call *Call, id uint64) (*region.Store, error) {
+	if known := r.cfg.Regions.KnownStore(id); known != nil {
+		return known, nil
+	}
+	ctx, cancel := r.bounded(ctx, call)
+	defer cancel()
+	return r.cfg.Regions.Store(ctx, id)
+}
+
 // open refuses a call that ctx or the client's end has overtaken, or that without a
 // deadline has waited for answers for longer than its budget and one attempt.
 func (r *Router) open(ctx context.Context, call *Call, regionID uint64) error {
@@ -153,7 +177,9 @@ func (r *Router) load(ctx context.Context, call *Call, key []byte, locate func(c
 			return nil, err
 		}
 		began := time.Now()
-		found, err := locate(ctx, key)
+		bounded, cancel := r.bounded(ctx, call)
+		found, err := locate(bounded, key)
+		cancel()
 		kind := backoff.PD
 		switch {
 		case err == nil:

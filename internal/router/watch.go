@@ -267,9 +267,8 @@ func (c *Call) pausing(ctx context.Context) func(time.Duration) {
 	}
 	return func(d time.Duration) {
 		p := Pause{Op: c.Op, Method: c.method, Number: c.attempts.total + 1, Delay: d}
-		if n := len(c.attempts.last); n > 0 {
-			p.Reason, p.Err = c.attempts.last[n-1].Reason, c.attempts.last[n-1].Err
-		}
+		last := c.attempts.newest()
+		p.Reason, p.Err = last.Reason, last.Err
 		w.watch.Pause(ctx, p)
 	}
 }

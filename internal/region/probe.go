@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/tikv-go/tikv/internal/backoff"
 )
 
 // Bounds of probes. A client probes at most ten times a second, whatever is away, and one
@@ -37,7 +39,7 @@ func (g *gate) reserve(now time.Duration) time.Duration {
 func (c *Cache) watch(ctx context.Context, s *Store) {
 	for asked := -probeAsks; ; {
 		in, wanted := s.health.probeIn(c.now())
-		if !wanted || !pause(ctx, in) || !pause(ctx, c.gate.reserve(c.now())) {
+		if !wanted || backoff.Sleep(ctx, in) != nil || backoff.Sleep(ctx, c.gate.reserve(c.now())) != nil {
 			return
 		}
 		if c.probe(ctx, s) == nil {
@@ -68,21 +70,6 @@ func (c *Cache) probe(ctx context.Context, s *Store) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	return c.cfg.Probe(ctx, s.Addr)
-}
-
-// pause waits, and reports false if ctx ends meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // probeIn returns how long it is until the next probe, and whether one is wanted at all; if

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/keys"
 )
 
@@ -30,7 +31,7 @@ func (c *Cache) upkeep(ctx context.Context) {
 	const ticks = int(upkeepRound / upkeepTick)
 	var at []byte // where the round has come to; nil: it is over
 	begin := 0
-	for tick := 0; pause(ctx, upkeepTick); tick++ {
+	for tick := 0; backoff.Sleep(ctx, upkeepTick) == nil; tick++ {
 		c.mu.Lock()
 		n := c.index.Load().n
 		c.kept = n > 0

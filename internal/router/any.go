@@ -48,15 +48,10 @@ func (r *Router) storeAddress(ctx context.Context, call *Call, req transport.Mes
 	}
 	t.store, t.addr, to.Addr = store, store.Addr, store.Addr
 	call.addr, call.region = store.Addr, 0
-	timeout := r.timeout(call)
-	to.Timeout = timeout
-	if deadline, ok := ctx.Deadline(); ok {
-		if left := deadline.Sub(t.began); left <= timeout {
-			to.Timeout, timeout = 0, left
-		}
-	}
+	told, left := until(ctx, t.began, r.timeout(call))
+	to.Timeout = told
 	if c := contextOf(req); c != nil {
-		r.fillCommon(c, call, timeout)
+		r.fillCommon(c, call, left)
 		c.Peer = nil
 	}
 	return to, true

@@ -69,14 +69,20 @@ func (r *Router) address(ctx context.Context, call *Call, s *sending, req transp
 	if s.wish.read && !s.wish.patient && call.Route.ReadTimeout < timeout {
 		timeout, t.short = call.Route.ReadTimeout, true
 	}
-	to.Timeout = timeout
-	if deadline, ok := ctx.Deadline(); ok {
-		if left := deadline.Sub(t.began); left <= timeout {
-			to.Timeout, timeout = 0, left
-		}
-	}
+	to.Timeout, timeout = until(ctx, t.began, timeout)
 	r.fill(req.GetContext(), call, s, timeout)
 	return to, true
+}
+
+// until cuts the time of an attempt to what ctx leaves, which the transport keeps without
+// being told.
+func until(ctx context.Context, began time.Time, timeout time.Duration) (told, left time.Duration) {
+	if deadline, ok := ctx.Deadline(); ok {
+		if left := deadline.Sub(began); left <= timeout {
+			return 0, left
+		}
+	}
+	return timeout, timeout
 }
 
 // exchange sends the request and waits for the answer.

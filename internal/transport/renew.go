@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/task"
 )
 
@@ -62,22 +63,10 @@ func (p *Pool) watch(ctx context.Context, creds refreshing) {
 				p.renew(ctx)
 			}
 		}
-		if !pause(ctx, refreshPause) {
+		if backoff.Sleep(ctx, refreshPause) != nil {
 			return
 		}
 		next.Reset(RefreshEvery - refreshPause)
-	}
-}
-
-// pause waits, and reports false when ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -160,8 +149,8 @@ func (l *link) ready(ctx context.Context, timeout time.Duration) bool {
 // their time.
 func (e *endpoint) drain(ctx context.Context) {
 	late := time.Now().Add(DrainLimit)
-	for alive := pause(ctx, drainGrace); alive && e.busy() && time.Now().Before(late); {
-		alive = pause(ctx, drainPause)
+	for ended := backoff.Sleep(ctx, drainGrace); ended == nil && e.busy() && time.Now().Before(late); {
+		ended = backoff.Sleep(ctx, drainPause)
 	}
 	e.close(ConnLost, ErrDropped) // nothing, if the pool was first
 	e.pool.drained(e)

@@ -768,6 +768,11 @@ func faultStays(t *testing.T, kind faultKind, deadline time.Duration) {
 			return c.Raw().BatchPut(ctx, []tikv.Pair{{Key: b("k"), Value: b("v")}})
 		}},
 		{"get", false, func(ctx context.Context) error { _, err := c.Raw().Get(ctx, b("k")); return err }},
+		{"get many", false, func(ctx context.Context) error {
+			_, err := c.Raw().BatchGet(ctx, [][]byte{b("k"), b("l"), b("z")})
+			return err
+		}},
+		{"read many", false, func(ctx context.Context) error { _, err := c.Latest().BatchGet(ctx, faultKeys); return err }},
 		{"scan", false, func(ctx context.Context) error {
 			_, err := tikv.Collect(c.Latest().Scan(ctx, tikv.Range{}))
 			return err

@@ -5,6 +5,7 @@ package backoff
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"time"
 )
@@ -61,8 +62,11 @@ func For(ctx context.Context, budget time.Duration) *Retry {
 	return New(budget)
 }
 
-// Fork returns a Retry that starts with what r has left, its delays from the base.
-func (r *Retry) Fork() *Retry { return &Retry{budget: r.budget, slept: r.slept} }
+// Fork returns a Retry that goes on from where r is: with what is left of its budget, and
+// with its delays, since what is split again after each failure would be tried without end.
+func (r *Retry) Fork() *Retry {
+	return &Retry{budget: r.budget, slept: r.slept, counts: maps.Clone(r.counts)}
+}
 
 // Slept is the time spent in delays.
 func (r *Retry) Slept() time.Duration { return r.slept }

@@ -72,6 +72,7 @@ func open(ctx context.Context, op string, addrs []string, opts []Option) (*Clien
 	if err := cfg.apply(op, addrs, opts); err != nil {
 		return nil, err
 	}
+	cfg.txn = &txnConfig{view: cfg.view, assertions: AssertionsFast}
 	e := &engine{logger: cfg.logger, keys: keys.Printer{Plain: cfg.plainKeys}}
 	if err := e.start(ctx, &cfg, addrs); err != nil {
 		e.stop(nil)
@@ -162,7 +163,7 @@ func (e *engine) start(ctx context.Context, cfg *config, addrs []string) (err er
 		ClusterID: e.pd.ClusterID(), Regions: regions, Transport: e.pool, Tasks: e.tasks,
 		Logger: cfg.logger, RPCTimeout: cfg.rpcTimeout,
 	})
-	e.txns = txn.New(txn.Config{PD: e.pd, Router: e.router, Codec: e.txn, Tasks: e.tasks, Owed: e.owed, Logger: cfg.logger})
+	e.txns = txn.New(txn.Config{PD: e.pd, Router: e.router, Codec: e.txn, Tasks: e.tasks, Owed: e.owed, Logger: cfg.logger, Latches: cfg.latches})
 	return nil
 }
 

@@ -33,6 +33,8 @@ var (
 	ErrWriteConflict  = errors.New("tikv: write conflict")
 	ErrAlreadyExists  = errors.New("tikv: key already exists")
 	ErrLocked         = errors.New("tikv: key is locked")
+	ErrAssertion      = errors.New("tikv: assertion failed")
+	ErrCommitTSLag    = errors.New("tikv: timestamps are behind the one to commit after") // WithCommitAfter
 	ErrTxnAborted     = errors.New("tikv: transaction aborted by the cluster")
 	ErrSnapshotTooOld = errors.New("tikv: timestamp is behind the GC safe point")
 	ErrTooLarge       = errors.New("tikv: entry or transaction too large")
@@ -74,7 +76,7 @@ func NotSent(err error) bool {
 // they do not match ErrUndetermined too.
 var changedNothing = [...]error{
 	ErrNotFound, ErrInvalid, ErrUnsupported, ErrClosed, ErrTxnDone, ErrTxnBusy, ErrWriteConflict,
-	ErrAlreadyExists, ErrTxnAborted, ErrSnapshotTooOld, ErrTooLarge, ErrDiskFull, ErrRejected, ErrUnavailable,
+	ErrAlreadyExists, ErrAssertion, ErrCommitTSLag, ErrTxnAborted, ErrSnapshotTooOld, ErrTooLarge, ErrDiskFull, ErrRejected, ErrUnavailable,
 }
 
 // ArgumentError is a caller's mistake; several come joined.

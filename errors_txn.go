@@ -48,6 +48,35 @@ func (e *AlreadyExistsError) Error() string {
 // Is matches ErrAlreadyExists.
 func (e *AlreadyExistsError) Is(target error) bool { return target == ErrAlreadyExists }
 
+// AssertionError is a key that is not what WithAssertion said.
+type AssertionError struct {
+	Key                                   []byte
+	Assertion                             Assertion
+	StartTS, ExistingTS, ExistingCommitTS Timestamp // of the transaction, and of the version that is there; 0: none, or the transaction's own
+
+	op   string
+	keys keys.Printer
+}
+
+// Error names the key, redacted unless the client shows keys.
+func (e *AssertionError) Error() string {
+	return "tikv: " + e.op + ": key " + e.keys.Key(e.Key) + " is not what was asserted: " + e.Assertion.String()
+}
+
+// Is matches ErrAssertion.
+func (e *AssertionError) Is(target error) bool { return target == ErrAssertion }
+
+// lagError is a commit that has to come after a timestamp that PD has not reached.
+type lagError struct {
+	op  string
+	err *txn.Behind
+}
+
+func (e *lagError) Error() string {
+	return fmt.Sprintf("tikv: %s: transaction %d must commit after %d, and it is %d", e.op, e.err.StartTS, e.err.After, e.err.Now)
+}
+func (e *lagError) Is(target error) bool { return target == ErrCommitTSLag }
+
 // SnapshotTooOldError is a read whose versions may be gone.
 type SnapshotTooOldError struct {
 	ReadTS, SafePoint Timestamp
@@ -116,6 +145,17 @@ func mapTxnError(ec errorContext, err error) (error, bool) {
 		}, true
 	case *txn.Exists:
 		return &AlreadyExistsError{Key: ec.key(e.Key), op: ec.op, keys: ec.keys}, true
+	case *txn.Asserted:
+		out := &AssertionError{
+			Key: ec.key(e.Key), Assertion: AssertExists, StartTS: Timestamp(e.StartTS),
+			ExistingTS: Timestamp(e.ExistingTS), ExistingCommitTS: Timestamp(e.ExistingCommitTS), op: ec.op, keys: ec.keys,
+		}
+		if e.Absent {
+			out.Assertion = AssertAbsent
+		}
+		return out, true
+	case *txn.Behind:
+		return &lagError{ec.op, e}, true
 	case *txn.Aborted:
 		return &abortedError{ec.op, e}, true
 	case *txn.TooOld:

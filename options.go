@@ -17,6 +17,7 @@ import (
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/transport"
+	"github.com/tikv-go/tikv/internal/txn"
 )
 
 // One interface a call family. An option that makes sense in several families
@@ -73,6 +74,8 @@ type config struct {
 	closeTimeout time.Duration
 	zone         string
 	regions      region.Config // Bytes, MaxInFlight
+	latches      txn.Latches
+	txn          *txnConfig // the defaults of transactions
 }
 
 // viewConfig is what all views have in common.

@@ -19,6 +19,8 @@ type (
 	BeginOption interface{ applyBegin(*txnConfig) }
 	// RunOption is an option of Client.RunTxn.
 	RunOption interface{ applyRun(*txnConfig) }
+	// WriteOption is an option of Txn.Put, Insert and Delete.
+	WriteOption interface{ applyWrite(*writeConfig) }
 
 	// ReadOption is an option of every kind of snapshot.
 	ReadOption interface {
@@ -74,15 +76,8 @@ type txnConfig struct {
 	startTS           Timestamp // 0: a fresh one
 	maxAttempts       int       // 0: no limit
 	maxKeys, maxBytes int       // 0: no limit
-	commitCheck       func(commitTS Timestamp) error
-}
-
-// check is the engine's form of commitCheck.
-func (c *txnConfig) check() txn.Check {
-	if c.commitCheck == nil {
-		return nil
-	}
-	return func(ts uint64) error { return c.commitCheck(Timestamp(ts)) }
+	assertions        AssertionLevel
+	commit            commitConfig
 }
 
 // The kinds of options. set returns what is wrong with the value, or nothing.
@@ -155,20 +150,6 @@ func WithTxnLimits(keys, bytes int) TxnOption {
 		c.maxKeys, c.maxBytes = keys, bytes
 		if keys < 1 || bytes < 1 {
 			return "must be at least one"
-		}
-		return ""
-	}}
-}
-
-// WithCommitCheck asks ok about the commit timestamp when every key is locked and
-// nothing has been decided: an error of ok's rolls the transaction back and is what
-// Commit returns. ok must not use the transaction, and runs while others wait for the
-// locks. It is asked again where the cluster demands a later timestamp.
-func WithCommitCheck(ok func(commitTS Timestamp) error) CommitOption {
-	return commitOption{"WithCommitCheck", func(c *txnConfig) string {
-		c.commitCheck = ok
-		if ok == nil {
-			return "needs a function"
 		}
 		return ""
 	}}

@@ -18,7 +18,7 @@ func (c *Client) RunTxn(ctx context.Context, fn func(ctx context.Context, tx *Tx
 	if err := c.checkTxn(op); err != nil {
 		return err
 	}
-	cfg := txnConfig{view: c.cfg.view}
+	cfg := *c.cfg.txn
 	cfg.setOp(op)
 	if fn == nil {
 		cfg.add("fn", "is nil")

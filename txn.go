@@ -15,10 +15,8 @@ import (
 // ErrTxnBusy.
 type Txn struct {
 	c   *Client
-	t   *txn.Txn
-	cfg readConfig // of its snapshot
-
-	commitCheck func(commitTS Timestamp) error
+	t   txn.Txn
+	cfg *txnConfig // not changed any more
 }
 
 // Begin starts a transaction that the caller commits or rolls back.
@@ -27,11 +25,15 @@ func (c *Client) Begin(ctx context.Context, opts ...BeginOption) (*Txn, error) {
 	if err := c.checkTxn(op); err != nil {
 		return nil, err
 	}
-	cfg := txnConfig{view: c.cfg.view}
-	if err := apply(op, opts, &cfg, func(o BeginOption) { o.applyBegin(&cfg) }); err != nil {
-		return nil, err
+	cfg := c.cfg.txn
+	if len(opts) > 0 {
+		own := *cfg
+		if err := apply(op, opts, &own, func(o BeginOption) { o.applyBegin(&own) }); err != nil {
+			return nil, err
+		}
+		cfg = &own
 	}
-	return c.begin(ctx, op, &cfg)
+	return c.begin(ctx, op, cfg)
 }
 
 func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, error) {
@@ -51,11 +53,12 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 	if err != nil {
 		return nil, mapError(c.errorContext(op, c.engine.txn), err)
 	}
-	t := c.engine.txns.Begin(start, age, txn.Options{
+	tx := &Txn{c: c, cfg: cfg}
+	c.engine.txns.BeginIn(&tx.t, start, age, txn.Options{
 		Read: c.readOptions(cfg.view, cfg.route, false), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
-		KeyPrefix: len(c.engine.txn.Key(nil)),
+		KeyPrefix: len(c.engine.txn.Key(nil)), Assertions: cfg.assertions.wire(),
 	})
-	return &Txn{c: c, t: t, cfg: readConfig{view: cfg.view, route: cfg.route}, commitCheck: cfg.commitCheck}, nil
+	return tx, nil
 }
 
 // StartTS is the timestamp reads see.
@@ -76,7 +79,7 @@ func (tx *Txn) Size() int { return tx.t.Size() }
 // Snapshot is the view at StartTS without the transaction's own writes. It may be used
 // after the transaction has ended.
 func (tx *Txn) Snapshot(opts ...ReadOption) *Snapshot {
-	s := &Snapshot{c: tx.c, s: tx.t.Snapshot(), cfg: tx.cfg}
+	s := &Snapshot{c: tx.c, s: tx.t.Snapshot(), cfg: readConfig{view: tx.cfg.view, route: tx.cfg.route}}
 	return s.With(opts...)
 }
 
@@ -156,31 +159,37 @@ func (tx *Txn) Scan(ctx context.Context, r Range, opts ...ScanOption) iter.Seq2[
 }
 
 // Put buffers a write, copying key and value; an empty value is legal.
-func (tx *Txn) Put(key, value []byte) error {
+func (tx *Txn) Put(key, value []byte, opts ...WriteOption) error {
 	const op = "Txn.Put"
-	if err := tx.checkWrite(op, key, value); err != nil {
+	claim, err := writeClaim(op, opts)
+	if err := firstError(err, tx.checkWrite(op, key, value)); err != nil {
 		return err
 	}
-	return tx.mapError(op, tx.t.Put(tx.c.engine.txn.Key(key), value, false))
+	return tx.mapError(op, tx.t.Put(tx.c.engine.txn.Key(key), value, claim))
 }
 
 // Insert is Put of a key that must be absent, as the transaction sees it
 // (ErrAlreadyExists): what it wrote itself is checked at once, the rest at commit.
-func (tx *Txn) Insert(key, value []byte) error {
+func (tx *Txn) Insert(key, value []byte, opts ...WriteOption) error {
 	const op = "Txn.Insert"
-	if err := tx.checkWrite(op, key, value); err != nil {
+	claim, err := writeClaim(op, opts)
+	if claim == txn.AssertExists {
+		err = &ArgumentError{Op: op, Arg: "WithAssertion", Reason: "contradicts Insert"}
+	}
+	if err := firstError(err, tx.checkWrite(op, key, value)); err != nil {
 		return err
 	}
-	return tx.mapError(op, tx.t.Put(tx.c.engine.txn.Key(key), value, true))
+	return tx.mapError(op, tx.t.Put(tx.c.engine.txn.Key(key), value, txn.MustBeAbsent))
 }
 
 // Delete buffers a deletion; the key may be absent.
-func (tx *Txn) Delete(key []byte) error {
+func (tx *Txn) Delete(key []byte, opts ...WriteOption) error {
 	const op = "Txn.Delete"
-	if err := tx.checkWrite(op, key, nil); err != nil {
+	claim, err := writeClaim(op, opts)
+	if err := firstError(err, tx.checkWrite(op, key, nil)); err != nil {
 		return err
 	}
-	return tx.mapError(op, tx.t.Delete(tx.c.engine.txn.Key(key)))
+	return tx.mapError(op, tx.t.Delete(tx.c.engine.txn.Key(key), claim))
 }
 
 // CheckAbsent makes the commit fail with ErrAlreadyExists if key is present, as the
@@ -215,12 +224,17 @@ func (tx *Txn) Lock(ctx context.Context, keys [][]byte) error {
 // other error nothing was or will be written.
 func (tx *Txn) Commit(ctx context.Context, opts ...CommitOption) error {
 	const op = "Txn.Commit"
-	cfg := txnConfig{commitCheck: tx.commitCheck}
-	bad := apply(op, opts, &cfg, func(o CommitOption) { o.applyCommit(&cfg) })
+	cfg := tx.cfg
+	var bad error
+	if len(opts) > 0 {
+		own := *cfg
+		bad = apply(op, opts, &own, func(o CommitOption) { o.applyCommit(&own) })
+		cfg = &own
+	}
 	if err := firstError(tx.c.check(op), bad); err != nil {
 		return err
 	}
-	return tx.mapError(op, tx.t.Commit(ctx, op, cfg.check()))
+	return tx.mapError(op, tx.t.Commit(ctx, op, cfg.commitOptions()))
 }
 
 // Rollback ends the transaction at once; ctx bounds only the wait for what it leaves

@@ -35,6 +35,7 @@ var (
 	MaxTS          = Kind{"max-ts", 2 * time.Millisecond, 500 * time.Millisecond, false}
 	NotInitialized = Kind{"not-initialized", 2 * time.Millisecond, time.Second, false}
 	Witness        = Kind{"witness", time.Second, 10 * time.Second, true}
+	CommitLag      = Kind{"commit-lag", 2 * time.Millisecond, 500 * time.Millisecond, false}
 	Conflict       = Kind{"conflict", 2 * time.Millisecond, 500 * time.Millisecond, true}
 )
 

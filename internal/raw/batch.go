@@ -146,7 +146,7 @@ func (kv *KV) getAll(ctx context.Context, call *router.Call, keys [][]byte, set 
 		r.batch = kvrpcpb.RawBatchGetRequest{Context: &r.context, Keys: ordered[begin:len(ordered):len(ordered)], Cf: kv.CF}
 		reads[n], parcels[n] = r, router.Parcel{Call: &r.call, Region: g.Region, Req: &r.batch, Resp: &r.got}
 	}
-	kv.Router.SendAll(ctx, parcels)
+	kv.Router.SendAll(ctx, parcels, nil)
 	for n := range parcels {
 		r, index := reads[n], groups[n].Index
 		at := func(i int, value []byte) { set(index[i], value) }

@@ -51,8 +51,9 @@ const (
 // SendAll does SendInto for every parcel. The first attempts are all made from the
 // calling goroutine, so that requests to one store share frames and nothing is paid for
 // a region but its request; what fails, is hedged or has to ask PD for stores goes on in
-// tasks of its own. It returns when all are over.
-func (r *Router) SendAll(ctx context.Context, parcels []Parcel) {
+// tasks of its own. It returns when all are over; told, unless it is nil, is called when
+// one is, by several goroutines at a time.
+func (r *Router) SendAll(ctx context.Context, parcels []Parcel, told func(i int)) {
 	if out, ok := r.cfg.Transport.(starter); ok {
 		began := time.Now()
 		next := 0
@@ -60,17 +61,21 @@ func (r *Router) SendAll(ctx context.Context, parcels []Parcel) {
 			for ; next < len(parcels) && next < i+window; next++ {
 				r.begin(ctx, out, &parcels[next], began)
 			}
-			r.await(ctx, &parcels[i])
+			if r.await(ctx, &parcels[i]); parcels[i].way == over && told != nil {
+				told(i)
+			}
 		}
 	}
-	var left []*Parcel
+	var left []int
 	for i := range parcels {
 		if parcels[i].way != over {
-			left = append(left, &parcels[i])
+			left = append(left, i)
 		}
 	}
 	_ = task.Each(ctx, parallel, len(left), func(ctx context.Context, i int) error {
-		r.finish(ctx, left[i])
+		if r.finish(ctx, &parcels[left[i]]); told != nil {
+			told(left[i])
+		}
 		return nil
 	})
 }

@@ -159,6 +159,9 @@ func (r *Router) Locate(ctx context.Context, call *Call, wireKey []byte) (*regio
 	return r.load(ctx, call, call.Codec.RegionKey(wireKey), r.cfg.Regions.Locate)
 }
 
+// Reload makes a region be loaded again before its next use.
+func (r *Router) Reload(reg *region.Region) { r.cfg.Regions.Reload(reg) }
+
 // LocateEnd returns the region that holds the keys just before the wire key, where a
 // scan backwards from there begins. An empty key is the end of all keys.
 func (r *Router) LocateEnd(ctx context.Context, call *Call, wireKey []byte) (*region.Region, error) {

@@ -134,7 +134,7 @@ func (s *Snapshot) getSplit(ctx context.Context, call *router.Call, keys [][]byt
 		s.prepare(m, ordered[begin:len(ordered):len(ordered)], versions)
 		manys[n], parcels[n] = m, router.Parcel{Call: &m.call, Region: p.Region, Req: &m.req, Resp: &m.got}
 	}
-	s.e.router.SendAll(ctx, parcels)
+	s.e.router.SendAll(ctx, parcels, nil)
 	var left []int // those that came to anything but values
 	for n, p := range parts {
 		if parcels[n].Err != nil || !manys[n].inOrder(manys[n].req.Keys, func(i int, v Value) { set(p.Index[i], v) }) {

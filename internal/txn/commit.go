@@ -3,16 +3,15 @@ package txn
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
+	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/router"
-	"github.com/tikv-go/tikv/internal/task"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 const (
@@ -22,138 +21,223 @@ const (
 	maxPush = time.Hour
 	// writeTimeout is one attempt's of a write.
 	writeTimeout = 20 * time.Second
-	// writeParallel is how many requests of one commit are in flight.
-	writeParallel = 64
-	// owedParallel is how many are when nobody waits for them.
-	owedParallel = 16
 )
 
 // Check is asked about a commit timestamp when all keys are locked; its error ends the
 // transaction.
 type Check func(commitTS uint64) error
 
+// CommitOptions are how a transaction commits.
+type CommitOptions struct {
+	Mode   Mode
+	Causal bool          // the commit need not come after what it does not know of
+	After  uint64        // the commit comes after this timestamp
+	Wait   time.Duration // how long PD may take to get there
+	Check  Check         // may be nil; it is for two phases
+
+	DiskFull kvrpcpb.DiskFullOpt
+	Source   uint64 // for change feeds
+}
+
 // Commit makes the writes durable, or ends the transaction without. After an error that
-// is no *Undetermined nothing was or will be written. check may be nil.
-func (t *Txn) Commit(ctx context.Context, op string, check Check) error {
+// is no *Undetermined nothing was or will be written.
+func (t *Txn) Commit(ctx context.Context, op string, o CommitOptions) error {
 	if err := t.guard.write(); err != nil {
 		return err
 	}
 	defer t.guard.endWrite()
 	defer t.guard.finish()
-	m := collect(t.buf.Freeze(), t.buf.Len())
-	if m.len() == 0 {
+	if t.buf.Len() == 0 {
+		return nil
+	}
+	c := t.e.takeCommit()
+	defer t.e.giveCommit(c)
+	c.t, c.e, c.op, c.o, c.start = t, t.e, op, o, t.StartTS()
+	c.muts.collect(t.buf.Freeze(), t.buf.Len(), &c.few)
+	if len(c.muts.keys) == 0 {
 		return nil
 	}
 	if t.uptime() > maxAge {
-		return &Aborted{StartTS: t.StartTS(), Why: "it is older than a day"}
+		return &Aborted{StartTS: c.start, Why: "it is older than a day"}
 	}
 	if t.uptime() > safePointMaxAge {
 		// Behind the safe point conflicts leave no trace: deletions go.
-		if err := t.e.checkSafe(ctx, t.StartTS()); err != nil {
+		if err := t.e.checkSafe(ctx, c.start); err != nil {
 			return err
 		}
 	}
-	if len(m.asserted) > 0 {
-		if err := t.checkAsserted(ctx, op, m); err != nil {
+	if len(c.muts.wanted) > 0 {
+		if err := t.checkWanted(ctx, op, c.muts.wanted); err != nil {
 			return err
 		}
 	}
-	c := &commit{t: t, e: t.e, op: op, muts: m, start: t.StartTS(), primary: m.primary(), check: check}
-	c.ttl = lockTTL(m.total())
+	c.minTS, c.ttl = c.start+1, lockTTL(c.muts.bytes)
 	t.e.commits.add(1)
 	defer t.e.commits.add(-1)
 	ctx, done := t.e.untilClosing(ctx)
 	defer done()
+	if t.e.latches == nil {
+		return c.run(ctx)
+	}
+	release, err := t.e.latches.Hold(ctx, c.muts.keys, c.start)
+	if err != nil {
+		var conflict *Conflict
+		if !errors.As(err, &conflict) {
+			err = new(router.Call).Ended(ctx)
+		}
+		return err
+	}
+	defer func() { release(t.CommitTS()) }()
 	return c.run(ctx)
 }
 
-// commit is the commit of one transaction in two phases: locks with the values on all
-// keys, then the commit record on the primary key, which decides, then on the others.
+// commit is the commit of one transaction: locks with the values on all keys, then the
+// commit record on the primary key, which decides, then on the others; or one of the
+// shorter ways.
 type commit struct {
-	t       *Txn
-	e       *Engine
-	op      string
-	muts    *mutations
-	start   uint64
-	primary int // index of the primary mutation; -1: none leaves a lock
-	ttl     time.Duration
-	check   Check
-	beat    heartbeat
+	t     *Txn
+	e     *Engine
+	op    string
+	o     CommitOptions
+	muts  mutations
+	start uint64
+	ttl   time.Duration
+	beat  heartbeat
+	busy  bool // others use it, perhaps beyond its end
 
-	mu      sync.Mutex
-	at      *region.Region // where the primary lock was written
-	locked  []int          // mutations that have left locks, or may have
-	primeAt []int          // those of the primary's request
+	primary      int    // index in muts.held
+	minTS, maxTS uint64 // between which TiKV may choose the commit timestamp
+
+	mu       sync.Mutex
+	protocol Protocol // by now
+	fellBack bool     // it was another at first
+	commitTS uint64   // OnePhase: of the commit; Async: the least that it can be, by now
+	at       *region.Region
+	prime    part   // at and prime: where the primary lock was written, and with what
+	locked   []part // that have left locks, or may have
+	failures failures
+
+	// The memory of what most commits need.
+	few   few
+	parts [2]part
+	runs  [2]router.Run
+	first prewriting
+	last  errand
+}
+
+// takeCommit returns a commit to be used by one transaction.
+func (e *Engine) takeCommit() *commit {
+	if c, _ := e.commitPool.Get().(*commit); c != nil {
+		return c
+	}
+	return &commit{}
+}
+
+// giveCommit takes back what nobody refers to any more.
+func (e *Engine) giveCommit(c *commit) {
+	if c.busy || !c.beat.never() {
+		return
+	}
+	*c = commit{}
+	e.commitPool.Put(c)
 }
 
 // primaryKey is what all locks point to. Where nothing leaves a lock it is only looked
 // at.
-func (c *commit) primaryKey() []byte { return c.muts.keys[max(c.primary, 0)] }
+func (c *commit) primaryKey() []byte {
+	if len(c.muts.held) == 0 {
+		return c.muts.keys[0]
+	}
+	return c.muts.held[c.primary]
+}
 
 func (c *commit) run(ctx context.Context) error {
 	defer c.beat.stop()
-	if err := c.prewrite(ctx); err != nil {
-		c.cleanUp()
-		return err
-	}
-	if c.primary < 0 {
+	err := c.prewrite(ctx)
+	c.t.protocol.Store(uint32(c.protocol))
+	c.t.fellBack.Store(c.fellBack)
+	switch {
+	case err != nil:
+		return c.fail(err)
+	case len(c.muts.held) == 0:
+		c.t.protocol.Store(uint32(NoProtocol))
 		return nil
+	case c.protocol != TwoPhase:
+		return c.committed(c.commitTS)
 	}
 	ts, err := c.timestamp(ctx)
 	if err != nil {
-		c.cleanUp()
-		return err
+		return c.fail(err)
 	}
-	ts, rest, err := c.commitPrimary(ctx, ts)
+	ts, err = c.commitPrimary(ctx, ts)
 	if err != nil {
-		var unknown *router.Undetermined
-		if errors.As(err, &unknown) {
-			return c.undetermined(err)
-		}
-		c.cleanUp()
-		return err
+		return c.fail(err)
 	}
+	return c.committed(ts)
+}
+
+// committed is the end of a transaction that has committed: what is left is owed.
+func (c *commit) committed(ts uint64) error {
 	c.t.commitTS.Store(ts)
 	c.beat.stop()
-	c.commitRest(ts, rest)
+	switch c.protocol {
+	case Async:
+		c.commitKeys(ts, c.muts.held)
+	case TwoPhase:
+		c.commitKeys(ts, c.muts.held[:c.prime.from])
+		c.commitKeys(ts, c.muts.held[c.prime.to:])
+	}
 	return nil
 }
 
+// fail is the end of a transaction that has not committed, or perhaps has: then nothing is
+// rolled back.
+func (c *commit) fail(err error) error {
+	var unknown *router.Undetermined
+	if errors.As(err, &unknown) {
+		return c.undetermined(err)
+	}
+	c.cleanUp()
+	return err
+}
+
 // commitPrimary commits the primary key, with those of the same request and region. It
-// returns the commit timestamp and the mutations that remain.
-func (c *commit) commitPrimary(ctx context.Context, ts uint64) (uint64, []int, error) {
-	call := c.call(ctx)
-	call.Decides = true
-	index, at := c.primeAt, c.at
+// returns the commit timestamp, and leaves in c.prime which keys those were, of the held.
+func (c *commit) commitPrimary(ctx context.Context, ts uint64) (uint64, error) {
+	s := &c.last
+	c.begin(ctx, &s.call, &s.retry)
+	s.call.Decides = true
+	c.prime.from, c.prime.to = c.muts.heldFrom(c.prime.from), c.muts.heldFrom(c.prime.to)
+	at := c.at
 	for {
-		req := c.commitRequest(ts, index, kvrpcpb.CommitRole_Primary)
-		resp, err := send[*kvrpcpb.CommitResponse](ctx, c.e, call, at, req)
+		s.fillCommit(c, ts, c.muts.held[c.prime.from:c.prime.to], kvrpcpb.CommitRole_Primary)
+		err := c.e.router.SendInto(ctx, &s.call, at, &s.commit, &s.got)
 		if errors.Is(err, router.ErrRegionChanged) {
-			if at, err = c.e.router.Locate(ctx, call, c.primaryKey()); err != nil {
-				return 0, nil, lostOr(call, err)
+			if at, err = c.e.router.Locate(ctx, &s.call, c.primaryKey()); err != nil {
+				return 0, lostOr(&s.call, err)
 			}
-			index = c.within(index, at)
+			c.within(at)
 			continue
 		}
 		if err != nil {
-			return 0, nil, lostOr(call, err)
+			return 0, lostOr(&s.call, err)
 		}
-		switch ke := resp.GetError(); {
+		switch ke := s.got.Error; {
 		case ke == nil:
-			return ts, c.without(index), nil
+			return ts, nil
 		case ke.GetCommitTsExpired() != nil:
 			// A reader was told that the transaction commits later. No copy of the
 			// request can succeed any more, so that what was lost before is settled.
-			call = call.Settled()
+			s.call = *s.call.Settled()
 			if ts, err = c.laterTS(ctx, ke.GetCommitTsExpired()); err != nil {
-				return 0, nil, err
+				return 0, err
 			}
 		case ke.GetTxnLockNotFound() != nil:
-			return 0, nil, keyError(call, c.start, ke) // rolled back: definitive, too
+			return 0, keyError(&s.call, c.start, ke) // rolled back: definitive, too
 		default:
 			// In words only, and that may be an internal timeout of a write that was
 			// under way.
-			return 0, nil, lostAnyway(call, keyError(call, c.start, ke))
+			return 0, lostAnyway(&s.call, keyError(&s.call, c.start, ke))
 		}
 	}
 }
@@ -178,7 +262,7 @@ func lostOr(call *router.Call, err error) error {
 
 // laterTS returns a new commit timestamp.
 func (c *commit) laterTS(ctx context.Context, expired *kvrpcpb.CommitTsExpired) (uint64, error) {
-	limit := expired.GetAttemptedCommitTs() + uint64(maxPush.Milliseconds())<<18
+	limit := expired.GetAttemptedCommitTs() + timestamp(maxPush)
 	if expired.GetMinCommitTs() > limit {
 		return 0, &Aborted{StartTS: c.start, Why: "its commit was pushed more than an hour ahead"}
 	}
@@ -187,8 +271,8 @@ func (c *commit) laterTS(ctx context.Context, expired *kvrpcpb.CommitTsExpired) 
 
 // timestamp returns a commit timestamp that the check agrees with.
 func (c *commit) timestamp(ctx context.Context) (uint64, error) {
-	ts, err := c.e.pd.Timestamp(ctx)
-	if err != nil || c.check == nil {
+	ts, err := c.fresh(ctx)
+	if err != nil || c.o.Check == nil {
 		return ts, err
 	}
 	answered := false
@@ -206,131 +290,43 @@ func (c *commit) timestamp(ctx context.Context) (uint64, error) {
 func (c *commit) ask(ts uint64) error {
 	c.e.commits.add(-1)
 	defer c.e.commits.add(1)
-	return c.check(ts)
+	return c.o.Check(ts)
 }
 
-// within returns the mutations that a region holds, the primary first.
-func (c *commit) within(index []int, at *region.Region) []int {
+// within leaves in c.prime those of its keys that a region holds.
+func (c *commit) within(at *region.Region) {
 	held := c.e.codec.WireRange(at.Range)
-	out := []int{c.primary}
-	for _, i := range index {
-		if i != c.primary && held.Contains(c.muts.keys[i]) {
-			out = append(out, i)
-		}
+	p := &c.prime
+	for !held.Contains(c.muts.held[p.from]) {
+		p.from++
 	}
-	return out
-}
-
-// without returns the mutations that leave locks and are not among those.
-func (c *commit) without(index []int) []int {
-	done := make([]bool, c.muts.len())
-	for _, i := range index {
-		done[i] = true
-	}
-	var rest []int
-	for i := range c.muts.keys {
-		if !done[i] && c.muts.locks(i) {
-			rest = append(rest, i)
-		}
-	}
-	return rest
-}
-
-func (c *commit) commitRequest(ts uint64, index []int, role kvrpcpb.CommitRole) *kvrpcpb.CommitRequest {
-	return &kvrpcpb.CommitRequest{
-		Context:       &kvrpcpb.Context{},
-		StartVersion:  c.start,
-		CommitVersion: ts,
-		Keys:          pick(c.muts.keys, index),
-		PrimaryKey:    c.primaryKey(),
-		CommitRole:    role,
+	for !held.Contains(c.muts.held[p.to-1]) {
+		p.to--
 	}
 }
 
-// call returns a call of the commit.
-func (c *commit) call(ctx context.Context) *router.Call {
-	call := c.e.call(ctx, c.op, c.t.opts.Read.CallOptions)
+// begin makes a call of the commit in memory that the caller has.
+func (c *commit) begin(ctx context.Context, call *router.Call, retry *backoff.Retry) {
+	o := c.t.opts.Read.CallOptions
+	*retry = *backoff.For(ctx, o.retryFor())
+	*call = c.e.callWith(c.op, o, retry)
 	call.Timeout = writeTimeout
-	return call
 }
 
-// owed runs fn on batches of mutations, in the background and until it is done or the
-// client has closed. Whatever is left undone others will do.
-func (c *commit) owed(name string, index []int, fn func(ctx context.Context, call *router.Call, part router.Group) error) {
-	if len(index) == 0 {
-		return
+// context is what all requests of the commit have in common.
+func (c *commit) context() kvrpcpb.Context {
+	return kvrpcpb.Context{DiskFullOpt: c.o.DiskFull, TxnSource: c.o.Source}
+}
+
+// answer takes the timestamps that a prewrite was answered with. A lock that was left for
+// two phases alone, here or before, says so by having none. c.mu is held.
+func (c *commit) answer(got *wire.Prewritten, asked Protocol) {
+	switch {
+	case asked == OnePhase && got.OnePCCommitTS != 0:
+		c.commitTS = got.OnePCCommitTS
+	case asked == Async && got.MinCommitTS != 0:
+		c.commitTS = max(c.commitTS, got.MinCommitTS)
+	case asked != TwoPhase:
+		c.fallBack()
 	}
-	c.e.owed.Go(name, func(ctx context.Context) {
-		o := c.t.opts.Read.CallOptions
-		o.RetryFor = owedFor
-		call := c.e.call(ctx, c.op, o)
-		call.Owed, call.Timeout = true, writeTimeout
-		if err := c.eachPart(ctx, call, owedParallel, index, fn); err != nil {
-			c.e.log.LogAttrs(ctx, slog.LevelWarn, name+" not done", slog.Uint64("start_ts", c.start), slog.Any("error", err))
-		}
-	})
-}
-
-// eachPart runs fn on batches of mutations, each of one region, and again on those of
-// changed regions.
-func (c *commit) eachPart(ctx context.Context, call *router.Call, parallel int, index []int, fn func(context.Context, *router.Call, router.Group) error) error {
-	groups, err := c.group(ctx, call, index)
-	if err != nil {
-		return err
-	}
-	parts := c.muts.keyBatches(groups)
-	return task.Each(ctx, parallel, len(parts), func(ctx context.Context, i int) error {
-		part := call
-		if len(parts) > 1 { // else its delays go on growing
-			part = call.Part()
-		}
-		err := fn(ctx, part, parts[i])
-		if errors.Is(err, router.ErrRegionChanged) {
-			return c.eachPart(ctx, part, 1, parts[i].Index, fn)
-		}
-		return err
-	})
-}
-
-// group sorts mutations by region.
-func (c *commit) group(ctx context.Context, call *router.Call, index []int) ([]router.Group, error) {
-	groups, err := c.e.router.Group(ctx, call, pick(c.muts.keys, index))
-	if err != nil {
-		return nil, err
-	}
-	for i := range groups {
-		groups[i].Index = pick(index, groups[i].Index)
-	}
-	return groups, nil
-}
-
-// commitRest commits the other keys. The transaction has committed: nobody needs to
-// wait.
-func (c *commit) commitRest(ts uint64, rest []int) {
-	c.owed("commit secondaries", rest, func(ctx context.Context, call *router.Call, p router.Group) error {
-		req := c.commitRequest(ts, p.Index, kvrpcpb.CommitRole_Secondary)
-		resp, err := send[*kvrpcpb.CommitResponse](ctx, c.e, call, p.Region, req)
-		if err == nil && resp.GetError() != nil {
-			err = keyError(call, c.start, resp.GetError())
-		}
-		return err
-	})
-}
-
-// cleanUp rolls back what may have been locked by a transaction that certainly did not
-// commit. The rollback records keep copies of its requests that come late from locking
-// again.
-func (c *commit) cleanUp() {
-	c.beat.stop()
-	slices.Sort(c.locked)
-	c.owed("roll back", slices.Compact(c.locked), func(ctx context.Context, call *router.Call, p router.Group) error {
-		req := &kvrpcpb.BatchRollbackRequest{
-			Context: &kvrpcpb.Context{}, StartVersion: c.start, Keys: pick(c.muts.keys, p.Index),
-		}
-		resp, err := send[*kvrpcpb.BatchRollbackResponse](ctx, c.e, call, p.Region, req)
-		if err == nil && resp.GetError() != nil {
-			err = keyError(call, c.start, resp.GetError())
-		}
-		return err
-	})
 }

@@ -93,7 +93,8 @@ func writeCases(t *testing.T, file string, cases []testCase) {
 func runScript(t *testing.T, script []string) string {
 	f := &fake{now: 100}
 	e, owed := newEngine(t, f)
-	tx := e.Begin(at(100), 0, Options{})
+	tx := e.Begin(at(100), 0, Options{Assertions: kvrpcpb.AssertionLevel_Fast})
+	o := CommitOptions{Mode: TwoPhaseOnly}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	var out strings.Builder
@@ -104,18 +105,33 @@ func runScript(t *testing.T, script []string) string {
 		case "split":
 			f.splits = w[1:]
 		case "put":
-			err = tx.Put([]byte(w[1]), []byte("value"), false)
+			err = tx.Put([]byte(w[1]), []byte("value"), claimOf(w[2:]))
 		case "big":
 			n, _ := strconv.Atoi(w[2])
-			err = tx.Put([]byte(w[1]), make([]byte, n), false)
+			err = tx.Put([]byte(w[1]), make([]byte, n), NoClaim)
 		case "insert":
-			err = tx.Put([]byte(w[1]), []byte("value"), true)
+			err = tx.Put([]byte(w[1]), []byte("value"), MustBeAbsent)
 		case "delete":
-			err = tx.Delete([]byte(w[1]))
+			err = tx.Delete([]byte(w[1]), claimOf(w[2:]))
 		case "absent":
 			err = tx.CheckAbsent([]byte(w[1]))
 		case "lock":
 			err = tx.Lock([][]byte{[]byte(w[1])})
+		case "mode":
+			o.Mode = map[string]Mode{"auto": Auto, "async": AsyncAtMost, "two": TwoPhaseOnly}[w[1]]
+		case "causal":
+			o.Causal = true
+		case "after": // timestamp, wait
+			n, _ := strconv.Atoi(w[1])
+			o.After = at(uint64(n))
+			o.Wait, _ = time.ParseDuration(w[2])
+		case "puts": // number of keys
+			n, _ := strconv.Atoi(w[1])
+			for i := range n {
+				err = errors.Join(err, tx.Put(fmt.Appendf(nil, "%0*d", len(w[2]), i), []byte("value"), NoClaim))
+			}
+		case "limits": // how much of a transaction is told: the first request alone
+			f.brief = true
 		case "answer":
 			f.answers = append(f.answers, parseAnswer(t, w[1:]))
 		case "tso":
@@ -135,9 +151,11 @@ func runScript(t *testing.T, script []string) string {
 			d, _ := time.ParseDuration(w[1])
 			tx.age = d
 		case "commit":
-			err = tx.Commit(ctx, "Commit", nil)
+			err = tx.Commit(ctx, "Commit", o)
 			if err == nil {
-				fmt.Fprintf(&out, "committed at %d\n", tx.CommitTS()>>18)
+				p, fell := tx.Protocol()
+				fmt.Fprintf(&out, "committed at %d%s%s\n", tx.CommitTS()>>18, [...]string{OnePhase: " in one phase", Async: " asynchronously", TwoPhase: ""}[p],
+					map[bool]string{true: ", another way at first"}[fell])
 			}
 			if waited := owed.Wait(t.Context()); waited != nil {
 				t.Fatal(waited)
@@ -178,10 +196,20 @@ func outcome(err error) string {
 	if a, ok := err.(*Aborted); ok {
 		return "aborted: " + a.Why
 	}
+	if a, ok := err.(*Asserted); ok {
+		return fmt.Sprintf("%s is not as asserted, absent %v", a.Key, a.Absent)
+	}
 	if x, ok := err.(*Exists); ok {
 		return fmt.Sprintf("%s exists", x.Key)
 	}
 	return "error: " + err.Error()
+}
+
+func claimOf(w []string) Claim {
+	if len(w) == 0 {
+		return NoClaim
+	}
+	return map[string]Claim{"present": AssertExists, "absent": AssertAbsent}[w[0]]
 }
 
 // parseAnswer reads NAME[@region] WHAT ARGS....
@@ -220,6 +248,20 @@ func parseAnswer(t *testing.T, w []string) scripted {
 		s.do = keyErr(&kvrpcpb.KeyError{AlreadyExist: &kvrpcpb.AlreadyExist{Key: []byte(w[2])}})
 	case "gone":
 		s.do = keyErr(&kvrpcpb.KeyError{TxnLockNotFound: &kvrpcpb.TxnLockNotFound{}, Retryable: "words"})
+	case "asserted": // key
+		s.do = keyErr(&kvrpcpb.KeyError{AssertionFailed: &kvrpcpb.AssertionFailed{StartTs: at(100), Key: []byte(w[2]), Assertion: kvrpcpb.Assertion_Exist}})
+	case "timestamp": // of a calculated commit
+		s.do = func(_ *fake, req transport.Message) (transport.Response, error) {
+			if req.(*kvrpcpb.PrewriteRequest).TryOnePc {
+				return &kvrpcpb.PrewriteResponse{OnePcCommitTs: at(num(2))}, nil
+			}
+			return &kvrpcpb.PrewriteResponse{MinCommitTs: at(num(2))}, nil
+		}
+	case "fallback":
+		s.do = func(*fake, transport.Message) (transport.Response, error) { return &kvrpcpb.PrewriteResponse{}, nil }
+	case "lostsplit": // it may have run, and the region changes
+		s.do = lost
+		s.then = w[2]
 	case "abort":
 		s.do = keyErr(&kvrpcpb.KeyError{Abort: strings.Join(w[2:], " ")})
 	case "expired": // attempted min

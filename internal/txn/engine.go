@@ -1,5 +1,5 @@
-// Package txn reads and writes transactional data: snapshots, and optimistic
-// transactions committed in two phases (Percolator).
+// Package txn reads and writes transactional data: snapshots, and transactions that
+// commit in two phases (Percolator), asynchronously, or in one phase.
 package txn
 
 import (
@@ -25,6 +25,7 @@ type PD interface {
 	Timestamp(ctx context.Context) (uint64, error)
 	RecentTimestamp(ctx context.Context, maxAge time.Duration) (uint64, error)
 	GCState(ctx context.Context, keyspaceID uint32) (txnSafePoint, gcSafePoint uint64, err error)
+	SplitAndScatterRegions(ctx context.Context, keys [][]byte, group string, retries int) (ids []uint64, split, scattered int, err error)
 }
 
 // Router is what the engine needs of a *router.Router.
@@ -32,8 +33,10 @@ type Router interface {
 	lock.Router
 	DoInto(ctx context.Context, call *router.Call, key []byte, req transport.Request, resp router.Answer) error
 	SendInto(ctx context.Context, call *router.Call, to *region.Region, req transport.Request, resp router.Answer) error
-	SendAll(ctx context.Context, parcels []router.Parcel)
+	SendAll(ctx context.Context, parcels []router.Parcel, told func(i int))
 	Only(call *router.Call, keys [][]byte) *region.Region
+	Runs(ctx context.Context, call *router.Call, keys [][]byte, runs []router.Run) ([]router.Run, error)
+	Reload(reg *region.Region)
 	LocateEnd(ctx context.Context, call *router.Call, key []byte) (*region.Region, error)
 	Closing() context.Context
 }
@@ -46,6 +49,8 @@ type Config struct {
 	Tasks  *task.Group // what ends with the client
 	Owed   *task.Group // what finished transactions owe: closing the client waits for it
 	Logger *slog.Logger
+
+	Latches Latches // nil: none
 }
 
 // Engine is the transactions of one client. It is safe for concurrent use.
@@ -61,12 +66,17 @@ type Engine struct {
 	gets   sync.Pool // *get
 	manys  sync.Pool // *many
 
+	commitPool   sync.Pool // *commit
+	prewritePool sync.Pool // *prewriting
+	errandPool   sync.Pool // *errand
+
 	commits inflight
+	latches Latches
 }
 
 // New returns an engine.
 func New(cfg Config) *Engine {
-	e := &Engine{pd: cfg.PD, router: cfg.Router, codec: cfg.Codec, tasks: cfg.Tasks, owed: cfg.Owed, log: cfg.Logger}
+	e := &Engine{pd: cfg.PD, router: cfg.Router, codec: cfg.Codec, tasks: cfg.Tasks, owed: cfg.Owed, log: cfg.Logger, latches: cfg.Latches}
 	e.locks = lock.New(lock.Config{Router: cfg.Router, Clock: cfg.PD, Tasks: cfg.Tasks, Logger: cfg.Logger})
 	return e
 }

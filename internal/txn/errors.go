@@ -36,6 +36,24 @@ type Exists struct{ Key []byte }
 // Error says that a key exists.
 func (e *Exists) Error() string { return "txn: key already exists" }
 
+// Asserted is a key that is not what a write said of it.
+type Asserted struct {
+	Key                                   []byte
+	Absent                                bool   // what was said: that it has no value
+	StartTS, ExistingTS, ExistingCommitTS uint64 // of the transaction, and of the version that is there, if one is
+}
+
+// Error says that an assertion failed.
+func (e *Asserted) Error() string { return fmt.Sprintf("txn: an assertion of %d failed", e.StartTS) }
+
+// Behind is a commit that has to come after a timestamp that PD has not reached in time.
+type Behind struct{ StartTS, After, Now uint64 }
+
+// Error names the timestamps.
+func (e *Behind) Error() string {
+	return fmt.Sprintf("txn: %d must commit after %d, and it is %d", e.StartTS, e.After, e.Now)
+}
+
 // Aborted is a transaction that certainly did not commit and can not any more.
 type Aborted struct {
 	StartTS uint64
@@ -95,6 +113,12 @@ func keyError(call *router.Call, start uint64, ke *kvrpcpb.KeyError) error {
 		}
 	case ke.GetAlreadyExist() != nil:
 		return &Exists{Key: ke.GetAlreadyExist().GetKey()}
+	case ke.GetAssertionFailed() != nil:
+		a := ke.GetAssertionFailed()
+		return &Asserted{
+			Key: a.GetKey(), Absent: a.GetAssertion() == kvrpcpb.Assertion_NotExist,
+			StartTS: start, ExistingTS: a.GetExistingStartTs(), ExistingCommitTS: a.GetExistingCommitTs(),
+		}
 	case ke.GetTxnLockNotFound() != nil, ke.GetTxnNotFound() != nil:
 		return &Aborted{StartTS: start, Why: "its lock is gone: it took longer than the lock lived"}
 	case ke.GetRetryable() != "":

@@ -43,6 +43,7 @@ type fake struct {
 	gcErr   error
 	gcCalls int
 	answers []scripted
+	brief   bool // the log has no keys
 	log     []string
 }
 
@@ -53,6 +54,7 @@ type scripted struct {
 	region uint64
 	do     func(f *fake, req transport.Message) (transport.Response, error)
 	delay  time.Duration
+	then   string // a key where the region is split afterwards, without a word
 }
 
 func newEngine(t *testing.T, f *fake) (*Engine, *task.Group) {
@@ -101,6 +103,22 @@ func (f *fake) found(i int) region.Found {
 		meta.EndKey = keys.Encode([]byte(f.splits[i]))
 	}
 	return region.Found{Meta: meta, Leader: meta.Peers[0]}
+}
+
+func (f *fake) SplitAndScatterRegions(_ context.Context, splitKeys [][]byte, _ string, _ int) ([]uint64, int, int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, key := range splitKeys {
+		user, _, err := keys.Decode(key)
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		f.splits = append(f.splits, string(user))
+	}
+	slices.Sort(f.splits)
+	f.version++
+	f.log = append(f.log, fmt.Sprintf("split at %d keys", len(splitKeys)))
+	return nil, 100, 100, nil
 }
 
 func (f *fake) find(match func(*metapb.Region) bool) (region.Found, error) {
@@ -174,6 +192,13 @@ func (f *fake) call(ctx context.Context, addr string, req transport.Message) (tr
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if s.then != "" {
+		defer func() {
+			f.splits = append(f.splits, s.then)
+			slices.Sort(f.splits)
+			f.version++
+		}()
+	}
 	return s.do(f, req)
 }
 
@@ -181,8 +206,18 @@ func (f *fake) call(ctx context.Context, addr string, req transport.Message) (tr
 func (f *fake) arrive(id uint64, text string) scripted {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	name, rest, _ := strings.Cut(text, " ")
+	if i := strings.Index(rest, " primary="); f.brief && i >= 0 {
+		n := strings.Count(rest[:i], ":")
+		text = fmt.Sprintf("%s of %d keys%s", name, n, rest[i:])
+		if j := strings.Index(text, " async ["); j >= 0 {
+			text = text[:j+6] + " ..."
+		}
+	}
+	if f.brief && name != "Prewrite" {
+		text = name
+	}
 	f.log = append(f.log, fmt.Sprintf("r%d %s", id, text))
-	name, _, _ := strings.Cut(text, " ")
 	i := slices.IndexFunc(f.answers, func(s scripted) bool { return s.name == name && (s.region == 0 || s.region == id) })
 	if i < 0 {
 		return scripted{do: usual}
@@ -195,7 +230,14 @@ func (f *fake) arrive(id uint64, text string) scripted {
 func usual(f *fake, req transport.Message) (transport.Response, error) {
 	switch q := req.(type) {
 	case *kvrpcpb.PrewriteRequest:
-		return &kvrpcpb.PrewriteResponse{}, nil
+		resp := &kvrpcpb.PrewriteResponse{}
+		switch {
+		case q.TryOnePc:
+			resp.OnePcCommitTs = q.MinCommitTs
+		case q.UseAsyncCommit:
+			resp.MinCommitTs = q.MinCommitTs
+		}
+		return resp, nil
 	case *kvrpcpb.CommitRequest:
 		return &kvrpcpb.CommitResponse{CommitVersion: q.CommitVersion}, nil
 	case *kvrpcpb.BatchRollbackRequest:
@@ -281,6 +323,14 @@ func lockInfo(key, primary string, start, ttl uint64) *kvrpcpb.LockInfo {
 	return &kvrpcpb.LockInfo{Key: []byte(key), PrimaryLock: []byte(primary), LockVersion: at(start), LockTtl: ttl, TxnSize: 1}
 }
 
+// after is a timestamp beside the one of the start.
+func after(ts, start uint64) string {
+	if ts>>18 == start>>18 {
+		return fmt.Sprintf("+%d", ts-start)
+	}
+	return fmt.Sprintf("%d+%d", ts>>18, ts&(1<<18-1))
+}
+
 // describe is a request in one line.
 func describe(req transport.Message) string {
 	var b strings.Builder
@@ -289,14 +339,26 @@ func describe(req transport.Message) string {
 		b.WriteString("Prewrite")
 		for _, m := range q.Mutations {
 			fmt.Fprintf(&b, " %s:%s", m.Op, m.Key)
+			if m.Assertion != kvrpcpb.Assertion_None {
+				fmt.Fprintf(&b, "(%s,%s)", m.Assertion, q.AssertionLevel)
+			}
 		}
 		size := fmt.Sprint(q.TxnSize)
 		if q.TxnSize+1 == 0 {
 			size = "?"
 		}
-		fmt.Fprintf(&b, " primary=%s start=%d min=+%d ttl=%ds size=%s", q.PrimaryLock, q.StartVersion>>18, q.MinCommitTs-q.StartVersion, q.LockTtl/1000, size)
+		fmt.Fprintf(&b, " primary=%s start=%d min=%s ttl=%ds size=%s", q.PrimaryLock, q.StartVersion>>18, after(q.MinCommitTs, q.StartVersion), q.LockTtl/1000, size)
+		if q.TryOnePc {
+			fmt.Fprintf(&b, " one-phase max=%d", q.MaxCommitTs>>18)
+		}
+		if q.UseAsyncCommit {
+			fmt.Fprintf(&b, " async %s max=%d", q.Secondaries, q.MaxCommitTs>>18)
+		}
 	case *kvrpcpb.CommitRequest:
 		fmt.Fprintf(&b, "Commit %s at %d %s of %s", q.Keys, q.CommitVersion>>18, q.CommitRole, q.PrimaryKey)
+		if q.UseAsyncCommit {
+			b.WriteString(" async")
+		}
 	case *kvrpcpb.BatchRollbackRequest:
 		fmt.Fprintf(&b, "BatchRollback %s", q.Keys)
 	case *kvrpcpb.TxnHeartBeatRequest:

@@ -3,114 +3,127 @@ package txn
 import (
 	"context"
 	"math"
+	"sort"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/membuf"
-	"github.com/tikv-go/tikv/internal/router"
 )
 
 // mutations are what a transaction sends to the cluster, in key order.
 type mutations struct {
-	keys   [][]byte
-	values [][]byte
-	ops    []kvrpcpb.Op
-	// asserted are keys to be locked that must have no value: no operation says both.
-	asserted [][]byte
+	keys [][]byte
+	all  []*kvrpcpb.Mutation
+	// held are the keys that are left with locks, and so have to be committed: all, or all
+	// but those that are only checked.
+	held [][]byte
+	// wanted are keys to be locked that must have no value: no operation says both.
+	wanted   [][]byte
+	bytes    int  // of keys and values
+	keyBytes int  // of keys
+	asserts  bool // one has an assertion
 }
 
-// collect turns a buffer into mutations (facts section 3.2, "Op choice").
-func collect(view membuf.View, n int) *mutations {
-	m := &mutations{keys: make([][]byte, 0, n), values: make([][]byte, 0, n), ops: make([]kvrpcpb.Op, 0, n)}
+// fewMutations is how many need no memory of their own.
+const fewMutations = 4
+
+// few is the memory of few mutations.
+type few struct {
+	keys [fewMutations][]byte
+	all  [fewMutations]*kvrpcpb.Mutation
+	each [fewMutations]kvrpcpb.Mutation
+}
+
+// collect turns a buffer of n entries into mutations (facts section 3.2, "Op choice").
+func (m *mutations) collect(view membuf.View, n int, room *few) {
+	m.keys, m.all = room.keys[:0], room.all[:0]
+	each := room.each[:]
+	if n > fewMutations {
+		m.keys, m.all, each = make([][]byte, 0, n), make([]*kvrpcpb.Mutation, 0, n), make([]kvrpcpb.Mutation, n)
+	}
+	checked := 0
 	c := view.Scan(keys.Range{}, false)
 	for e, ok := c.Next(); ok; e, ok = c.Next() {
-		absent, locked := e.Flags&membuf.Absent != 0, e.Flags&membuf.Locked != 0
-		switch {
-		case e.Op == membuf.Put && absent:
-			m.add(e, kvrpcpb.Op_Insert)
-		case e.Op == membuf.Put:
-			m.add(e, kvrpcpb.Op_Put)
-		case absent && locked: // nothing to write: it was absent and is, but stays locked
-			m.add(e, kvrpcpb.Op_Lock)
-			m.asserted = append(m.asserted, e.Key)
-		case absent:
-			m.add(e, kvrpcpb.Op_CheckNotExists)
-		case e.Op == membuf.Delete:
-			m.add(e, kvrpcpb.Op_Del)
-		case locked:
-			m.add(e, kvrpcpb.Op_Lock)
+		op, ok := opOf(e)
+		if !ok {
+			continue
+		}
+		if op == kvrpcpb.Op_CheckNotExists {
+			checked++
+		}
+		if op == kvrpcpb.Op_Lock && e.Flags&membuf.Absent != 0 {
+			m.wanted = append(m.wanted, e.Key)
+		}
+		mut := &each[len(m.all)]
+		mut.Op, mut.Key, mut.Value, mut.Assertion = op, e.Key, e.Value, assertionOf(e)
+		m.asserts = m.asserts || mut.Assertion != kvrpcpb.Assertion_None
+		m.keys, m.all = append(m.keys, e.Key), append(m.all, mut)
+		m.keyBytes += len(e.Key)
+		m.bytes += len(e.Key) + len(e.Value)
+	}
+	if m.held = m.keys; checked > 0 {
+		m.held = make([][]byte, 0, len(m.keys)-checked)
+		for i, key := range m.keys {
+			if m.locks(i) {
+				m.held = append(m.held, key)
+			}
 		}
 	}
-	return m
 }
 
-func (m *mutations) add(e membuf.Entry, op kvrpcpb.Op) {
-	m.keys, m.values, m.ops = append(m.keys, e.Key), append(m.values, e.Value), append(m.ops, op)
+// opOf is what an entry asks of the cluster; false: nothing.
+func opOf(e membuf.Entry) (kvrpcpb.Op, bool) {
+	absent, locked := e.Flags&membuf.Absent != 0, e.Flags&membuf.Locked != 0
+	switch {
+	case e.Op == membuf.Put && absent:
+		return kvrpcpb.Op_Insert, true
+	case e.Op == membuf.Put:
+		return kvrpcpb.Op_Put, true
+	case absent && locked: // nothing to write: it was absent and is, but stays locked
+		return kvrpcpb.Op_Lock, true
+	case absent:
+		return kvrpcpb.Op_CheckNotExists, true
+	case e.Op == membuf.Delete:
+		return kvrpcpb.Op_Del, true
+	}
+	return kvrpcpb.Op_Lock, locked
 }
 
-func (m *mutations) len() int { return len(m.keys) }
+// assertionOf is what the entry's first write said of the key.
+func assertionOf(e membuf.Entry) kvrpcpb.Assertion {
+	switch {
+	case e.Flags&(membuf.AssertExists|membuf.AssertAbsent) == membuf.AssertExists|membuf.AssertAbsent: // nothing can be said any more
+	case e.Flags&membuf.AssertExists != 0:
+		return kvrpcpb.Assertion_Exist
+	case e.Flags&membuf.AssertAbsent != 0:
+		return kvrpcpb.Assertion_NotExist
+	}
+	return kvrpcpb.Assertion_None
+}
+
+// locks reports whether mutation i leaves a lock.
+func (m *mutations) locks(i int) bool { return m.all[i].Op != kvrpcpb.Op_CheckNotExists }
 
 // size is the bytes of mutation i in a request.
-func (m *mutations) size(i int) int { return len(m.keys[i]) + len(m.values[i]) }
+func (m *mutations) size(i int) int { return len(m.keys[i]) + len(m.all[i].Value) }
 
-// total is the bytes of all mutations.
-func (m *mutations) total() (n int) {
-	for i := range m.keys {
-		n += m.size(i)
+// heldFrom is the index in held of the first key at or behind mutation i.
+func (m *mutations) heldFrom(i int) int {
+	switch {
+	case len(m.held) == len(m.keys):
+		return i
+	case i == len(m.keys):
+		return len(m.held)
 	}
-	return n
-}
-
-// locks reports whether mutation i leaves a lock, and so has to be committed.
-func (m *mutations) locks(i int) bool { return m.ops[i] != kvrpcpb.Op_CheckNotExists }
-
-// primary is the first mutation that leaves a lock, or -1.
-func (m *mutations) primary() int {
-	for i := range m.ops {
-		if m.locks(i) {
-			return i
-		}
-	}
-	return -1
-}
-
-// proto is mutations of one request.
-func (m *mutations) proto(index []int) []*kvrpcpb.Mutation {
-	all := make([]kvrpcpb.Mutation, len(index))
-	out := make([]*kvrpcpb.Mutation, len(index))
-	for i, j := range index {
-		all[i] = kvrpcpb.Mutation{Op: m.ops[j], Key: m.keys[j], Value: m.values[j]}
-		out[i] = &all[i]
-	}
-	return out
-}
-
-// locking returns those of the mutations that leave locks.
-func (m *mutations) locking(index []int) []int {
-	out := make([]int, 0, len(index))
-	for _, i := range index {
-		if m.locks(i) {
-			out = append(out, i)
-		}
-	}
-	return out
+	key := string(m.keys[i])
+	return sort.Search(len(m.held), func(j int) bool { return string(m.held[j]) >= key })
 }
 
 // batchBytes is the size that a batch of one request has at least before another is
 // begun (client-go TxnCommitBatchSize).
 const batchBytes = 16 << 10
-
-// batches cuts groups of mutations into the batches of a prewrite.
-func (m *mutations) batches(groups []router.Group) []router.Group {
-	return cut(groups, batchBytes, m.size)
-}
-
-// keyBatches cuts groups of mutations into batches of keys alone.
-func (m *mutations) keyBatches(groups []router.Group) []router.Group {
-	return cut(groups, batchBytes, func(i int) int { return len(m.keys[i]) })
-}
 
 // The life of a lock that nobody prolongs: longer where writing all of them takes
 // longer (client-go txnkv/transaction/2pc.go, txnLockTTL).
@@ -128,15 +141,15 @@ func lockTTL(size int) time.Duration {
 	return min(max(time.Duration(float64(ttlPerMB)*math.Sqrt(mb)), minTTL), maxTTL)
 }
 
-// checkAsserted refuses keys that are to be locked and to be absent and are present at
+// checkWanted refuses keys that are to be locked and to be absent and are present at
 // the transaction's start. That nobody wrote them since is what locking them shows.
-func (t *Txn) checkAsserted(ctx context.Context, op string, m *mutations) error {
-	first := len(m.asserted)
-	if err := t.snap.BatchGet(ctx, op, m.asserted, false, func(i int, _ Value) { first = min(first, i) }); err != nil {
+func (t *Txn) checkWanted(ctx context.Context, op string, wanted [][]byte) error {
+	first := len(wanted)
+	if err := t.snap.BatchGet(ctx, op, wanted, false, func(i int, _ Value) { first = min(first, i) }); err != nil {
 		return err
 	}
-	if first < len(m.asserted) {
-		return &Exists{Key: m.asserted[first]}
+	if first < len(wanted) {
+		return &Exists{Key: wanted[first]}
 	}
 	return nil
 }

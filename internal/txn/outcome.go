@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"log/slog"
 	"math"
 	"slices"
 
@@ -19,7 +20,26 @@ type Inquiry struct {
 // undetermined is the error of a commit that ended with err and may or may not have
 // happened.
 func (c *commit) undetermined(err error) error {
-	return &Undetermined{Inquiry: Inquiry{Primary: slices.Clone(c.primaryKey()), StartTS: c.start}, Err: err}
+	q := Inquiry{Primary: slices.Clone(c.primaryKey()), StartTS: c.start}
+	if c.protocol == Async {
+		q.Secondaries = slices.Clone(c.secondaries())
+		c.settle(q)
+	}
+	return &Undetermined{Inquiry: q, Err: err}
+}
+
+// settle lets an asynchronous commit end that nobody looks after any more: nobody can read
+// past its locks before they have expired.
+func (c *commit) settle(q Inquiry) {
+	e, op, o := c.e, c.op, c.t.opts.Read.CallOptions
+	o.RetryFor = owedFor
+	e.owed.Go("settle", func(ctx context.Context) {
+		call := e.call(ctx, op, o)
+		call.Owed = true
+		if _, err := e.locks.Settle(ctx, call, q.StartTS, q.Primary, q.Secondaries); err != nil {
+			e.log.LogAttrs(ctx, slog.LevelWarn, "an outcome is not settled", slog.Uint64("start_ts", q.StartTS), slog.Any("error", err))
+		}
+	})
 }
 
 // Outcome finds out how a transaction ended whose commit is under way no more: its

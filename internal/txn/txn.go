@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/membuf"
 )
@@ -14,15 +16,17 @@ type Options struct {
 	Read              ReadOptions
 	MaxKeys, MaxBytes int // 0: no limit
 	KeyPrefix         int // bytes of each key that are not counted
+	Assertions        kvrpcpb.AssertionLevel
 }
 
-// Txn is an optimistic transaction: a snapshot and a buffer of writes. Its calls are
+// Txn is a transaction: a snapshot and a buffer of writes. Its calls are
 // admitted by its guard, so that it may be used, though not usefully, by several
 // goroutines at once.
 type Txn struct {
 	guard guard
 	e     *Engine
-	snap  *Snapshot
+	room  Room
+	snap  *Snapshot // in room
 	opts  Options
 	age   time.Duration // of the start timestamp when the transaction began
 	begun time.Time
@@ -31,13 +35,22 @@ type Txn struct {
 	len      atomic.Int64 // of buf, for those who ask at any time
 	size     atomic.Int64
 	commitTS atomic.Uint64
+	protocol atomic.Uint32 // a Protocol
+	fellBack atomic.Bool
 }
 
 // Begin starts a transaction at start, which was issued age ago.
 func (e *Engine) Begin(start uint64, age time.Duration, o Options) *Txn {
-	t := &Txn{e: e, snap: e.Snapshot(start, true, o.Read), opts: o, age: max(age, 0), begun: time.Now()}
-	t.buf.Limit(membuf.Limits{Keys: o.MaxKeys, Bytes: o.MaxBytes, Prefix: o.KeyPrefix})
+	t := new(Txn)
+	e.BeginIn(t, start, age, o)
 	return t
+}
+
+// BeginIn is Begin in memory that nothing else uses.
+func (e *Engine) BeginIn(t *Txn, start uint64, age time.Duration, o Options) {
+	t.e, t.opts, t.age, t.begun = e, o, max(age, 0), time.Now()
+	t.snap = e.SnapshotIn(&t.room, start, true, o.Read)
+	t.buf.Limit(membuf.Limits{Keys: o.MaxKeys, Bytes: o.MaxBytes, Prefix: o.KeyPrefix})
 }
 
 // StartTS is the timestamp as of which the transaction reads.
@@ -45,6 +58,12 @@ func (t *Txn) StartTS() uint64 { return t.snap.ts }
 
 // CommitTS is the timestamp at which it committed, or 0.
 func (t *Txn) CommitTS() uint64 { return t.commitTS.Load() }
+
+// Protocol is how the transaction has committed, or was to, and whether it was to commit
+// in another way at first.
+func (t *Txn) Protocol() (p Protocol, fellBack bool) {
+	return Protocol(t.protocol.Load()), t.fellBack.Load()
+}
 
 // Snapshot is what the transaction reads without its writes.
 func (t *Txn) Snapshot() *Snapshot { return t.snap }
@@ -102,47 +121,67 @@ func (t *Txn) BatchGet(ctx context.Context, op string, wanted [][]byte, versions
 	return out, nil
 }
 
-// Put buffers a write. With absent the key must have no value, as the transaction sees
-// it: what it has written itself is known at once, the rest when it commits.
-func (t *Txn) Put(key, value []byte, absent bool) error {
+// Claim is what a write says of its key, as the transaction sees it: of what the
+// transaction wrote itself it is known at once, of the rest when it commits.
+type Claim uint8
+
+// The claims. What is asserted is checked as far as the transaction's level says.
+const (
+	NoClaim Claim = iota
+	MustBeAbsent
+	AssertExists
+	AssertAbsent
+)
+
+// Put buffers a write.
+func (t *Txn) Put(key, value []byte, claim Claim) error {
 	return t.change(func() error {
-		claim, err := t.claim(key, absent)
+		flags, err := t.claim(key, claim)
 		if err != nil {
 			return err
 		}
-		return t.buf.Put(key, value, claim)
+		return t.buf.Put(key, value, flags)
 	})
 }
 
 // Delete buffers a deletion.
-func (t *Txn) Delete(key []byte) error {
-	return t.change(func() error { return t.buf.Delete(key, 0) })
-}
-
-// CheckAbsent claims that key has no value, as the transaction sees it.
-func (t *Txn) CheckAbsent(key []byte) error {
+func (t *Txn) Delete(key []byte, claim Claim) error {
 	return t.change(func() error {
-		claim, err := t.claim(key, true)
+		flags, err := t.claim(key, claim)
 		if err != nil {
 			return err
 		}
-		return t.buf.Mark(key, claim, 0)
+		return t.buf.Delete(key, flags)
 	})
 }
 
-// claim returns the flag that makes the commit fail if the key has a value. A key that
-// the transaction itself deleted has none.
-func (t *Txn) claim(key []byte, absent bool) (membuf.Flags, error) {
-	if !absent {
+// CheckAbsent claims that key has no value.
+func (t *Txn) CheckAbsent(key []byte) error {
+	return t.change(func() error {
+		flags, err := t.claim(key, MustBeAbsent)
+		if err != nil {
+			return err
+		}
+		return t.buf.Mark(key, flags, 0)
+	})
+}
+
+// claim returns the flags that make the commit check a claim, or the error of one that the
+// transaction's own writes belie.
+func (t *Txn) claim(key []byte, claim Claim) (membuf.Flags, error) {
+	if claim == NoClaim || claim != MustBeAbsent && t.opts.Assertions == kvrpcpb.AssertionLevel_Off {
 		return 0, nil
 	}
-	switch e, _ := t.buf.Get(key); e.Op {
-	case membuf.Delete:
+	e, _ := t.buf.Get(key)
+	switch {
+	case e.Op == membuf.None:
+		return [...]membuf.Flags{MustBeAbsent: membuf.Absent, AssertExists: membuf.AssertExists, AssertAbsent: membuf.AssertAbsent}[claim], nil
+	case (e.Op == membuf.Put) == (claim == AssertExists):
 		return 0, nil
-	case membuf.Put:
+	case claim == MustBeAbsent:
 		return 0, &Exists{Key: append([]byte{}, key...)}
 	}
-	return membuf.Absent, nil
+	return 0, &Asserted{Key: append([]byte{}, key...), Absent: claim == AssertAbsent, StartTS: t.StartTS()}
 }
 
 // Lock makes keys be locked at commit, written or not.

@@ -261,3 +261,80 @@ func (b *block) copy(data []byte) []byte {
 	b.free = b.free[n:]
 	return out
 }
+
+// Prewritten is decoded from a kvrpcpb.PrewriteResponse, as Value is from its response.
+type Prewritten struct {
+	RegionError   *errorpb.Error
+	Errors        []*kvrpcpb.KeyError
+	MinCommitTS   uint64
+	OnePCCommitTS uint64
+}
+
+// Reset empties p.
+func (p *Prewritten) Reset() { *p = Prewritten{} }
+
+// GetRegionError is as kvproto's.
+func (p *Prewritten) GetRegionError() *errorpb.Error { return p.RegionError }
+
+// Unmarshal decodes a PrewriteResponse (kvproto kvrpcpb.proto).
+func (p *Prewritten) Unmarshal(data []byte) error {
+	for len(data) > 0 {
+		num, body, value, n := field(data)
+		if n < 0 {
+			return ErrMalformed
+		}
+		data = data[n:]
+		var err error
+		switch num {
+		case 1:
+			p.RegionError, err = regionError(body)
+		case 2:
+			var ke *kvrpcpb.KeyError
+			ke, err = keyError(body)
+			p.Errors = append(p.Errors, ke)
+		case 3:
+			p.MinCommitTS = value
+		case 4:
+			p.OnePCCommitTS = value
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Done is decoded from a response that tells of an error or of none: CommitResponse and
+// BatchRollbackResponse.
+type Done struct {
+	RegionError *errorpb.Error
+	Error       *kvrpcpb.KeyError
+}
+
+// Reset empties d.
+func (d *Done) Reset() { *d = Done{} }
+
+// GetRegionError is as kvproto's.
+func (d *Done) GetRegionError() *errorpb.Error { return d.RegionError }
+
+// Unmarshal decodes one of those responses.
+func (d *Done) Unmarshal(data []byte) error {
+	for len(data) > 0 {
+		num, body, _, n := field(data)
+		if n < 0 {
+			return ErrMalformed
+		}
+		data = data[n:]
+		var err error
+		switch num {
+		case 1:
+			d.RegionError, err = regionError(body)
+		case 2:
+			d.Error, err = keyError(body)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -274,7 +274,7 @@ func (b *bank) transfer(ctx context.Context, rng *rand.Rand, entry []byte) error
 		undo()
 		undo = b.afflict(tx)
 		return b.book(ctx, tx, entry, from, to, sum)
-	})
+	}, inTwoPhases)
 	b.retried.Add(int64(attempts - 1))
 	switch {
 	case err == nil:

@@ -288,7 +288,7 @@ func TestCloseWaitsForWhatIsOwed(t *testing.T) {
 				held := cluster.Inject(playground.Fault{Method: "KvCommit", Skip: 1, Hold: true}) // after the primary's
 				err = client.RunTxn(t.Context(), func(_ context.Context, tx *tikv.Txn) error {
 					return errors.Join(tx.Put(b("a"), b("1")), tx.Put(b("z"), b("1")))
-				})
+				}, inTwoPhases)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -95,6 +95,8 @@ type faultWork struct {
 	cold      bool // the client has sent nothing before
 	once      bool // not sent again after a lost answer
 	behind    bool // the caller does not wait for the RPC: its fault is not the call's
+	together  bool // all keys are in one region
+	mode      tikv.CommitMode
 	begin     func(e *faultTest)
 	do        func(e *faultTest) error
 	check     func(e *faultTest, err error) // what the data must be
@@ -128,7 +130,11 @@ func runFault(t *testing.T, w faultWork, kind faultKind, strict bool) {
 	if w.pd {
 		members = 3
 	}
-	e.cluster = tikvtest.NewCluster(t, playground.WithMembers(members), playground.WithAPIVersion(api), playground.WithSplitKeys(mode, []byte("m")))
+	start := []playground.Option{playground.WithMembers(members), playground.WithAPIVersion(api)}
+	if !w.together {
+		start = append(start, playground.WithSplitKeys(mode, []byte("m")))
+	}
+	e.cluster = tikvtest.NewCluster(t, start...)
 	e.other = e.cluster.Open()
 	e.fill()
 	var opts []tikv.Option
@@ -404,8 +410,12 @@ func (e *faultTest) committed(err error) {
 	if ok != (err == nil) {
 		e.t.Errorf("commit timestamp %v, %v after %v", ts, ok, err)
 	}
-	if !over { // the primary tells
+	switch {
+	case over:
+	case e.work.mode == tikv.CommitTwoPhase: // the primary tells
 		at = at[:1]
+	default: // whether all are locked
+		return
 	}
 	for _, c := range at {
 		if c != at[0] || err == nil && c != uint64(ts) || err != nil && !errors.Is(err, tikv.ErrUndetermined) && c != 0 {
@@ -553,12 +563,17 @@ func txnWorks() []faultWork {
 		return [][]byte{v}, err
 	}
 	begun := func(e *faultTest) {
-		e.tx = begin(e.t, e.client)
+		e.tx = begin(e.t, e.client, tikv.WithCommitMode(e.work.mode))
 		e.must(putAll(e.tx, "new", faultKeys...))
 	}
 	commit := func(e *faultTest) error { return e.tx.Commit(e.ctx) }
 	write := func(rpc, name string, skip int, behind bool) faultWork {
-		return faultWork{rpc: rpc, name: name, skip: skip, behind: behind, begin: begun, do: commit, check: (*faultTest).committed}
+		return faultWork{rpc: rpc, name: name, skip: skip, behind: behind, mode: tikv.CommitTwoPhase, begin: begun, do: commit, check: (*faultTest).committed}
+	}
+	async := func(rpc, name string, skip int, behind bool) faultWork {
+		w := write(rpc, name+", asynchronously", skip, behind)
+		w.mode = tikv.CommitAsync
+		return w
 	}
 	works := []faultWork{
 		read("KvGet", "Get", false, get),
@@ -571,27 +586,55 @@ func txnWorks() []faultWork {
 		write("KvPrewrite", "of the second region", 1, false),
 		write("KvCommit", "of the primary", 0, false),
 		write("KvCommit", "of the secondaries", 1, true),
+		async("KvPrewrite", "of the first region", 0, false),
+		async("KvPrewrite", "of the second region", 1, false),
+		async("KvCommit", "of the first region", 0, true),
+		async("KvCommit", "of the second region", 1, true),
+	}
+	onePhase := write("KvPrewrite", "in one phase", 0, false)
+	onePhase.mode, onePhase.together = tikv.CommitAuto, true
+	asyncInOne := async("KvPrewrite", "of the only region", 0, false)
+	asyncInOne.together = true
+	works = append(works, onePhase, asyncInOne)
+	// A client dies when it has committed, and before it has written a commit record.
+	for _, rpc := range []string{"KvCheckSecondaryLocks", "KvCheckTxnStatus", "KvResolveLock"} {
+		works = append(works, faultWork{rpc: rpc, name: "read over locks of an asynchronous commit", check: unchanged, begin: func(e *faultTest) {
+			e.leaveAsync()
+		}, do: func(e *faultTest) error {
+			snap, err := e.client.Snapshot(e.ctx)
+			if err != nil {
+				return err
+			}
+			got, err := snap.GetVersions(e.ctx, faultKeys)
+			var values [][]byte
+			for _, v := range got {
+				values = append(values, v.Value)
+			}
+			return e.same(values, "new", err)
+		}})
 	}
 	// The keys that come last conflict: the first are rolled back.
-	rollback := write("KvBatchRollback", "after a conflict", 0, true)
-	rollback.begin = func(e *faultTest) {
-		begun(e)
-		commitAs(e, e.other, "old", faultKeys[2:]...)
-	}
-	rollback.do = func(e *faultTest) error {
-		if err := e.tx.Commit(e.ctx); !errors.Is(err, tikv.ErrWriteConflict) {
-			e.t.Errorf("no conflict: %v", err)
+	for _, write := range []func(rpc, name string, skip int, behind bool) faultWork{write, async} {
+		rollback := write("KvBatchRollback", "after a conflict", 0, true)
+		rollback.begin = func(e *faultTest) {
+			begun(e)
+			commitAs(e, e.other, "old", faultKeys[2:]...)
 		}
-		return nil
+		rollback.do = func(e *faultTest) error {
+			if err := e.tx.Commit(e.ctx); !errors.Is(err, tikv.ErrWriteConflict) {
+				e.t.Errorf("no conflict: %v", err)
+			}
+			return nil
+		}
+		rollback.check = func(e *faultTest, _ error) { e.committed(tikv.ErrWriteConflict) }
+		// The second region takes its time.
+		beat := write("KvTxnHeartBeat", "during a long prewrite", 0, true)
+		beat.begin = func(e *faultTest) {
+			begun(e)
+			e.cluster.Inject(playground.Fault{Method: "KvPrewrite", Key: z, Delay: 1800 * time.Millisecond, Times: 1})
+		}
+		works = append(works, rollback, beat)
 	}
-	rollback.check = func(e *faultTest, _ error) { e.committed(tikv.ErrWriteConflict) }
-	// The second region takes its time.
-	beat := write("KvTxnHeartBeat", "during a long prewrite", 0, true)
-	beat.begin = func(e *faultTest) {
-		begun(e)
-		e.cluster.Inject(playground.Fault{Method: "KvPrewrite", Key: z, Delay: 1800 * time.Millisecond, Times: 1})
-	}
-	works = append(works, rollback, beat)
 	for _, rpc := range []string{"KvCheckTxnStatus", "KvResolveLock"} {
 		for _, dead := range []bool{true, false} {
 			what, value := "of a committed transaction", "new"
@@ -654,6 +697,25 @@ func (e *faultTest) leaveLocks(dead bool) {
 	if dead {
 		<-time.After(5 * time.Second) // they expire
 	}
+}
+
+// leaveAsync lets a client die that has committed asynchronously and left all locks.
+func (e *faultTest) leaveAsync() {
+	mortal, err := tikv.Open(e.ctx, e.cluster.PD(), append(e.cluster.ClientOptions(), tikv.WithCloseTimeout(0))...)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	tx := begin(e.t, mortal, tikv.WithCommitMode(tikv.CommitAsync))
+	e.must(putAll(tx, "new", faultKeys...))
+	injected := e.cluster.Inject(playground.Fault{Method: "KvCommit", StartTS: uint64(tx.StartTS()), DropRequest: true})
+	e.must(tx.Commit(e.ctx))
+	synctest.Wait()
+	_ = mortal.Close() // which tells what it abandons
+	injected.Remove()
+	if n := len(e.cluster.Locks(nil, nil)); n != len(faultKeys) {
+		e.t.Fatalf("%d locks are left behind", n)
+	}
+	<-time.After(5 * time.Second) // they expire
 }
 
 func pdWorks(rawGet, rawBatchGet func(*faultTest) error) []faultWork {
@@ -752,10 +814,12 @@ func faultStays(t *testing.T, kind faultKind, deadline time.Duration) {
 		do     func(context.Context) error
 	}{
 		{"txn", false, func(ctx context.Context) error { // its prewrite fails, which decides nothing
-			tx, err := c.Begin(ctx)
-			if err != nil {
-				return err
-			}
+			tx := begin(t, c)
+			must(t, putAll(tx, "new", faultKeys...))
+			return tx.Commit(ctx)
+		}},
+		{"asynchronous txn", true, func(ctx context.Context) error { // its prewrite decides
+			tx := begin(t, c, tikv.WithCommitMode(tikv.CommitAsync))
 			must(t, putAll(tx, "new", faultKeys...))
 			return tx.Commit(ctx)
 		}},

@@ -142,7 +142,7 @@ func TestHooksSeeEveryView(t *testing.T) {
 		}
 		rec.retry = nil
 		// A transaction's attempts carry its timestamp.
-		err := c.RunTxn(ctx, func(_ context.Context, tx *tikv.Txn) error { return tx.Put(k, k) })
+		err := c.RunTxn(ctx, func(_ context.Context, tx *tikv.Txn) error { return tx.Put(k, k) }, inTwoPhases)
 		lines, calls := rec.take()
 		if err != nil || !slices.Equal(lines, []string{"KvPrewrite 1 none", "KvCommit 1 none"}) || calls[0].StartTS == 0 || calls[0].StartTS != calls[1].StartTS || !calls[0].Write {
 			t.Errorf("%q %+v %v", lines, calls, err)

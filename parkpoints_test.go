@@ -76,7 +76,7 @@ func lockKeys(t *testing.T, p *parkTest) (func(), func() int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tx, err := owner.Begin(t.Context())
+	tx, err := owner.Begin(t.Context(), inTwoPhases)
 	if err != nil {
 		t.Fatal(err)
 	}

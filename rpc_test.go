@@ -448,7 +448,7 @@ func TestReadAtMeetsLocks(t *testing.T) {
 		commitKeys(t, c, "a", "e")
 		owner := cluster.Open(tikv.WithCloseTimeout(0))
 		lost := cluster.Inject(playground.Fault{Method: "KvCommit", Hold: true})
-		tx, err := owner.Begin(t.Context())
+		tx, err := owner.Begin(t.Context(), inTwoPhases)
 		if err != nil {
 			t.Fatal(err)
 		}

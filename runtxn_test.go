@@ -192,7 +192,7 @@ func TestRunTxnUndetermined(t *testing.T) {
 			runs++
 			start = tx.StartTS()
 			return increment(ctx, tx)
-		})
+		}, inTwoPhases)
 		var unknown *tikv.UndeterminedError
 		if !errors.As(err, &unknown) || !errors.Is(err, tikv.ErrUndetermined) || !errors.Is(err, context.DeadlineExceeded) ||
 			tikv.IsRetryable(err) || tikv.NotSent(err) || runs != 1 || lost.Hits() == 0 {

@@ -33,9 +33,13 @@ func commit(t *testing.T, c *tikv.Client, pairs ...string) tikv.Timestamp {
 	return ts
 }
 
+// inTwoPhases makes the requests of a commit those that a test expects.
+var inTwoPhases = tikv.WithCommitMode(tikv.CommitTwoPhase)
+
+// begin begins a transaction that commits in two phases, unless the options say more.
 func begin(t *testing.T, c *tikv.Client, opts ...tikv.BeginOption) *tikv.Txn {
 	t.Helper()
-	tx, err := c.Begin(t.Context(), opts...)
+	tx, err := c.Begin(t.Context(), append([]tikv.BeginOption{inTwoPhases}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

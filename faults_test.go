@@ -813,13 +813,13 @@ func faultStays(t *testing.T, kind faultKind, deadline time.Duration) {
 		writes bool
 		do     func(context.Context) error
 	}{
-		{"txn", false, func(ctx context.Context) error { // its prewrite fails, which decides nothing
-			tx := begin(t, c)
+		{"asynchronous txn", true, func(ctx context.Context) error { // its prewrite decides
+			tx := begin(t, c, tikv.WithCommitMode(tikv.CommitAsync))
 			must(t, putAll(tx, "new", faultKeys...))
 			return tx.Commit(ctx)
 		}},
-		{"asynchronous txn", true, func(ctx context.Context) error { // its prewrite decides
-			tx := begin(t, c, tikv.WithCommitMode(tikv.CommitAsync))
+		{"txn", false, func(ctx context.Context) error { // its prewrite fails, which decides nothing
+			tx := begin(t, c)
 			must(t, putAll(tx, "new", faultKeys...))
 			return tx.Commit(ctx)
 		}},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sort"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -77,7 +78,7 @@ func (c *commit) commitKeys(ts uint64, keys [][]byte) {
 // again.
 func (c *commit) cleanUp() {
 	c.beat.stop()
-	slices.SortFunc(c.locked, func(a, b part) int { return a.from - b.from })
+	sort.Slice(c.locked, func(i, j int) bool { return c.locked[i].from < c.locked[j].from }) // links less than slices
 	var keys [][]byte
 	done := 0
 	for _, p := range c.locked {

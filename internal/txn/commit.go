@@ -50,9 +50,8 @@ func (t *Txn) Commit(ctx context.Context, op string, o CommitOptions) error {
 	if t.buf.Len() == 0 {
 		return nil
 	}
-	c := t.e.takeCommit()
-	defer t.e.giveCommit(c)
-	c.t, c.e, c.op, c.o, c.start = t, t.e, op, o, t.StartTS()
+	c := &commit{t: t, e: t.e, op: op, o: o, start: t.StartTS(), room: t.e.takeRoom()}
+	defer c.giveRoom()
 	c.muts.collect(t.buf.Freeze(), t.buf.Len(), &c.few)
 	if len(c.muts.keys) == 0 {
 		return nil
@@ -103,7 +102,7 @@ type commit struct {
 	start uint64
 	ttl   time.Duration
 	beat  heartbeat
-	busy  bool // others use it, perhaps beyond its end
+	busy  bool // tasks use what is in its room
 
 	primary      int    // index in muts.held
 	minTS, maxTS uint64 // between which TiKV may choose the commit timestamp
@@ -117,7 +116,12 @@ type commit struct {
 	locked   []part // that have left locks, or may have
 	failures failures
 
-	// The memory of what most commits need.
+	*room
+}
+
+// room is the memory of what most commits need, kept for the next one. It refers to
+// neither transaction nor engine: what a pool can hold the linker keeps, with all methods.
+type room struct {
 	few   few
 	parts [2]part
 	runs  [2]router.Run
@@ -125,21 +129,19 @@ type commit struct {
 	last  errand
 }
 
-// takeCommit returns a commit to be used by one transaction.
-func (e *Engine) takeCommit() *commit {
-	if c, _ := e.commitPool.Get().(*commit); c != nil {
-		return c
+func (e *Engine) takeRoom() *room {
+	if r, _ := e.rooms.Get().(*room); r != nil {
+		return r
 	}
-	return &commit{}
+	return &room{}
 }
 
-// giveCommit takes back what nobody refers to any more.
-func (e *Engine) giveCommit(c *commit) {
-	if c.busy || !c.beat.never() {
-		return
+// giveRoom takes back what nobody refers to any more.
+func (c *commit) giveRoom() {
+	if !c.busy {
+		*c.room = room{}
+		c.e.rooms.Put(c.room)
 	}
-	*c = commit{}
-	e.commitPool.Put(c)
 }
 
 // primaryKey is what all locks point to. Where nothing leaves a lock it is only looked

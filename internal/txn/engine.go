@@ -66,9 +66,9 @@ type Engine struct {
 	gets   sync.Pool // *get
 	manys  sync.Pool // *many
 
-	commitPool   sync.Pool // *commit
-	prewritePool sync.Pool // *prewriting
-	errandPool   sync.Pool // *errand
+	rooms     sync.Pool // *room
+	prewrites sync.Pool // *prewriting
+	errands   sync.Pool // *errand
 
 	commits inflight
 	latches Latches

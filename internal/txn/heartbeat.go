@@ -29,7 +29,6 @@ type heartbeat struct {
 	timer   *time.Timer
 	cancel  context.CancelFunc
 	stopped bool
-	fired   bool // the timer
 }
 
 // start makes the first heartbeat due when half of the lock's life is over.
@@ -63,20 +62,13 @@ func (h *heartbeat) running(ctx context.Context) (context.Context, bool) {
 func (h *heartbeat) stop() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.timer != nil && !h.stopped {
-		h.fired = !h.timer.Stop()
-	}
 	h.stopped = true
+	if h.timer != nil {
+		h.timer.Stop()
+	}
 	if h.cancel != nil {
 		h.cancel()
 	}
-}
-
-// never reports whether no task can refer to h any more.
-func (h *heartbeat) never() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.timer == nil || h.stopped && !h.fired
 }
 
 // keepAlive sends heartbeats until ctx ends or they are of no use any more.

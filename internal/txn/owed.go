@@ -34,7 +34,7 @@ type errand struct {
 }
 
 func (e *Engine) takeErrand() *errand {
-	if s, _ := e.errandPool.Get().(*errand); s != nil {
+	if s, _ := e.errands.Get().(*errand); s != nil {
 		return s
 	}
 	return &errand{}
@@ -42,7 +42,7 @@ func (e *Engine) takeErrand() *errand {
 
 func (e *Engine) giveErrand(s *errand) {
 	*s = errand{}
-	e.errandPool.Put(s)
+	e.errands.Put(s)
 }
 
 func (s *errand) fillCommit(c *commit, ts uint64, keys [][]byte, role kvrpcpb.CommitRole) {

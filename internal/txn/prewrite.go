@@ -34,7 +34,7 @@ type prewriting struct {
 }
 
 func (e *Engine) takePrewriting() *prewriting {
-	if s, _ := e.prewritePool.Get().(*prewriting); s != nil {
+	if s, _ := e.prewrites.Get().(*prewriting); s != nil {
 		return s
 	}
 	return &prewriting{}
@@ -42,7 +42,7 @@ func (e *Engine) takePrewriting() *prewriting {
 
 func (e *Engine) givePrewriting(s *prewriting) {
 	*s = prewriting{}
-	e.prewritePool.Put(s)
+	e.prewrites.Put(s)
 }
 
 // prewrite locks all keys, or, in one phase, commits them.

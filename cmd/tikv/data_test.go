@@ -229,7 +229,7 @@ func TestUnavailable(t *testing.T) {
 
 func TestOutcomeUnknown(t *testing.T) {
 	c, pd := startCluster(t)
-	c.Inject(playground.Fault{Method: "KvCommit", DropAnswer: true})
+	c.Inject(playground.Fault{Method: "KvPrewrite", DropAnswer: true})
 	code, _, errOut := session{pd: pd}.run(t, "put a 1 --timeout 1s")
 	if code != exitUnknown {
 		t.Errorf("exit %d, %q", code, errOut)
@@ -329,11 +329,11 @@ func TestDeleteRangeGoesForward(t *testing.T) {
 	}
 }
 
-// Nor does an interrupted command wait for a cluster that does not take its rollback.
+// Nor does an interrupted command wait for a cluster that does not tell what became of it.
 func TestInterruptLeavesLocks(t *testing.T) {
 	c, pd := startCluster(t)
 	prewrite := c.Inject(playground.Fault{Method: "KvPrewrite", Hold: true})
-	c.Inject(playground.Fault{Method: "KvBatchRollback", Hold: true})
+	c.Inject(playground.Fault{Method: "KvCheckTxnStatus", Hold: true})
 	cmd := exec.Command(program, "put", "a", "1", "--pd", pd)
 	var errOut bytes.Buffer
 	cmd.Stderr = &errOut
@@ -347,7 +347,7 @@ func TestInterruptLeavesLocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != exitFailure || !strings.Contains(errOut.String(), "interrupt") || strings.Contains(errOut.String(), "abandoned") {
+	if code := cmd.ProcessState.ExitCode(); code != exitUnknown || !strings.Contains(errOut.String(), "interrupt") || strings.Contains(errOut.String(), "abandoned") {
 		t.Errorf("exit %d, %q", code, &errOut)
 	}
 }

@@ -110,7 +110,7 @@ func (p *peer) do(ctx context.Context, c command, a *answer) error {
 	case "count":
 		return p.count(ctx, c)
 	case "begin":
-		tx, err := p.client.Begin(ctx)
+		tx, err := p.client.Begin(ctx, tikv.WithCommitMode(tikv.CommitTwoPhase)) // the tests know its requests
 		p.tx = tx
 		return err
 	case "get":

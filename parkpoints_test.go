@@ -191,7 +191,7 @@ var (
 	atForwarded = &parkPoint{name: "forwarded", stores: 3, options: []tikv.Option{tikv.WithRPCTimeout(time.Second)}, park: func(t *testing.T, p *parkTest) (func(), func() int) {
 		must(t, p.cluster.Cut(playground.Client(), playground.Store(1)))
 		must(t, p.client.Raw().Put(t.Context(), parkKeys[0], []byte("1"))) // which finds the way
-		must(t, p.client.RunTxn(t.Context(), func(_ context.Context, tx *tikv.Txn) error { return tx.Put([]byte("other"), nil) }))
+		must(t, p.client.RunTxn(t.Context(), func(_ context.Context, tx *tikv.Txn) error { return tx.Put([]byte("other"), nil) }, inTwoPhases))
 		release, held := holdStores(p, 2, 3)
 		return func() { p.cluster.Heal(); release() }, held
 	}}

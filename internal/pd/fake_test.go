@@ -240,6 +240,19 @@ func (c *cluster) count(call string) int {
 	return c.calls[call]
 }
 
+func (c *cluster) dialled() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dials
+}
+
+// queries are how many lookups each QueryRegion had.
+func (c *cluster) queries() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.queried)
+}
+
 func (c *cluster) tsoRequests() []uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -328,7 +328,7 @@ func TestIdleClient(t *testing.T) {
 			m.stop()
 		}
 		advance(t, time.Hour)
-		if n := c.dials - dials; n != 0 {
+		if n := c.dialled() - dials; n != 0 {
 			t.Errorf("%d connections sought for nobody", n)
 		}
 	})

@@ -76,18 +76,18 @@ func TestLookupsShareRequests(t *testing.T) {
 				t.Fatal(r, err)
 			}
 		}
-		if n := c.count(opRegion); n != 3 || len(c.queried) != 0 {
-			t.Errorf("%d calls, %v", n, c.queried)
+		if n := c.count(opRegion); n != 3 || len(c.queries()) != 0 {
+			t.Errorf("%d calls, %v", n, c.queries())
 		}
 		if n := crowdOfLookups(t, c, client, false); n != 0 {
 			t.Errorf("%d wrong", n)
 		}
 		asked := 0
-		for _, n := range c.queried {
+		for _, n := range c.queries() {
 			asked += n
 		}
-		if len(c.queried) > asked/2 || asked < 55 {
-			t.Errorf("requests of %v", c.queried)
+		if len(c.queries()) > asked/2 || asked < 55 {
+			t.Errorf("requests of %v", c.queries())
 		}
 		advance(t, 2*queryIdle)
 		if names := client.tasks.Running(); len(names) != 0 {
@@ -139,8 +139,8 @@ func TestLookupsWithoutQueryRegion(t *testing.T) {
 				if d := time.Since(began); d > 5*suspicion {
 					t.Errorf("took %v", d)
 				}
-				if n := len(c.queried); n == 0 || spoil == nil && n > 2 {
-					t.Errorf("requests of %v", c.queried)
+				if n := len(c.queries()); n == 0 || spoil == nil && n > 2 {
+					t.Errorf("requests of %v", c.queries())
 				}
 			})
 		})

@@ -222,7 +222,7 @@ func TestDeadPDIsLeftAlone(t *testing.T) {
 					end(m)
 				}
 				synctest.Wait()
-				before := c.dials
+				before := c.dialled()
 				var wg sync.WaitGroup
 				for range 60 {
 					wg.Go(func() {
@@ -239,7 +239,7 @@ func TestDeadPDIsLeftAlone(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				if n := c.dials - before; n > 3*25 {
+				if n := c.dialled() - before; n > 3*25 {
 					t.Errorf("%d connections in %v", n, DefaultTimeout)
 				}
 			})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/tikv-go/tikv"
 	"github.com/tikv-go/tikv/playground"
@@ -163,7 +164,25 @@ func (w *worker) ended(t *Txn, tx *tikv.Txn, err error) {
 	if ts, ok := tx.CommitTS(); ok {
 		t.CommitTS = uint64(ts)
 	}
+	if t.Outcome == Unknown && w.rng.IntN(2) == 0 {
+		w.ask(t, err)
+	}
 	w.add(t)
+}
+
+// ask finds out what became of a commit whose answer was lost.
+func (w *worker) ask(t *Txn, lost error) {
+	ctx, cancel := context.WithTimeout(w.ctx, 30*time.Second)
+	defer cancel()
+	ts, err := w.client().ResolveOutcome(ctx, lost)
+	if err != nil {
+		return
+	}
+	t.Done, t.Outcome, t.CommitTS = w.tick(), Failed, uint64(ts)
+	t.Note = "asked; " + t.Note
+	if ts != 0 {
+		t.Outcome = Done
+	}
 }
 
 // runTxn lets the client repeat what conflicts. Each attempt is a transaction of its own,

@@ -28,8 +28,8 @@ var schedules = func() []schedule {
 		{"calm", 1, 1000, []event{(*nemesis).nothing}},
 		{"regions", 1, 15, []event{(*nemesis).split, (*nemesis).split, (*nemesis).merge, (*nemesis).moveLeader, (*nemesis).moveLeader}},
 		{"stores", 1, 20, []event{(*nemesis).restart, (*nemesis).pause, (*nemesis).kill, (*nemesis).moveLeader, (*nemesis).lag, (*nemesis).fullDisk}},
-		{"losses", 1, 10, []event{(*nemesis).loseAnswers, (*nemesis).loseAnswers, (*nemesis).storm, (*nemesis).loseRequests, (*nemesis).disconnect, (*nemesis).duplicate, (*nemesis).refuse}},
-		{"delays", 1, 20, []event{(*nemesis).delay, (*nemesis).delayBeyondTTL, (*nemesis).delayBeyondTTL, (*nemesis).storm}},
+		{"losses", 1, 10, []event{(*nemesis).loseAnswers, (*nemesis).loseAnswers, (*nemesis).leaveInDoubt, (*nemesis).storm, (*nemesis).loseRequests, (*nemesis).disconnect, (*nemesis).duplicate, (*nemesis).refuse}},
+		{"delays", 1, 20, []event{(*nemesis).delay, (*nemesis).delayBeyondTTL, (*nemesis).delayBeyondTTL, (*nemesis).storm, (*nemesis).leaveInDoubt}},
 		{"clocks", 1, 25, []event{(*nemesis).jumpTimestamps, (*nemesis).stallTimestamps, (*nemesis).moveClock, (*nemesis).delay}},
 		{"members", 3, 20, []event{(*nemesis).movePD, (*nemesis).restartMember, (*nemesis).pauseMember, (*nemesis).jumpTimestamps}},
 		{"networks", 1, 20, []event{(*nemesis).cutClients, (*nemesis).cutStores, (*nemesis).moveLeader}},
@@ -210,6 +210,16 @@ func (n *nemesis) storm() {
 	f.Remove()
 }
 
+// leaveInDoubt loses some answers to writes, and has stores too busy for those who ask again.
+func (n *nemesis) leaveInDoubt() {
+	method := n.r.methods[0]
+	lost := 1 + n.rng.IntN(4)
+	n.inject(playground.Fault{Method: method, DropAnswer: true, Times: lost})
+	f := n.cluster.Inject(playground.Fault{Method: method, Skip: lost, RegionError: playground.ServerIsBusy})
+	n.passWithin(time.After(n.between(500*time.Millisecond, 12*time.Second)), 200)
+	f.Remove()
+}
+
 func (n *nemesis) disconnect() {
 	n.inject(playground.Fault{Method: n.method(), Disconnect: true, Times: 1})
 }
@@ -297,12 +307,12 @@ func (n *nemesis) replaceClient() {
 	n.must(n.r.replaceClient(n.rng.IntN(clients)))
 }
 
-// The calls that disturbances may befall.
+// The calls that disturbances may befall, first the write that decides.
 var (
 	pdMethods    = []string{"Tso", "QueryRegion", "GetRegion", "GetStore", "GetMembers"}
-	listsMethods = slices.Concat(slices.Repeat([]string{"KvPrewrite", "KvCommit"}, 3),
+	listsMethods = slices.Concat(slices.Repeat([]string{"KvCommit", "KvPrewrite"}, 3),
 		[]string{"KvGet", "KvBatchGet", "KvScan", "KvBatchRollback", "KvCheckTxnStatus", "KvResolveLock", "KvTxnHeartBeat", "KvPrewrite", "KvCommit"})
-	registersMethods = []string{"RawGet", "RawBatchGet", "RawPut", "RawPut", "RawDelete", "RawBatchPut", "RawCompareAndSwap", "RawCompareAndSwap"}
+	registersMethods = []string{"RawPut", "RawPut", "RawGet", "RawBatchGet", "RawDelete", "RawBatchPut", "RawCompareAndSwap", "RawCompareAndSwap"}
 )
 
 // storeMethod is one that stores serve.

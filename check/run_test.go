@@ -58,8 +58,11 @@ type run struct {
 	mu      sync.Mutex
 	history History
 	err     error
-	story   string // what happened, in figures
-	cancel  context.CancelFunc
+
+	counts       playground.Counts
+	disturbances int
+	took         time.Duration // fake
+	cancel       context.CancelFunc
 }
 
 // tick is the time: before what is called afterwards, after what has returned.
@@ -126,9 +129,7 @@ func (r *run) make(work func(w *worker) error, last func(ctx context.Context, c 
 	working.Wait()
 	stop()
 	disturbing.Wait()
-	c := r.cluster.Counts()
-	r.story = fmt.Sprintf("%d disturbances in %v: %d splits, %d merges, %d leader moves, %d starts, %d requests or answers lost; %d commits, %d conflicts",
-		n.events, time.Since(began).Round(time.Millisecond), c.Splits, c.Merges, c.LeaderMoves, c.Starts, c.Dropped, c.Commits, c.Conflicts)
+	r.counts, r.disturbances, r.took = r.cluster.Counts(), n.events, time.Since(began)
 	if r.err == nil {
 		r.err = r.finish(ctx, last)
 	}
@@ -137,7 +138,7 @@ func (r *run) make(work func(w *worker) error, last func(ctx context.Context, c 
 // finish reads what is there in the end, with a client that knows nothing.
 func (r *run) finish(ctx context.Context, last func(ctx context.Context, c *tikv.Client) error) error {
 	<-time.After(time.Second)
-	c, err := r.open(ctx)
+	c, err := tikv.Open(ctx, r.cluster.PD(), r.cluster.ClientOptions()...)
 	if err != nil {
 		return err
 	}
@@ -145,10 +146,12 @@ func (r *run) finish(ctx context.Context, last func(ctx context.Context, c *tikv
 	return last(ctx, c)
 }
 
-// open makes a client, which gives attempts up after a time of the seed's.
+// open makes a client, which gives attempts up after a time of the seed's, and calls without
+// a deadline soon after.
 func (r *run) open(ctx context.Context) (*tikv.Client, error) {
 	timeouts := []time.Duration{300 * time.Millisecond, time.Second, 5 * time.Second}
-	opts := append(r.cluster.ClientOptions(), tikv.WithRPCTimeout(timeouts[r.seed%uint64(len(timeouts))]))
+	d := timeouts[r.seed%uint64(len(timeouts))]
+	opts := append(r.cluster.ClientOptions(), tikv.WithRPCTimeout(d), tikv.WithRetryFor(d*3/2))
 	return tikv.Open(ctx, r.cluster.PD(), opts...)
 }
 
@@ -204,6 +207,8 @@ func (w *worker) timeout() (context.Context, context.CancelFunc) {
 		d = time.Duration(1+w.rng.IntN(30)) * time.Millisecond
 	case 1, 2, 3:
 		d = 250 * time.Millisecond
+	case 4, 5, 6:
+		return context.WithCancel(w.ctx)
 	}
 	return context.WithTimeout(w.ctx, d)
 }
@@ -229,27 +234,59 @@ func note(err error) string {
 
 // summary counts what all histories of a test met.
 type summary struct {
-	histories, operations, done, failed, unknown atomic.Int64
+	mu sync.Mutex
+	n  map[string]int
 }
 
-func (s *summary) add(h *History) {
-	s.histories.Add(1)
-	s.operations.Add(int64(h.Operations()))
-	count := func(o Outcome) {
-		switch o {
-		case Done:
-			s.done.Add(1)
-		case Failed:
-			s.failed.Add(1)
-		case Unknown:
-			s.unknown.Add(1)
-		}
+func (s *summary) add(what string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n == nil {
+		s.n = make(map[string]int)
 	}
+	s.n[what] += n
+}
+
+func (s *summary) addHistory(h *History) {
+	s.add("histories", 1)
+	s.add("operations", h.Operations())
 	for i := range h.Txns {
-		count(h.Txns[i].Outcome)
+		s.add(h.Txns[i].Outcome.String(), 1)
 	}
 	for i := range h.Calls {
-		count(h.Calls[i].Outcome)
+		s.add(h.Calls[i].Outcome.String(), 1)
+	}
+}
+
+// addCluster adds what befell a cluster, and tells it.
+func (s *summary) addCluster(c playground.Counts, disturbances int, took time.Duration) string {
+	story := fmt.Sprintf("in %v:", took.Round(time.Millisecond))
+	for _, f := range []struct {
+		what string
+		n    int
+	}{
+		{"disturbances", disturbances}, {"splits", c.Splits}, {"merges", c.Merges}, {"leader moves", c.LeaderMoves},
+		{"starts", c.Starts}, {"lost", c.Dropped}, {"commits", c.Commits}, {"conflicts", c.Conflicts}, {"rollbacks", c.Rollbacks},
+	} {
+		s.add(f.what, f.n)
+		story += fmt.Sprintf(" %d %s", f.n, f.what)
+	}
+	return story
+}
+
+// least is what a whole test has to have met, for each of its histories.
+var least = map[Kind]map[string]float64{
+	Lists: {"operations": 2000, "done": 200, "failed": 20, "unknown": 1, "disturbances": 20, "splits": 2, "merges": 1,
+		"leader moves": 2, "starts": 0.3, "lost": 10, "commits": 100, "conflicts": 20, "rollbacks": 1},
+	Registers: {"operations": 2000, "done": 1500, "failed": 1, "unknown": 5, "disturbances": 20, "splits": 2, "merges": 1,
+		"leader moves": 2, "starts": 0.3, "lost": 10},
+}
+
+func (s *summary) check(t *testing.T, kind Kind) {
+	for what, each := range least[kind] {
+		if got, want := s.n[what], int(each*float64(s.n["histories"])); got < want {
+			t.Errorf("%d %s, at least %d are meant", got, what, want)
+		}
 	}
 }
 
@@ -278,8 +315,10 @@ func histories(t *testing.T, kind Kind, want int, do func(r *run)) {
 			})
 		}
 	})
-	t.Logf("%d histories, %d operations; done %d, failed %d, unknown %d",
-		sum.histories.Load(), sum.operations.Load(), sum.done.Load(), sum.failed.Load(), sum.unknown.Load())
+	t.Log(sum.n)
+	if len(seeds) == want && *onlySchedule == "" && *operations == 2000 && *runs == 0 {
+		sum.check(t, kind)
+	}
 }
 
 func scheduleOf(seed uint64) (schedule, error) {
@@ -311,8 +350,8 @@ func oneHistory(t *testing.T, kind Kind, seed uint64, s schedule, do func(r *run
 	if err != nil {
 		t.Errorf("seed %d: %v", seed, err)
 	}
-	sum.add(&r.history)
-	t.Log(r.story)
+	sum.addHistory(&r.history)
+	t.Log(sum.addCluster(r.counts, r.disturbances, r.took))
 	if len(found) > 0 || err != nil {
 		r.history.Found = found
 		t.Error(failed(&r.history, journal))

@@ -97,10 +97,16 @@ func (n *nemesis) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(n.rng.Int64N(int64(high-low)))
 }
 
-func (n *nemesis) mend() {
+// calm ends what has not hit anybody by now.
+func (n *nemesis) calm() {
 	for _, f := range n.faults {
 		f.Remove()
 	}
+	n.faults = nil
+}
+
+func (n *nemesis) mend() {
+	n.calm()
 	n.cluster.Heal()
 	n.cluster.StallTSO(false)
 }
@@ -225,12 +231,16 @@ func (n *nemesis) disconnect() {
 }
 
 // duplicate lets requests of transactions come twice, which must not matter; a raw write
-// would happen twice.
+// would happen twice. Nothing else goes on meanwhile: no network has one copy done and
+// answers for another, which was refused.
 func (n *nemesis) duplicate() {
 	if n.r.mode == playground.KeyRaw {
 		return
 	}
+	n.calm()
 	n.inject(playground.Fault{Method: n.method(), Duplicate: true, Times: 1 + n.rng.IntN(5)})
+	n.hold(10*time.Millisecond, time.Second)
+	n.calm()
 }
 
 // refuse answers with a region error; each of these says that nothing was done.

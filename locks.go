@@ -92,10 +92,13 @@ func (ec errorContext) lock(l *lock.Lock) Lock {
 // list is read wrong. The last 1,024 of each are kept.
 func WithLockBypass(ignore, readThrough []Timestamp) SnapshotAtOption {
 	return snapshotAtOption{"WithLockBypass", func(c *readConfig) string {
-		c.ignore, c.through = timestamps(ignore), timestamps(readThrough)
+		c.bypass = &lockBypass{timestamps(ignore), timestamps(readThrough)}
 		return ""
 	}}
 }
+
+// lockBypass is start timestamps of transactions.
+type lockBypass struct{ ignore, through []uint64 }
 
 func timestamps(all []Timestamp) []uint64 {
 	out := make([]uint64, len(all))

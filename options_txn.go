@@ -57,7 +57,7 @@ type readConfig struct {
 	stale     bool
 	staleness time.Duration
 
-	ignore, through []uint64 // start timestamps of locks that are not met
+	bypass *lockBypass // locks that are not met; nil: none
 }
 
 // routeConfig is how a snapshot or a transaction reads.

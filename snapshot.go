@@ -94,8 +94,8 @@ func (c *Client) view() *newView {
 // at is the view, as of ts.
 func (v *newView) at(ts uint64, issued bool) *Snapshot {
 	v.s = v.c.engine.txns.SnapshotIn(&v.room, ts, issued, v.c.readOptions(v.cfg.view, v.cfg.route, v.cfg.stale))
-	if v.cfg.ignore != nil || v.cfg.through != nil {
-		v.s.Bypass(v.cfg.ignore, v.cfg.through)
+	if by := v.cfg.bypass; by != nil {
+		v.s.Bypass(by.ignore, by.through)
 	}
 	return &v.Snapshot
 }

@@ -431,6 +431,21 @@ func deadAreas() []area {
 		}},
 	} {
 		a := area{name: "left by the dead, met by " + finder.name, setup: (*env).die}
+		ours := area{name: "left by our dead, met by " + finder.name, setup: (*env).dieOurs}
+		for _, r := range allOurRemains() {
+			want := map[bool]string{false: "old old", true: "new new"}[r.committed]
+			ours.cases = append(ours.cases, kase{name: r.name, run: func(e *env) {
+				e.same("values", finder.find(e), want)
+				if finder.writes {
+					e.free("a", "z")
+				}
+				e.put("a=later", "z=later")
+				e.want(nil, "a=later", "z=later")
+			}})
+		}
+		if !strings.HasPrefix(finder.name, "our ") {
+			all = append(all, ours)
+		}
 		for _, r := range allRemains() {
 			want := "old"
 			if r.committed {

@@ -537,3 +537,33 @@ func TestLockBypass(t *testing.T) {
 		want(t, c.SnapshotAt(at), "y", "new")
 	})
 }
+
+// What the client itself has committed asynchronously it reads at once, whatever keeps the
+// locks from going; another has to wait until they have expired.
+func TestOwnCommitIsReadAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyTxn, b("m")))
+		c, other := cluster.Open(), cluster.Open()
+		lost := cluster.Inject(playground.Fault{Method: "KvCommit", DropRequest: true})
+		tx := begin(t, c)
+		must(t, tx.Put(b("a"), b("new")), tx.Put(b("z"), b("new")), tx.Commit(t.Context(), tikv.WithCommitMode(tikv.CommitAsync)))
+		if got := locks(cluster); got != "a z" {
+			t.Fatal(got)
+		}
+		began := time.Now()
+		s, err := c.Snapshot(t.Context())
+		must(t, err)
+		want(t, s, "z", "new")
+		if waited := time.Since(began); waited > 10*time.Millisecond {
+			t.Errorf("waited for %v", waited)
+		}
+		s, err = other.Snapshot(t.Context())
+		must(t, err)
+		want(t, s, "a", "new")
+		if waited := time.Since(began); waited < time.Second {
+			t.Errorf("another waited for %v", waited)
+		}
+		lost.Remove()
+		pause(t, time.Minute) // what the client owes
+	})
+}

@@ -184,6 +184,7 @@ func (c *commit) committed(ts uint64) error {
 	c.beat.stop()
 	switch c.protocol {
 	case Async:
+		c.e.locks.Committed(c.start, ts) // who meets its locks need not wait for them
 		c.commitKeys(ts, c.muts.held)
 	case TwoPhase:
 		c.commitKeys(ts, c.muts.held[:c.prime.from])

@@ -37,7 +37,9 @@ type command struct {
 	End   string `json:"end"`
 	Times int    `json:"times"`
 	TS    uint64 `json:"ts"`
-	Die   bool   `json:"die"`
+	// Option is how a commit is made: "async" or "two-phase".
+	Option string `json:"option"`
+	Die    bool   `json:"die"`
 }
 
 // answer is one line of output.
@@ -122,7 +124,14 @@ func (p *peer) do(ctx context.Context, c command, a *answer) error {
 	case "prewrite":
 		return p.prewrite(ctx, c)
 	case "commit":
-		err := p.tx.Commit(ctx)
+		var opts []tikv.CommitOption
+		switch c.Option {
+		case "async":
+			opts = append(opts, tikv.WithCommitMode(tikv.CommitAsync))
+		case "two-phase":
+			opts = append(opts, tikv.WithCommitMode(tikv.CommitTwoPhase))
+		}
+		err := p.tx.Commit(ctx, opts...)
 		if ts, ok := p.tx.CommitTS(); ok {
 			a.TS = uint64(ts)
 		}

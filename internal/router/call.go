@@ -64,6 +64,7 @@ type Call struct {
 	patient  bool    // no read has the short time of first attempts any more
 	crowded  bool    // busy stores are not avoided any more
 	retold   uint8   // answers in a row that told of other regions
+	hinted   uint8   // waits in a row that busy stores have asked for
 	addr     string  // of the last attempt, with its region
 	method   string  // of the last attempt that was watched
 	region   uint64

@@ -137,10 +137,11 @@ func regionMeta(id uint64, start, end string, ver uint64) *metapb.Region {
 
 // script answers requests in turn, with the words of answer, and notes who was asked.
 type script struct {
-	mu    sync.Mutex
-	words []string
-	asked []string
-	reqs  []kvrpcpb.Context
+	mu      sync.Mutex
+	words   []string
+	forever bool // the last word is never used up
+	asked   []string
+	reqs    []kvrpcpb.Context
 
 	renewed []string
 	pd      *fakePD
@@ -151,7 +152,12 @@ func (s *script) do(ctx context.Context, addr string, req transport.Message) (tr
 	s.mu.Lock()
 	word := "ok"
 	if len(s.words) > 0 {
-		word, s.words = s.words[0], s.words[1:]
+		if word = s.words[0]; len(s.words) > 1 || !s.forever {
+			s.words = s.words[1:]
+		}
+	}
+	if len(s.asked) > 20000 {
+		panic("asked for ever")
 	}
 	asked := strings.TrimPrefix(addr, "s")
 	if to, ok := ctx.Value(forwardKey{}).(string); ok {
@@ -272,6 +278,24 @@ func (s *script) answer(ctx context.Context, addr, word string, req transport.Me
 		e.FlashbackInProgress = &errorpb.FlashbackInProgress{}
 	case "unsure":
 		e.UndeterminedResult = &errorpb.UndeterminedResult{}
+	case "recovery":
+		e.RecoveryInProgress = &errorpb.RecoveryInProgress{}
+	case "witness":
+		e.IsWitness = &errorpb.IsWitness{}
+	case "maxts":
+		e.MaxTimestampNotSynced = &errorpb.MaxTimestampNotSynced{}
+	case "uninitialized":
+		e.RegionNotInitialized = &errorpb.RegionNotInitialized{}
+	case "readindex":
+		e.ReadIndexNotReady = &errorpb.ReadIndexNotReady{}
+	case "merging":
+		e.ProposalInMergingMode = &errorpb.ProposalInMergingMode{}
+	case "mismatch":
+		e.MismatchPeerId = &errorpb.MismatchPeerId{}
+	case "unprepared":
+		e.FlashbackNotPrepared = &errorpb.FlashbackNotPrepared{}
+	case "wrongkey":
+		e.KeyNotInRegion = &errorpb.KeyNotInRegion{}
 	case "message":
 		e.Message = arg
 	case "future":

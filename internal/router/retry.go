@@ -85,7 +85,7 @@ func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met
 		}
 		s.asked()
 		if *t = r.attempt(ctx, call, s, t.began, req, resp); t.rule == nil {
-			call.retold = 0
+			call.retold, call.hinted = 0, 0
 			r.settle(s)
 			return nil
 		}
@@ -195,7 +195,7 @@ func (r *Router) carryOut(ctx context.Context, call *Call, s *sending, t *try, v
 		}
 	}
 	if v.wait.Name != "" {
-		if err := r.wait(ctx, call, v.wait, t.serverWait(), s.region.ID); err != nil {
+		if err := r.wait(ctx, call, v.wait, call.serverWait(t), s.region.ID); err != nil {
 			return err
 		}
 	}
@@ -205,10 +205,16 @@ func (r *Router) carryOut(ctx context.Context, call *Call, s *sending, t *try, v
 	return ErrRegionChanged
 }
 
-// serverWait is how long a busy store asks to be left alone, or 0.
-func (t *try) serverWait() time.Duration {
+// serverWait is how long a busy store asks to be left alone, or 0: what it says at first,
+// and twice as long each time that it turns out not to be enough.
+func (c *Call) serverWait(t *try) time.Duration {
 	busy := t.region.GetServerIsBusy()
-	return time.Duration(max(busy.GetBackoffMs(), uint64(busy.GetEstimatedWaitMs()))) * time.Millisecond
+	ms := min(max(busy.GetBackoffMs(), uint64(busy.GetEstimatedWaitMs())), uint64(time.Hour/time.Millisecond))
+	if ms == 0 {
+		return 0
+	}
+	c.hinted = min(c.hinted+1, 10)
+	return time.Duration(ms) * time.Millisecond << (c.hinted - 1)
 }
 
 // refused is the error of an attempt that is final.

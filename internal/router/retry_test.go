@@ -72,6 +72,7 @@ func TestSequences(t *testing.T) {
 		// Stores that are busy, full, or have nothing but words.
 		{"once", "busy ok", "1 1!", "ok", "250ms-500ms"},
 		{"once", "busy=20 ok", "1 1!", "ok", "20ms"},
+		{"read", "busy=20 busy=20 busy=20 ok", "1 1! 2! 2!", "ok", "140ms"},
 		{"once", "disk disk ok", "1 1! 1!", "ok", "1500ms"},
 		{"read", "message=TiKV_is_Closing ok", "1 2!", "ok", "0s"},
 		{"read", "stale ok", "1 1!", "ok", "2ms"},

@@ -91,13 +91,21 @@ var fuzzWords = []string{
 	"ok", "dial", "lost", "unsent", "full", "status=2", "status=3", "encoding", "hang", "hang=1", "notleader", "notleader=1",
 	"notleader=2", "notleader=3", "notleader=9", "notfound", "epoch", "epoch=split", "epoch=behind", "epoch=newer", "busy", "busy=20",
 	"queue=500", "overdue", "stale", "store", "large", "disk", "flashback", "unsure", "notready", "message=words", "after=30",
+	"epoch=same", "epoch=stranger", "buckets=2", "recovery", "witness", "maxts", "uninitialized", "readindex", "merging",
+	"mismatch", "unprepared", "wrongkey", "future",
 }
 
 // FuzzRouter: whatever a call meets, it ends, with an answer, an error of a known kind, or
-// its deadline; a write that must not run twice is not sent again after it may have.
+// its deadline; a write that must not run twice is not sent again after it may have. The
+// last of the answers may be all that comes from then on.
 func FuzzRouter(f *testing.F) {
 	f.Add(uint16(0), []byte{1, 11, 2, 10})
 	f.Add(uint16(0x155), []byte{29, 1, 29, 29})
+	for i := range fuzzWords {
+		for _, how := range []uint16{0x400, 0x401, 0x402, 0x428, 0x62c} {
+			f.Add(how, []byte{byte(i)})
+		}
+	}
 	f.Fuzz(func(t *testing.T, how uint16, answers []byte) {
 		if len(answers) > 200 {
 			return
@@ -120,6 +128,7 @@ func FuzzRouter(f *testing.F) {
 			defer cancel()
 			call, start := newCall(kind), time.Now()
 			call.Route = route
+			w.script.forever = how&1024 != 0
 			reg, err := w.Locate(ctx, call, []byte("k"))
 			for err == nil {
 				if _, err = w.Send(ctx, call, reg, req); err != ErrRegionChanged {
@@ -143,7 +152,9 @@ func FuzzRouter(f *testing.F) {
 			}
 			w.script.mu.Lock() // a rival that lost may be under way
 			defer w.script.mu.Unlock()
-			w.script.words = nil
+			if w.script.words, w.script.forever = nil, false; len(w.script.asked) > 3000 {
+				t.Fatal(len(w.script.asked), "requests")
+			}
 		})
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"google.golang.org/grpc/mem"
 
 	"github.com/tikv-go/tikv/internal/wire"
@@ -34,6 +35,7 @@ type call struct {
 	abandon context.CancelCauseFunc // of a call that a task makes; nil: it is the stream's
 
 	state      state
+	class      class
 	id         uint64 // on its stream, from writing on
 	stream     *stream
 	expires    uint64 // the endpoint's tick; 0: never
@@ -150,32 +152,68 @@ func (p Pending) Cancel() (wasSent bool) {
 	return wasSent
 }
 
-// queue is the calls that wait to be written, in order, of which any may leave.
+// queue is the calls that wait to be written, those of a higher priority first, else in
+// order. Any may leave.
 type queue struct {
-	first, last *call
-	n           int
+	first *call
+	last  [classes]*call // of each class, which stand one behind the other
+	n     int
+}
+
+// class is a call's priority in the queue. It counts where calls have to wait: for a
+// connection, or for a server that does not take them as quickly as they come.
+type class uint8
+
+const (
+	high class = iota
+	normal
+	low
+	classes
+)
+
+// classOf is by the priority that the server sees.
+func classOf(req Message) class {
+	if r, ok := req.(Request); ok {
+		switch r.GetContext().GetPriority() {
+		case kvrpcpb.CommandPri_High:
+			return high
+		case kvrpcpb.CommandPri_Low:
+			return low
+		}
+	}
+	return normal
 }
 
 func (q *queue) push(c *call) {
-	c.prev, c.next = q.last, nil
-	if q.last == nil {
-		q.first = c
-	} else {
-		q.last.next = c
+	var prev *call
+	for k := int(c.class); k >= 0 && prev == nil; k-- {
+		prev = q.last[k]
 	}
-	q.last = c
+	next := q.first
+	if prev != nil {
+		next, prev.next = prev.next, c
+	} else {
+		q.first = c
+	}
+	if c.prev, c.next = prev, next; next != nil {
+		next.prev = c
+	}
+	q.last[c.class] = c
 	q.n++
 }
 
 func (q *queue) remove(c *call) {
+	if q.last[c.class] == c {
+		if q.last[c.class] = c.prev; c.prev != nil && c.prev.class != c.class {
+			q.last[c.class] = nil
+		}
+	}
 	if c.prev == nil {
 		q.first = c.next
 	} else {
 		c.prev.next = c.next
 	}
-	if c.next == nil {
-		q.last = c.prev
-	} else {
+	if c.next != nil {
 		c.next.prev = c.prev
 	}
 	c.prev, c.next = nil, nil

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/tikvpb"
 )
 
 // TestTable gives places to calls that come and go in any order; one that stays is met by
@@ -47,6 +50,75 @@ func TestTable(t *testing.T) {
 	if (&table{}).find(1) != nil {
 		t.Error("found in an empty table")
 	}
+}
+
+// TestQueue: calls stand by priority, then in order, whoever leaves between.
+func TestQueue(t *testing.T) {
+	var q queue
+	rng := rand.New(rand.NewPCG(1, 2))
+	var want []*call
+	for range 10000 {
+		if len(want) > 0 && rng.IntN(5) < 2 {
+			i := rng.IntN(len(want))
+			q.remove(want[i])
+			want = slices.Delete(want, i, i+1)
+		} else {
+			c := &call{class: class(rng.IntN(int(classes)))}
+			q.push(c)
+			want = append(want, c)
+			slices.SortStableFunc(want, func(a, b *call) int { return int(a.class) - int(b.class) })
+		}
+		var got []*call
+		for c := q.first; c != nil; c = c.next {
+			got = append(got, c)
+		}
+		if !slices.Equal(got, want) || q.n != len(want) {
+			t.Fatalf("%d calls in another order than %d", len(got), len(want))
+		}
+		if len(want) > 100 {
+			for _, c := range want {
+				q.remove(c)
+			}
+			if want = nil; q.first != nil || q.last != [classes]*call{} {
+				t.Fatal("something is left")
+			}
+		}
+	}
+}
+
+// TestPriorities: where calls wait for a connection those of high priority are sent first.
+func TestPriorities(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
+		var got []string
+		n.serve(t, addr, &store{batch: func(s tikvpb.Tikv_BatchCommandsServer) error {
+			in, err := s.Recv()
+			for _, r := range in.GetRequests() {
+				got = append(got, string(r.GetRawGet().GetKey()))
+			}
+			return errors.Join(err, mute(s))
+		}})
+		n.hold(addr)
+		var all []Pending
+		for i, pri := range []kvrpcpb.CommandPri{kvrpcpb.CommandPri_Normal, kvrpcpb.CommandPri_Low, kvrpcpb.CommandPri_High,
+			kvrpcpb.CommandPri_Normal, kvrpcpb.CommandPri_High} {
+			req := rawGet(fmt.Sprint(pri, i))
+			req.Context.Priority = pri
+			pending, err := p.Start(t.Context(), Target{Addr: addr}, req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, pending)
+		}
+		synctest.Wait()
+		n.release(addr)
+		synctest.Wait()
+		if fmt.Sprint(got) != "[High 2 High 4 Normal 0 Normal 3 Low 1]" {
+			t.Error(got)
+		}
+		for _, pending := range all {
+			pending.Cancel()
+		}
+	})
 }
 
 // TestAttemptEnds: an attempt's own time is kept wherever it waits: exactly if it is

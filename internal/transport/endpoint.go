@@ -77,7 +77,7 @@ func newEndpoint(p *Pool, to Target) (*endpoint, error) {
 // start puts req into the queue of the stream.
 func (e *endpoint) start(cmd *command, req Message, timeout time.Duration) (Pending, error) {
 	c := e.pool.takeCall()
-	c.cmd = cmd
+	c.cmd, c.class = cmd, classOf(req)
 	if err := c.encode(req, &e.pool.buffers); err != nil {
 		e.pool.giveCall(c)
 		return Pending{}, &Error{Addr: e.addr, Kind: Refused, Err: err}

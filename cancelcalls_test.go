@@ -104,7 +104,7 @@ var cancelCalls = []cancelCall{
 	{"Client.Begin", simple(func(ctx context.Context, p *parkTest) error { _, err := p.client.Begin(ctx); return err }), tsPoints, false},
 	{"Client.RunTxn", simple(func(ctx context.Context, p *parkTest) error {
 		return p.client.RunTxn(ctx, func(_ context.Context, tx *tikv.Txn) error { return tx.Put(parkKeys[0], []byte("1")) })
-	}), append(with(streamPoints, atLock, atConflict), tsPoints...), true},
+	}), append(with(streamPoints, atLock, atConflict, atLatch), tsPoints...), true},
 
 	{"Client.ResolveOutcome", func(ctx context.Context, p *parkTest) (func(context.Context) error, error) {
 		ts, err := p.client.Timestamp(ctx)
@@ -225,7 +225,7 @@ var cancelCalls = []cancelCall{
 	{"Txn.GetVersions", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.GetVersions(ctx, parkKeys); return err }), readPoints, false},
 	{"Txn.Scan", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return drain(tx.Scan(ctx, tikv.Range{})) }), readPoints, false},
 	{"Txn.Lock", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return tx.Lock(ctx, parkKeys) }), nil, false},
-	{"Txn.Commit", onLockable(func(ctx context.Context, tx *tikv.Txn) error { return tx.Commit(ctx) }), with(streamPoints, atTimestamp, atLock, atStatus, atForwarded, atDrain), true},
+	{"Txn.Commit", onLockable(func(ctx context.Context, tx *tikv.Txn) error { return tx.Commit(ctx) }), with(streamPoints, atTimestamp, atLock, atStatus, atForwarded, atDrain, atLatch), true},
 	{"Txn.Rollback", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return tx.Rollback(ctx) }), nil, false},
 }
 

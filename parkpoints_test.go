@@ -249,6 +249,20 @@ var (
 		lost := p.cluster.Inject(playground.Fault{Method: "KvPrewrite", KeyError: playground.WriteConflict})
 		return lost.Remove, lost.Hits
 	}}
+	// Behind another commit of the client.
+	atLatch = &parkPoint{name: "latch", options: []tikv.Option{tikv.WithLocalLatches(16)}, park: func(t *testing.T, p *parkTest) (func(), func() int) {
+		first, err := p.client.Begin(t.Context())
+		must(t, err, first.Put(parkKeys[0], []byte("first")))
+		held := p.cluster.Inject(playground.Fault{Method: "KvPrewrite", Hold: true})
+		done := start(t.Context(), func(ctx context.Context) error { return first.Commit(ctx) })
+		synctest.Wait()
+		return func() { held.Remove(); must(t, <-done) }, func() int {
+			if held.Waiting() != 1 {
+				return 0 // the call has come through
+			}
+			return 1
+		}
+	}}
 	// Between two attempts to compare and swap.
 	atSwap = &parkPoint{name: "lost race", park: func(t *testing.T, p *parkTest) (func(), func() int) {
 		rival, err := p.open(t.Context())

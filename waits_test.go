@@ -31,12 +31,10 @@ var waits = map[string]string{
 	"internal/transport stream.receive":    "-: the reader of a stream",
 	"internal/transport Pool.tell":         "-: the task that hands feedback on",
 	"internal/transport Pool.watch":        "-: the task that looks after TLS files",
-	"internal/transport pause":             "-: tasks that renew and drain connections: draining connection",
 	"internal/transport link.ready":        "-: a task that renews connections, at most DialTimeout",
 
 	"internal/region flights.do": "store lookup, lookup, another's load",
 	"internal/region loader.get": "lookup, another's load, shared lookup, search for PD's leader, PD away",
-	"internal/region pause":      "-: the tasks that probe stores and look after regions",
 
 	"internal/router hedge.end": "second attempt",
 
@@ -53,6 +51,7 @@ var waits = map[string]string{
 	"internal/pd queryStream.exchange": "-: the task that has the stream of lookups: shared lookup",
 	"internal/pd Client.AcquireTokens": "-: not used yet",
 
+	"internal/txn latch.take":     "latch",
 	"internal/lock flights.share": "another's question",
 
 	"internal/txn inflight.wait":    "-: Close, for WithCloseTimeout",

@@ -66,6 +66,8 @@ var countedCases = []struct {
 	{"snapbatchget50", 100, 100},
 	{"tso", 1, 600},
 	{"txn2pc", 1, 300},
+	{"txnasync", 1, 300},
+	{"txn1pc", 1, 300},
 	{"txn1000", 1, 20},
 	{"txn1000", 100, 10},
 }

@@ -53,9 +53,11 @@ func (u *user) operations() map[string]harness.Op {
 		"snapget":        u.snapshotGet,
 		"snapbatchget50": u.snapshotBatchGet,
 		"tso":            u.timestamp,
-		"txn2pc":         func(caller, i int) error { return u.transaction(1, caller, i) },
-		"txn1000":        func(caller, i int) error { return u.transaction(1000, caller, i) },
-		"txn100k":        func(caller, i int) error { return u.transaction(100_000, caller, i) },
+		"txn2pc":         u.transaction(1, tikv.CommitTwoPhase),
+		"txnasync":       u.transaction(1, tikv.CommitAsync),
+		"txn1pc":         u.transaction(1, tikv.CommitAuto),
+		"txn1000":        u.transaction(1000, tikv.CommitTwoPhase),
+		"txn100k":        u.transaction(100_000, tikv.CommitTwoPhase),
 	}
 }
 
@@ -126,15 +128,18 @@ func (u *user) timestamp(int, int) error {
 	return err
 }
 
-func (u *user) transaction(n, caller, i int) error {
-	tx, err := u.client.Begin(u.ctx)
-	if err != nil {
-		return err
+func (u *user) transaction(n int, mode tikv.CommitMode) harness.Op {
+	how := tikv.WithCommitMode(mode)
+	return func(caller, i int) error {
+		tx, err := u.client.Begin(u.ctx)
+		if err != nil {
+			return err
+		}
+		if err := u.Spread(n, caller, i, func(key []byte) error { return tx.Put(key, u.Value) }); err != nil {
+			return err
+		}
+		return tx.Commit(u.ctx, how)
 	}
-	if err := u.Spread(n, caller, i, func(key []byte) error { return tx.Put(key, u.Value) }); err != nil {
-		return err
-	}
-	return tx.Commit(u.ctx)
 }
 
 // value checks what a get returned.

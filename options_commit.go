@@ -113,8 +113,9 @@ func WithCommitCheck(ok func(commitTS Timestamp) error) CommitOption {
 	}}
 }
 
-// WithDiskFull says whether to write to stores that are short of space. The default is
-// DiskFullRefuse.
+// WithDiskFull says whether to write to regions with stores that are short of space. The
+// default is DiskFullRefuse: such a write is tried again while there is time, and then
+// ErrDiskFull. A full store that leads a region takes nothing whatever is allowed.
 func WithDiskFull(p DiskFullPolicy) CommitOption {
 	return commitOption{"WithDiskFull", func(c *txnConfig) string {
 		c.commit.diskFull = p
@@ -130,9 +131,9 @@ type DiskFullPolicy uint8
 
 // The policies.
 const (
-	DiskFullRefuse      DiskFullPolicy = iota // not almost full
-	DiskFullAllowAlmost                       // almost full
-	DiskFullAllow                             // as full as TiKV says
+	DiskFullRefuse      DiskFullPolicy = iota // not even almost
+	DiskFullAllowAlmost                       // almost
+	DiskFullAllow                             // wholly, if it is a follower's
 )
 
 // String is the policy in a word.

@@ -64,6 +64,9 @@ func (s *errand) fillRollback(c *commit, keys [][]byte) {
 
 // commitKeys commits keys of a transaction that has committed: nobody needs to wait.
 func (c *commit) commitKeys(ts uint64, keys [][]byte) {
+	if len(keys) == 0 {
+		return
+	}
 	c.owed("commit secondaries", keys, func(s *errand, keys [][]byte) {
 		role, primary := kvrpcpb.CommitRole_Secondary, c.primaryKey()
 		if bytes.Compare(keys[0], primary) <= 0 && bytes.Compare(keys[len(keys)-1], primary) >= 0 {

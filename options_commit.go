@@ -133,7 +133,7 @@ type DiskFullPolicy uint8
 const (
 	DiskFullRefuse      DiskFullPolicy = iota // not even almost
 	DiskFullAllowAlmost                       // almost
-	DiskFullAllow                             // wholly, if it is a follower's
+	DiskFullAllow                             // told to TiKV, which as yet allows no more than almost
 )
 
 // String is the policy in a word.

@@ -13,8 +13,6 @@ type part struct {
 	inRegion uint64 // how many of the keys the region has in all
 }
 
-func (p part) holds(i int) bool { return p.from <= i && i < p.to }
-
 // window is how many requests of one transaction are under way at a time.
 const window = 256
 

@@ -13,7 +13,7 @@ import (
 
 // nullStore starts bench's null store, whose module this one cannot import: a process that
 // ends with its standard input.
-func nullStore(t *testing.T, program string, encoded bool) (pd []string, stats string) {
+func nullStore(t testing.TB, program string, encoded bool) (pd []string, stats string) {
 	t.Helper()
 	cmd := exec.Command(program, "part-null")
 	cmd.Stderr = os.Stderr
@@ -48,17 +48,24 @@ func nullStore(t *testing.T, program string, encoded bool) (pd []string, stats s
 	return at.PD, at.Stats
 }
 
-// Every workload runs, and its answers are those that the operations look for.
-func TestWorkloads(t *testing.T) {
-	if err := quiet(); err != nil {
-		t.Fatal(err)
-	}
+// benchProgram builds bench.
+func benchProgram(t testing.TB) string {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "bench.exe")
 	build := exec.Command("go", "build", "-o", program, ".")
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	return program
+}
+
+// Every workload runs, and its answers are those that the operations look for.
+func TestWorkloads(t *testing.T) {
+	if err := quiet(); err != nil {
+		t.Fatal(err)
+	}
+	program := benchProgram(t)
 	for _, kind := range []harness.KeyKind{harness.RawKeys, harness.TxnKeys} {
 		pd, stats := nullStore(t, program, kind == harness.TxnKeys)
 		for _, w := range harness.Workloads {

@@ -15,8 +15,8 @@ type arena struct {
 // written where the view can see.
 type blocks [][]byte
 
-// place is where a record begins: four bytes with the length of its key, four with that
-// of its value, the key, the value.
+// place is where a record begins, in units: four bytes with the length of its key, four
+// with that of its value, the key, the value.
 type place struct {
 	block uint32
 	at    uint16
@@ -24,15 +24,16 @@ type place struct {
 
 const (
 	header   = 8
-	minBlock = 512
-	maxBlock = 1 << 16 // what a place can tell
+	unit     = 4
+	minBlock = 256
+	maxBlock = unit << 16 // what a place can tell
 	// maxRecord is the longest record that shares a block.
 	maxRecord = maxBlock / 4
 )
 
 // add copies a key and a value.
 func (a *arena) add(key, value []byte) place {
-	n := header + len(key) + len(value)
+	n := (header + len(key) + len(value) + unit - 1) / unit * unit
 	var (
 		at place
 		r  []byte
@@ -45,7 +46,7 @@ func (a *arena) add(key, value []byte) place {
 			a.open = uint32(len(a.blocks))
 			a.tail = a.grow(max(n, min(2*cap(a.tail), maxBlock), minBlock))[:0]
 		}
-		at = place{a.open, uint16(len(a.tail))}
+		at = place{a.open, uint16(len(a.tail) / unit)}
 		r = a.tail
 		a.tail = a.tail[:len(r)+n]
 	}
@@ -65,14 +66,15 @@ func (a *arena) grow(n int) []byte {
 
 // record returns the key and the value at p.
 func (b blocks) record(p place) (key, value []byte) {
-	r := b[p.block][p.at:]
-	k, v := int(binary.LittleEndian.Uint32(r)), int(binary.LittleEndian.Uint32(r[4:]))
-	r = r[header:]
-	return r[:k:k], r[k : k+v : k+v]
+	r := b[p.block][int(p.at)*unit:]
+	lens := binary.LittleEndian.Uint64(r)
+	k := header + int(uint32(lens))
+	v := k + int(lens>>32)
+	return r[header:k:k], r[k:v:v]
 }
 
 func (b blocks) key(p place) []byte {
-	r := b[p.block][p.at:]
+	r := b[p.block][int(p.at)*unit:]
 	return r[header : header+int(binary.LittleEndian.Uint32(r))]
 }
 
@@ -93,7 +95,7 @@ func (m mark) before(o mark) bool {
 
 // holds reports whether the record at p was there at the moment m.
 func (m mark) holds(p place) bool {
-	return p.block < uint32(m.blocks) && (p.block != m.open || m.tail == nil || int(p.at) < len(m.tail))
+	return p.block < uint32(m.blocks) && (p.block != m.open || m.tail == nil || int(p.at)*unit < len(m.tail))
 }
 
 // cut forgets what was added since m.

@@ -39,10 +39,16 @@ func benchKeys(shape string) [][]byte {
 	return out
 }
 
+func put(b *testing.B, buf *Buffer, key, value []byte) {
+	if err := buf.Put(key, value, 0); err != nil {
+		b.Fatal(err)
+	}
+}
+
 func fill(b *testing.B, ks [][]byte, value []byte) *Buffer {
 	buf := new(Buffer)
 	for _, k := range ks {
-		must(b, buf.Put(k, value, 0))
+		put(b, buf, k, value)
 	}
 	return buf
 }
@@ -53,57 +59,59 @@ func BenchmarkBuffer(b *testing.B) {
 	value := make([]byte, 100)
 	perKey := func(b *testing.B) { b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1e6, "ns/key") }
 	for _, shape := range []string{"sequential", "shuffled", "tables", "random"} {
-		ks := benchKeys(shape)
-		b.Run("set/"+shape, func(b *testing.B) {
-			var before, after runtime.MemStats
-			for b.Loop() {
-				b.StopTimer()
-				runtime.GC()
-				runtime.ReadMemStats(&before)
-				b.StartTimer()
-				buf := fill(b, ks, value)
-				b.StopTimer()
-				runtime.GC()
-				runtime.ReadMemStats(&after)
-				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "live-B/key")
-				b.ReportMetric(float64(buf.Memory())/1e6, "Memory-B/key")
-				b.StartTimer()
-			}
-			perKey(b)
-		})
-		buf := fill(b, ks, value)
-		probe := append([][]byte(nil), ks...)
-		rand.New(rand.NewPCG(5, 6)).Shuffle(len(probe), func(i, j int) { probe[i], probe[j] = probe[j], probe[i] })
-		b.Run("get/"+shape, func(b *testing.B) {
-			for b.Loop() {
-				for _, k := range probe {
-					if e, ok := buf.Get(k); !ok || e.Op != Put {
-						b.Fatal("not there")
+		b.Run(shape, func(b *testing.B) {
+			ks := benchKeys(shape)
+			b.Run("set", func(b *testing.B) {
+				var before, after runtime.MemStats
+				for b.Loop() {
+					b.StopTimer()
+					runtime.GC()
+					runtime.ReadMemStats(&before)
+					b.StartTimer()
+					buf := fill(b, ks, value)
+					b.StopTimer()
+					runtime.GC()
+					runtime.ReadMemStats(&after)
+					b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "live-B/key")
+					b.ReportMetric(float64(buf.Memory())/1e6, "Memory-B/key")
+					b.StartTimer()
+				}
+				perKey(b)
+			})
+			buf := fill(b, ks, value)
+			probe := append([][]byte(nil), ks...)
+			rand.New(rand.NewPCG(5, 6)).Shuffle(len(probe), func(i, j int) { probe[i], probe[j] = probe[j], probe[i] })
+			b.Run("get", func(b *testing.B) {
+				for b.Loop() {
+					for _, k := range probe {
+						if e, ok := buf.Get(k); !ok || e.Op != Put {
+							b.Fatal("not there")
+						}
 					}
 				}
-			}
-			perKey(b)
-		})
-		b.Run("iterate/"+shape, func(b *testing.B) {
-			for b.Loop() {
-				n := 0
-				c := buf.Freeze().Scan(keys.Range{}, false)
-				for e, ok := c.Next(); ok; e, ok = c.Next() {
-					n += len(e.Value) / 100
+				perKey(b)
+			})
+			b.Run("iterate", func(b *testing.B) {
+				for b.Loop() {
+					n := 0
+					c := buf.Freeze().Scan(keys.Range{}, false)
+					for e, ok := c.Next(); ok; e, ok = c.Next() {
+						n += len(e.Value) * len(e.Key) / 2400
+					}
+					if n != len(ks) {
+						b.Fatal(n)
+					}
 				}
-				if n != len(ks) {
-					b.Fatal(n)
+				perKey(b)
+			})
+			b.Run("overwrite", func(b *testing.B) {
+				for b.Loop() {
+					for _, k := range ks {
+						put(b, buf, k, value)
+					}
 				}
-			}
-			perKey(b)
-		})
-		b.Run("overwrite/"+shape, func(b *testing.B) {
-			for b.Loop() {
-				for _, k := range ks {
-					must(b, buf.Put(k, value, 0))
-				}
-			}
-			perKey(b)
+				perKey(b)
+			})
 		})
 	}
 }
@@ -118,7 +126,7 @@ func BenchmarkStatements(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				sp := buf.Savepoint()
-				must(b, buf.Put(ks[i%len(ks)], value, 0))
+				put(b, buf, ks[i%len(ks)], value)
 				if back {
 					buf.Undo(sp)
 				}
@@ -133,7 +141,7 @@ func BenchmarkOneKey(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		var buf Buffer
-		must(b, buf.Put(key, value, 0))
+		put(b, &buf, key, value)
 		c := buf.Freeze().Scan(keys.Range{}, false)
 		if _, ok := c.Next(); !ok {
 			b.Fatal("not there")

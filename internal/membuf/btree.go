@@ -3,15 +3,15 @@ package membuf
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 )
 
 const (
-	// maxSlots is how many keys a node holds before it is split.
-	maxSlots = 32
-	// stride is how many of them lie between two that a search looks at first: these are
-	// independent of each other, so that the memory is asked for them at once.
-	stride = 4
+	// maxKeys is how many keys a node holds before it is split: it is nine lines of
+	// memory with them, half of them heads.
+	maxKeys = 34
+	// lastInLine is the head that ends the first line of a node, perLine how many follow
+	// in each of the others.
+	lastInLine, perLine = 4, 8
 	// gain is by how many bytes the keys of a half must agree more than those of the
 	// whole, for their heads to be made anew.
 	gain = 4
@@ -22,31 +22,41 @@ const (
 //
 // All keys that are, or may come to be, below a node agree in their first skip bytes:
 // those that its neighbours in the nodes above agree in, or, at the edge of the tree, all
-// keys of the buffer.
+// keys of the buffer. The head of a key is what follows, eight bytes, zeros where there
+// are less.
 type node struct {
 	epoch uint64
-	skip  int
-	slots []slot
-	kids  []*node
+	skip  int32
+	n     int32
+	kids  *[maxKeys + 1]*node // nil in a leaf
+	heads [maxKeys]uint64
+	slots [maxKeys]slot
 }
 
-// slot is a key of a node.
+// slot is where the record of a key is, and what is to be done to the key.
 type slot struct {
-	head uint64 // the eight bytes of the key behind the node's skip, zeros if there are less
-	place
+	block uint32
+	at    uint16
 	state state
 }
 
+func (s *slot) place() place { return place{s.block, s.at} }
+
 const (
-	nodeSize = 8 + 8 + 24 + 24
-	slotSize = 8 + 4 + 2 + 2
-	kidSize  = 8
+	nodeSize = 24 + maxKeys*(8+8)
+	kidsSize = (maxKeys + 1) * 8
 )
 
-func (n *node) leaf() bool { return len(n.kids) == 0 }
+func (n *node) leaf() bool { return n.kids == nil }
+func (n *node) full() bool { return n.n == maxKeys }
 
 // memory is the bytes that n takes.
-func (n *node) memory() int { return nodeSize + slotSize*cap(n.slots) + kidSize*cap(n.kids) }
+func (n *node) memory() int {
+	if n.leaf() {
+		return nodeSize
+	}
+	return nodeSize + kidsSize
+}
 
 // head returns the eight bytes of key behind skip. Where the heads of two keys that agree
 // in their first skip bytes differ, they say which one is smaller.
@@ -64,31 +74,31 @@ func head(key []byte, skip int) uint64 {
 // find returns the index of key, or of the first one above it. Of a key that does not
 // agree with the node in its first skip bytes it only tells that it is not there.
 func (n *node) find(b blocks, key []byte) (int, bool) {
-	h, s := head(key, n.skip), n.slots
+	h, heads := head(key, int(n.skip)), n.heads[:n.n]
 	i := 0
-	for j := stride; j <= len(s); j += stride {
-		if s[j-1].head < h {
-			i = j
+	for j := lastInLine; j < len(heads); j += perLine { // asks for all lines at once
+		if heads[j] < h {
+			i = j + 1
 		}
 	}
-	for i < len(s) && s[i].head < h {
+	for i < len(heads) && heads[i] < h {
 		i++
 	}
-	if i == len(s) || s[i].head != h {
+	if i == len(heads) || heads[i] != h {
 		return i, false
 	}
 	return n.findSame(b, key, i)
 }
 
-// findSame finds key among the slots that have its head, the first of which is i.
+// findSame finds key among those that have its head, the first of which is i.
 func (n *node) findSame(b blocks, key []byte, i int) (int, bool) {
-	h, end := n.slots[i].head, i+1
-	for end < len(n.slots) && n.slots[end].head == h {
+	h, end := n.heads[i], i+1
+	for end < int(n.n) && n.heads[end] == h {
 		end++
 	}
 	for i < end {
 		mid := (i + end) / 2
-		switch c := bytes.Compare(b.key(n.slots[mid].place), key); {
+		switch c := bytes.Compare(b.key(n.slots[mid].place()), key); {
 		case c == 0:
 			return mid, true
 		case c < 0:
@@ -102,10 +112,9 @@ func (n *node) findSame(b blocks, key []byte, i int) (int, bool) {
 
 // rehead makes the heads of n be what follows skip bytes.
 func (n *node) rehead(b blocks, skip int) {
-	n.skip = skip
-	for i := range n.slots {
-		s := &n.slots[i]
-		s.head = head(b.key(s.place), skip)
+	n.skip = int32(skip)
+	for i := range n.n {
+		n.heads[i] = head(b.key(n.slots[i].place()), skip)
 	}
 }
 
@@ -118,14 +127,6 @@ func shared(a, b []byte) int {
 		}
 	}
 	return n
-}
-
-// grown copies s with room for one more element and then some.
-func grown[T any](s []T) []T {
-	if len(s) == 0 {
-		return nil
-	}
-	return append(make([]T, 0, min(len(s)+len(s)/2+1, maxSlots+1)), s...)
 }
 
 // tree is the part of a buffer that writing changes and an undo restores.
@@ -142,31 +143,39 @@ func (b *Buffer) own(n *node) *node {
 	if n.epoch == b.epoch {
 		return n
 	}
-	c := &node{b.epoch, n.skip, grown(n.slots), grown(n.kids)}
-	b.nodes += c.memory() - n.memory()
+	c := new(node)
+	*c = *n
+	c.epoch = b.epoch
+	if !n.leaf() {
+		c.kids = new([maxKeys + 1]*node)
+		*c.kids = *n.kids
+	}
 	return c
+}
+
+// made counts a new node.
+func (b *Buffer) made(n *node) *node {
+	b.nodes += n.memory()
+	return n
 }
 
 // slot returns the place of key for writing; if there was none, it makes one, with a
 // value, and tells so. Full nodes are split on the way down, so that there is room
 // wherever it ends.
-func (b *Buffer) slot(key, value []byte) (s *slot, made bool) {
+func (b *Buffer) slot(key, value []byte) (s *slot, isNew bool) {
 	if b.root == nil {
-		b.root = &node{epoch: b.epoch, skip: len(key), slots: make([]slot, 0, 4)}
-		b.nodes += b.root.memory()
+		b.root = b.made(&node{epoch: b.epoch, skip: int32(len(key))})
 		s = b.insert(b.root, 0, key, value)
-		b.prefix = b.arena.blocks.key(s.place)
+		b.prefix = b.arena.blocks.key(s.place())
 		return s, true
 	}
 	if n := shared(b.prefix, key); n < len(b.prefix) {
 		b.narrow(n)
 	}
 	b.root = b.own(b.root)
-	if len(b.root.slots) == maxSlots {
-		top := &node{epoch: b.epoch, skip: b.root.skip, kids: []*node{b.root}}
-		b.nodes += top.memory()
-		b.root = top
-		b.split(top, 0, key, nil, nil)
+	if b.root.full() {
+		b.root = b.made(&node{epoch: b.epoch, skip: b.root.skip, kids: &[maxKeys + 1]*node{b.root}})
+		b.split(b.root, 0, key, nil, nil)
 	}
 	var low, high *slot // the neighbours above of what is below n
 	for n := b.root; ; {
@@ -177,33 +186,44 @@ func (b *Buffer) slot(key, value []byte) (s *slot, made bool) {
 		if n.leaf() {
 			return b.insert(n, i, key, value), true
 		}
-		child := b.own(n.kids[i])
-		n.kids[i] = child
-		if len(child.slots) == maxSlots {
+		n.kids[i] = b.own(n.kids[i])
+		if n.kids[i].full() {
 			b.split(n, i, key, low, high)
 			if i, found = n.find(b.arena.blocks, key); found {
 				return &n.slots[i], false
 			}
-			child = n.kids[i]
 		}
-		if i > 0 {
-			low = &n.slots[i-1]
-		}
-		if i < len(n.slots) {
-			high = &n.slots[i]
-		}
-		n = child
+		low, high = n.around(i, low, high)
+		n = n.kids[i]
 	}
+}
+
+// around returns the neighbours of the i-th child of n, whose own are low and high.
+func (n *node) around(i int, low, high *slot) (*slot, *slot) {
+	if i > 0 {
+		low = &n.slots[i-1]
+	}
+	if i < int(n.n) {
+		high = &n.slots[i]
+	}
+	return low, high
 }
 
 func (b *Buffer) insert(leaf *node, i int, key, value []byte) *slot {
 	at := b.arena.add(key, value)
-	before := cap(leaf.slots)
-	leaf.slots = slices.Insert(leaf.slots, i, slot{head: head(key, leaf.skip), place: at})
-	b.nodes += slotSize * (cap(leaf.slots) - before)
+	leaf.put(i, key, slot{block: at.block, at: at.at})
 	b.len++
 	b.size += len(key)
 	return &leaf.slots[i]
+}
+
+// put makes room for key at i, and puts it there.
+func (n *node) put(i int, key []byte, s slot) {
+	n.n++
+	heads, slots := n.heads[:n.n], n.slots[:n.n]
+	copy(heads[i+1:], heads[i:])
+	copy(slots[i+1:], slots[i:])
+	heads[i], slots[i] = head(key, int(n.skip)), s
 }
 
 // split cuts the i-th child of n in two, around the key that goes up to n: its middle
@@ -211,45 +231,42 @@ func (b *Buffer) insert(leaf *node, i int, key, value []byte) *slot {
 // that leaves the part full in which nothing will be written.
 func (b *Buffer) split(n *node, i int, key []byte, low, high *slot) {
 	left := n.kids[i]
-	mid := len(left.slots) / 2
+	mid := int(left.n) / 2
 	switch at, _ := left.find(b.arena.blocks, key); at {
-	case len(left.slots):
-		mid = len(left.slots) - 2
+	case int(left.n):
+		mid = int(left.n) - 2
 	case 0:
 		mid = 1
 	}
-	before := left.memory() + cap(n.slots)*slotSize + cap(n.kids)*kidSize
 	up := left.slots[mid]
-	right := &node{epoch: b.epoch, skip: left.skip, slots: append(make([]slot, 0, maxSlots), left.slots[mid+1:]...)}
-	left.slots = left.slots[:mid]
+	right := &node{epoch: b.epoch, skip: left.skip}
+	right.n = int32(copy(right.slots[:], left.slots[mid+1:left.n]))
+	copy(right.heads[:], left.heads[mid+1:left.n])
 	if !left.leaf() {
-		right.kids = append(make([]*node, 0, maxSlots+1), left.kids[mid+1:]...)
+		right.kids = new([maxKeys + 1]*node)
+		copy(right.kids[:], left.kids[mid+1:left.n+1])
 		clear(left.kids[mid+1:])
-		left.kids = left.kids[:mid+1]
 	}
-	up.head = head(b.arena.blocks.key(up.place), n.skip)
-	n.slots = slices.Insert(n.slots, i, up)
-	n.kids = slices.Insert(n.kids, i+1, right)
-	b.nodes += left.memory() + right.memory() + cap(n.slots)*slotSize + cap(n.kids)*kidSize - before
+	left.n = int32(mid)
+	b.made(right)
 
-	if i > 0 {
-		low = &n.slots[i-1]
-	}
-	if i+2 < len(n.kids) {
-		high = &n.slots[i+1]
-	}
-	b.lengthen(left, low, &up)
-	b.lengthen(right, &up, high)
+	n.put(i, b.arena.blocks.key(up.place()), up)
+	copy(n.kids[i+2:n.n+1], n.kids[i+1:n.n])
+	n.kids[i+1] = right
+	b.lengthen(left, i, n, low, high)
+	b.lengthen(right, i+1, n, low, high)
 }
 
-// lengthen lets the heads of n begin where the keys between low and high begin to
-// differ, if that is worth it.
-func (b *Buffer) lengthen(n *node, low, high *slot) {
+// lengthen lets the heads of the i-th child of n, the neighbours of which are low and
+// high, begin where its keys begin to differ, if that is worth it.
+func (b *Buffer) lengthen(child *node, i int, n *node, low, high *slot) {
+	low, high = n.around(i, low, high)
 	if low == nil || high == nil {
 		return
 	}
-	if skip := shared(b.arena.blocks.key(low.place), b.arena.blocks.key(high.place)); skip >= n.skip+gain {
-		n.rehead(b.arena.blocks, skip)
+	keys := b.arena.blocks
+	if skip := shared(keys.key(low.place()), keys.key(high.place())); skip >= int(child.skip)+gain {
+		child.rehead(keys, skip)
 	}
 }
 
@@ -259,7 +276,7 @@ func (b *Buffer) narrow(n int) {
 	b.root = b.own(b.root)
 	for _, last := range []bool{false, true} {
 		for at := b.root; ; {
-			if at.skip > n {
+			if int(at.skip) > n {
 				at.rehead(b.arena.blocks, n)
 			}
 			if at.leaf() {
@@ -267,7 +284,7 @@ func (b *Buffer) narrow(n int) {
 			}
 			i := 0
 			if last {
-				i = len(at.slots)
+				i = int(at.n)
 			}
 			at.kids[i] = b.own(at.kids[i])
 			at = at.kids[i]

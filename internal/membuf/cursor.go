@@ -9,16 +9,50 @@ import (
 // Cursor walks the entries of a view in key order, or against it.
 type Cursor struct {
 	blocks  blocks
-	limit   keys.Range
+	bound   []byte // where to end, if anywhere
 	reverse bool
-	path    []step // from the root; the top one is where the next entry comes from
+
+	// The entries of node from i on come next, as far as end; in reverse those below i.
+	node   *node
+	i, end int
+	// Then all that is below a node, if there is one, and then the rest of path.
+	below *node
+	path  []step
 }
 
-// step is a node and the index of its entry that is next, the child beside it (below
-// it, or above it in reverse) being done.
+// step is an inner node, and the index of its entry that comes next, or, in reverse, one
+// more than that.
 type step struct {
 	node *node
 	i    int
+}
+
+// Scan returns a cursor before the first entry of r, or, in reverse, behind its last.
+func (v View) Scan(r keys.Range, reverse bool) *Cursor {
+	c := &Cursor{blocks: v.blocks, bound: r.End, reverse: reverse}
+	from, side := r.Start, -1
+	if reverse {
+		c.bound, from, side = r.Start, r.End, 1
+	}
+	if len(from) > 0 {
+		side = v.side(from)
+	}
+	for n := v.root; n != nil; {
+		i := 0
+		switch side {
+		case 0:
+			i, _ = n.find(v.blocks, from)
+		case 1:
+			i = int(n.n)
+		}
+		if n.leaf() {
+			c.enter(n, i)
+			break
+		}
+		c.path = append(c.path, step{n, i})
+		n = n.kids[i]
+	}
+	return c
 }
 
 // side tells whether key comes before all keys of the view, behind them, or, 0, neither
@@ -30,82 +64,82 @@ func (v View) side(key []byte) int {
 	return bytes.Compare(key, v.prefix)
 }
 
-func (n *node) seek(b blocks, key []byte, side int) (int, bool) {
-	switch side {
-	case 0:
-		return n.find(b, key)
-	case 1:
-		return len(n.slots), false
-	}
-	return 0, false
-}
-
-func (c *Cursor) seek(v View, start []byte) {
-	side := v.side(start)
-	for n := v.root; n != nil; {
-		i, found := n.seek(v.blocks, start, side)
-		c.path = append(c.path, step{n, i})
-		if found || n.leaf() {
-			return
-		}
-		n = n.kids[i]
-	}
-}
-
-func (c *Cursor) seekBelow(v View, end []byte) {
-	side := 1
-	if len(end) > 0 {
-		side = v.side(end)
-	}
-	for n := v.root; n != nil; {
-		i, _ := n.seek(v.blocks, end, side)
-		c.path = append(c.path, step{n, i - 1})
-		if n.leaf() {
-			return
-		}
-		n = n.kids[i]
-	}
-}
-
 // Next returns the next entry, or false when there is none in the range.
-func (c *Cursor) Next() (Entry, bool) {
-	for len(c.path) > 0 {
-		top := &c.path[len(c.path)-1]
-		n, i := top.node, top.i
-		if i < 0 || i >= len(n.slots) {
-			c.path = c.path[:len(c.path)-1]
-			continue
-		}
-		e := c.blocks.entry(&n.slots[i])
-		if c.reverse {
-			if bytes.Compare(e.Key, c.limit.Start) < 0 {
-				break
-			}
-			top.i--
-			c.descend(n, i)
-		} else {
-			if len(c.limit.End) > 0 && bytes.Compare(e.Key, c.limit.End) >= 0 {
-				break
-			}
-			top.i++
-			c.descend(n, i+1)
-		}
-		return e, true
+func (c *Cursor) Next() (e Entry, ok bool) {
+	if c.i == c.end && !c.fill() {
+		return e, false
 	}
-	c.path = nil
-	return Entry{}, false
+	i := c.i
+	if c.reverse {
+		i--
+		c.i = i
+	} else {
+		c.i++
+	}
+	c.blocks.read(&c.node.slots[i], &e)
+	if len(c.bound) > 0 && (bytes.Compare(e.Key, c.bound) < 0) == c.reverse {
+		c.i, c.end, c.below, c.path = 0, 0, nil, nil
+		return Entry{}, false
+	}
+	return e, true
 }
 
-// descend goes to the nearest entry below the i-th child of n.
-func (c *Cursor) descend(n *node, i int) {
-	for !n.leaf() {
-		n = n.kids[i]
-		if c.reverse {
-			i = len(n.slots)
-			c.path = append(c.path, step{n, i - 1})
-		} else {
-			i = 0
-			c.path = append(c.path, step{n, 0})
+// fill finds the entries that come when those of a node are done: those of the next
+// leaf, or, between two leaves, one of an inner node.
+func (c *Cursor) fill() bool {
+	for {
+		switch {
+		case c.below != nil:
+			c.descend()
+		case len(c.path) > 0:
+			c.ascend()
+		default:
+			return false
 		}
+		if c.i != c.end {
+			return true
+		}
+	}
+}
+
+func (c *Cursor) descend() {
+	n := c.below
+	c.below = nil
+	for ; !n.leaf(); n = n.kids[c.first(n)] {
+		c.path = append(c.path, step{n, c.first(n)})
+	}
+	c.enter(n, c.first(n))
+}
+
+// first is where a walk through n begins.
+func (c *Cursor) first(n *node) int {
+	if c.reverse {
+		return int(n.n)
+	}
+	return 0
+}
+
+// enter makes the entries of a leaf come next, beginning at i.
+func (c *Cursor) enter(leaf *node, i int) {
+	c.node, c.i, c.end = leaf, i, int(leaf.n)
+	if c.reverse {
+		c.end = 0
+	}
+}
+
+// ascend makes the next entry of the inner node at the end of the path come next, and
+// then what is below it, or, in an inner node that is done, leaves it.
+func (c *Cursor) ascend() {
+	top := &c.path[len(c.path)-1]
+	c.node, c.i, c.end = top.node, top.i, top.i
+	switch {
+	case c.reverse && top.i > 0:
+		top.i--
+		c.end, c.below = top.i, c.node.kids[top.i]
+	case !c.reverse && top.i < int(c.node.n):
+		top.i++
+		c.end, c.below = top.i, c.node.kids[top.i]
+	default:
+		c.path = c.path[:len(c.path)-1]
 	}
 }

@@ -66,8 +66,11 @@ func (b *Buffer) Size() int { return b.size - b.len*b.limits.Prefix }
 func (b *Buffer) Memory() int { return b.arena.size + b.nodes }
 
 // Get returns the entry of key.
-func (b *Buffer) Get(key []byte) (Entry, bool) {
-	e, ok := b.view().Get(key)
+func (b *Buffer) Get(key []byte) (e Entry, ok bool) {
+	if s := find(b.root, b.arena.blocks, key); s != nil {
+		b.arena.blocks.read(s, &e)
+		ok = true
+	}
 	if e.Op == None && b.under.root != nil {
 		return b.getUnder(key, e, ok)
 	}
@@ -85,16 +88,17 @@ func (b *Buffer) write(key, value []byte, op Op, add Flags) error {
 		return err
 	}
 	b.settle()
-	s, made := b.slot(key, value)
-	if !made {
-		_, old := b.arena.blocks.record(s.place)
+	s, isNew := b.slot(key, value)
+	if !isNew {
+		_, old := b.arena.blocks.record(s.place())
 		if s.state.op() == Put {
 			b.size -= len(old)
 		}
 		switch {
 		case op == Delete:
-		case len(old) != len(value), len(old) > 0 && b.kept.holds(s.place):
-			s.place = b.arena.add(key, value)
+		case len(old) != len(value), len(old) > 0 && b.kept.holds(s.place()):
+			at := b.arena.add(key, value)
+			s.block, s.at = at.block, at.at
 		default:
 			copy(old, value)
 		}
@@ -122,7 +126,7 @@ func (b *Buffer) mark(key []byte, add, drop Flags) {
 
 func (b *Buffer) set(s *slot, op Op, f Flags) {
 	if len(b.alive) > 0 && (s.state.flags()^f)&Lasting != 0 {
-		b.lasting = append(b.lasting, s.place)
+		b.lasting = append(b.lasting, s.place())
 	}
 	s.state = stateOf(op, f)
 }

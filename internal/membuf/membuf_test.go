@@ -5,7 +5,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
+	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -260,22 +263,22 @@ func checkTree(t *testing.T, b *Buffer) {
 	var walk func(n *node, level int, low, high []byte)
 	walk = func(n *node, level int, low, high []byte) {
 		memory += n.memory()
-		count += len(n.slots)
-		if len(n.slots) == 0 || len(n.slots) > maxSlots {
-			t.Fatalf("a node of %d slots", len(n.slots))
+		count += int(n.n)
+		if n.n == 0 {
+			t.Fatal("an empty node")
 		}
 		common := len(b.prefix)
 		if low != nil && high != nil {
 			common = shared(low, high)
 		}
-		if n.skip > common {
+		if int(n.skip) > common {
 			t.Fatalf("a node skips %d bytes between %q and %q, the buffer begins with %q", n.skip, low, high, b.prefix)
 		}
 		last := low
-		for i, s := range n.slots {
-			k := b.arena.blocks.key(s.place)
-			if s.head != head(k, n.skip) || !bytes.HasPrefix(k, b.prefix) {
-				t.Fatalf("%q has the head %x, skip %d, prefix %q", k, s.head, n.skip, b.prefix)
+		for i, s := range n.slots[:n.n] {
+			k := b.arena.blocks.key(s.place())
+			if n.heads[i] != head(k, int(n.skip)) || !bytes.HasPrefix(k, b.prefix) {
+				t.Fatalf("%q has the head %x, skip %d, prefix %q", k, n.heads[i], n.skip, b.prefix)
 			}
 			if last != nil && bytes.Compare(last, k) >= 0 {
 				t.Fatalf("%q after %q", k, last)
@@ -287,7 +290,7 @@ func checkTree(t *testing.T, b *Buffer) {
 		}
 		switch {
 		case !n.leaf():
-			walk(n.kids[len(n.slots)], level+1, last, high)
+			walk(n.kids[n.n], level+1, last, high)
 		case depth < 0:
 			depth = level
 		case depth != level:
@@ -487,4 +490,115 @@ func TestLimits(t *testing.T) {
 	must(t, b.Fits(0, 0))
 	b.Limit(Limits{Bytes: 5})
 	must(t, b.Put([]byte("xc"), make([]byte, 7), 0)) // what makes it smaller is allowed
+}
+
+// Slots and nodes are as large as they say, and what the buffer says that it takes is
+// what the heap says.
+func TestMemory(t *testing.T) {
+	if n := reflect.TypeFor[node]().Size(); n != nodeSize {
+		t.Errorf("a node has %d bytes", n)
+	}
+	const n = 50_000
+	for _, step := range []int{1, 7919} {
+		var b Buffer
+		best := math.Inf(1)
+		for i := 0; i < 5 && best > 0.05; i++ { // the heap is that of all tests
+			var before, after runtime.MemStats
+			b = Buffer{}
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			for i := range n {
+				must(t, b.Put(fmt.Appendf(nil, "bench/%018d", i*step%n), make([]byte, 100), 0))
+			}
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			best = min(best, math.Abs(float64(after.HeapAlloc-before.HeapAlloc)/float64(b.Memory())-1))
+		}
+		if perKey := float64(b.Memory()) / n; perKey > 170 || best > 0.05 {
+			t.Errorf("%.1f bytes a key, and the heap says %.0f %% else", perKey, best*100)
+		}
+	}
+}
+
+// allocs is the least number of allocations that fn takes.
+func allocs(fn func()) float64 {
+	least := math.Inf(1)
+	for range 5 {
+		least = min(least, testing.AllocsPerRun(10, fn))
+	}
+	return least
+}
+
+// Going back over k writes costs k: nothing for the writes, and for each flag that lasts
+// as much as to set it, however large the buffer is. The nodes that k writes copy are
+// those on the way to them. None of it makes the buffer larger.
+func TestUndoCost(t *testing.T) {
+	for _, n := range []int{1000, 10_000, 100_000} {
+		var b Buffer
+		for i := range n {
+			must(t, b.Put(fmt.Appendf(nil, "%08d", i*7919%n), []byte("value"), 0))
+		}
+		depth := 1.0
+		for at := b.root; !at.leaf(); at = at.kids[0] {
+			depth++
+		}
+		ks := make([][]byte, 64)
+		for i := range ks {
+			ks[i] = fmt.Appendf(nil, "%08d", i*n/len(ks))
+		}
+		memory := b.Memory()
+		for _, k := range []int{1, 8, 64} {
+			cycle := func(flags Flags) float64 {
+				return allocs(func() {
+					sp := b.Savepoint()
+					for _, key := range ks[:k] {
+						_ = b.Put(key, []byte("longer than it was"), flags)
+					}
+					if !b.Undo(sp) {
+						t.Fatal("undo")
+					}
+				})
+			}
+			if got, limit := cycle(0), float64(k)*2*depth+2; got > limit {
+				t.Errorf("%d keys: %d writes and an undo make %v allocations, want %v at most", n, k, got, limit)
+			}
+			if got, limit := cycle(Locked), float64(k)*(4*depth+1)+16; got > limit {
+				t.Errorf("%d keys: %d locks and an undo make %v allocations, want %v at most", n, k, got, limit)
+			}
+		}
+		sp := b.Savepoint()
+		if got := allocs(func() { b.Undo(sp) }); got > 0 {
+			t.Errorf("%d keys: undoing nothing makes %v allocations", n, got)
+		}
+		if b.Memory() > memory+maxBlock {
+			t.Errorf("%d keys: %d bytes, then %d", n, memory, b.Memory())
+		}
+	}
+}
+
+// What writing and reading allocate.
+func TestAllocations(t *testing.T) {
+	key, value := []byte("bench/000000000000000001"), make([]byte, 100)
+	var b Buffer
+	must(t, b.Put(key, value, 0))
+	for name, test := range map[string]struct {
+		fn    func()
+		limit float64
+	}{
+		"a buffer with one key": {func() {
+			var one Buffer
+			_ = one.Put(key, value, 0)
+		}, 3}, // a block, the list of blocks, a node
+		"overwriting":   {func() { _ = b.Put(key, value, 0) }, 0},
+		"reading":       {func() { _, _ = b.Get(key) }, 0},
+		"marking":       {func() { _ = b.Mark(key, Locked, 0) }, 0},
+		"freezing":      {func() { _ = b.Freeze() }, 0},
+		"a cursor":      {func() { b.Freeze().Scan(keys.Range{}, false).Next() }, 1},
+		"a savepoint":   {func() { b.Undo(b.Savepoint()) }, 0.2},
+		"a copied path": {func() { b.Freeze(); _ = b.Put(key, value, 0) }, 1.2},
+	} {
+		if got := allocs(test.fn); got > test.limit {
+			t.Errorf("%s makes %v allocations, want %v at most", name, got, test.limit)
+		}
+	}
 }

@@ -1,7 +1,5 @@
 package membuf
 
-import "github.com/tikv-go/tikv/internal/keys"
-
 // View is a buffer's entries at one moment. The zero View is empty.
 type View struct {
 	root   *node
@@ -10,36 +8,36 @@ type View struct {
 }
 
 // Get returns the entry of key.
-func (v View) Get(key []byte) (Entry, bool) {
-	for n := v.root; n != nil; {
-		i, found := n.find(v.blocks, key)
-		switch {
-		case found:
-			return v.blocks.entry(&n.slots[i]), true
-		case n.leaf():
-			return Entry{}, false
+func (v View) Get(key []byte) (e Entry, ok bool) {
+	s := find(v.root, v.blocks, key)
+	if s == nil {
+		return e, false
+	}
+	v.blocks.read(s, &e)
+	return e, true
+}
+
+// find returns the slot of key below n, if there is one.
+func find(n *node, b blocks, key []byte) *slot {
+	for n != nil {
+		i, found := n.find(b, key)
+		if found {
+			return &n.slots[i]
+		}
+		if n.leaf() {
+			break
 		}
 		n = n.kids[i]
 	}
-	return Entry{}, false
+	return nil
 }
 
-func (b blocks) entry(s *slot) Entry {
-	key, value := b.record(s.place)
-	e := Entry{Key: key, Op: s.state.op(), Flags: s.state.flags()}
+// read makes e, which is zero, the entry of s. (An entry is too long to be returned by
+// every function on the way: it would be copied at each.)
+func (b blocks) read(s *slot, e *Entry) {
+	key, value := b.record(s.place())
+	e.Key, e.Op, e.Flags = key, s.state.op(), s.state.flags()
 	if e.Op == Put {
 		e.Value = value
 	}
-	return e
-}
-
-// Scan returns a cursor before the first entry of r, or, in reverse, behind its last.
-func (v View) Scan(r keys.Range, reverse bool) *Cursor {
-	c := &Cursor{blocks: v.blocks, limit: r, reverse: reverse}
-	if reverse {
-		c.seekBelow(v, r.End)
-	} else {
-		c.seek(v, r.Start)
-	}
-	return c
 }

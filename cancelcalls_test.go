@@ -84,6 +84,25 @@ func askRegion(ctx context.Context, p *parkTest, r playground.Region) error {
 	return err
 }
 
+// onPessimistic is a pessimistic transaction that has locked nothing.
+func onPessimistic(fn func(ctx context.Context, tx *tikv.Txn) error) func(context.Context, *parkTest) (func(context.Context) error, error) {
+	return func(ctx context.Context, p *parkTest) (func(context.Context) error, error) {
+		tx, err := p.client.Begin(ctx, tikv.WithPessimistic())
+		return func(ctx context.Context) error { return errors.Join(fn(ctx, tx), tx.Rollback(ctx)) }, err
+	}
+}
+
+func onFair(fn func(ctx context.Context, f *tikv.FairLock) error) func(context.Context, *parkTest) (func(context.Context) error, error) {
+	return func(ctx context.Context, p *parkTest) (func(context.Context) error, error) {
+		tx, err := p.client.Begin(ctx, tikv.WithPessimistic())
+		if err != nil {
+			return nil, err
+		}
+		f, err := tx.FairLock()
+		return func(ctx context.Context) error { return fn(ctx, f) }, err
+	}
+}
+
 func drain(seq func(func(tikv.Pair, error) bool)) error {
 	_, err := tikv.Collect(seq)
 	return err
@@ -225,6 +244,22 @@ var cancelCalls = []cancelCall{
 	{"Txn.GetVersions", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.GetVersions(ctx, parkKeys); return err }), readPoints, false},
 	{"Txn.Scan", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return drain(tx.Scan(ctx, tikv.Range{})) }), readPoints, false},
 	{"Txn.Lock", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return tx.Lock(ctx, parkKeys) }), nil, false},
+	{"Txn.Lock pessimistic", onPessimistic(func(ctx context.Context, tx *tikv.Txn) error { return tx.Lock(ctx, parkKeys) }), streamPoints, true},
+	{"Txn.GetForUpdate", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.GetForUpdate(ctx, parkKeys[0]); return err }), readPoints, false},
+	{"Txn.GetForUpdate pessimistic", onPessimistic(func(ctx context.Context, tx *tikv.Txn) error {
+		stage, err := tx.FairLock()
+		if err == nil {
+			_, err = tx.GetForUpdate(ctx, parkKeys[0])
+		}
+		return errors.Join(err, stage.Cancel(ctx))
+	}), streamPoints, true},
+	{"Txn.BatchGetForUpdate", onTxn(func(ctx context.Context, tx *tikv.Txn) error {
+		_, err := tx.BatchGetForUpdate(ctx, parkKeys)
+		return err
+	}), readPoints, false},
+	{"FairLock.Retry", onFair(func(ctx context.Context, f *tikv.FairLock) error { return f.Retry(ctx) }), nil, false},
+	{"FairLock.Done", onFair(func(ctx context.Context, f *tikv.FairLock) error { return f.Done(ctx) }), nil, false},
+	{"FairLock.Cancel", onFair(func(ctx context.Context, f *tikv.FairLock) error { return f.Cancel(ctx) }), nil, false},
 	{"Txn.Commit", onLockable(func(ctx context.Context, tx *tikv.Txn) error { return tx.Commit(ctx) }), with(streamPoints, atTimestamp, atLock, atStatus, atForwarded, atDrain, atLatch), true},
 	{"Txn.Rollback", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return tx.Rollback(ctx) }), nil, false},
 }

@@ -33,6 +33,7 @@ var (
 	ErrWriteConflict  = errors.New("tikv: write conflict")
 	ErrAlreadyExists  = errors.New("tikv: key already exists")
 	ErrLocked         = errors.New("tikv: key is locked")
+	ErrDeadlock       = errors.New("tikv: deadlock")
 	ErrAssertion      = errors.New("tikv: assertion failed")
 	ErrCommitTSLag    = errors.New("tikv: timestamps are behind the one to commit after") // WithCommitAfter
 	ErrTxnAborted     = errors.New("tikv: transaction aborted by the cluster")
@@ -49,7 +50,7 @@ func IsRetryable(err error) bool {
 	if errors.Is(err, ErrUndetermined) {
 		return false
 	}
-	return errors.Is(err, ErrWriteConflict) || errors.Is(err, ErrTxnAborted)
+	return errors.Is(err, ErrWriteConflict) || errors.Is(err, ErrTxnAborted) || errors.Is(err, ErrDeadlock)
 }
 
 // NotSent reports that the failed call certainly changed nothing, because no request
@@ -76,7 +77,7 @@ func NotSent(err error) bool {
 // they do not match ErrUndetermined too.
 var changedNothing = [...]error{
 	ErrNotFound, ErrInvalid, ErrUnsupported, ErrClosed, ErrTxnDone, ErrTxnBusy, ErrWriteConflict,
-	ErrAlreadyExists, ErrAssertion, ErrCommitTSLag, ErrTxnAborted, ErrSnapshotTooOld, ErrTooLarge, ErrDiskFull, ErrRejected, ErrUnavailable,
+	ErrAlreadyExists, ErrLocked, ErrDeadlock, ErrAssertion, ErrCommitTSLag, ErrTxnAborted, ErrSnapshotTooOld, ErrTooLarge, ErrDiskFull, ErrRejected, ErrUnavailable,
 }
 
 // ArgumentError is a caller's mistake; several come joined.

@@ -1,9 +1,12 @@
 package tikv
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"slices"
 
 	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/router"
@@ -11,8 +14,8 @@ import (
 
 // RunTxn runs fn in a transaction and commits it, running fn again on a fresh
 // transaction, with jittered delays, while the failure IsRetryable and ctx allows. fn
-// must not keep tx (ErrTxnDone) and must tolerate being run more than once. An
-// undetermined commit is never repeated. A panic in fn rolls back and is passed on.
+// must not keep tx (ErrTxnDone) and must tolerate being run more than once (Txn.Attempt).
+// An undetermined commit is never repeated. A panic in fn rolls back and is passed on.
 func (c *Client) RunTxn(ctx context.Context, fn func(ctx context.Context, tx *Txn) error, opts ...RunOption) error {
 	const op = "RunTxn"
 	if err := c.checkTxn(op); err != nil {
@@ -28,25 +31,62 @@ func (c *Client) RunTxn(ctx context.Context, fn func(ctx context.Context, tx *Tx
 	}
 	// ctx alone ends it: the delays have no budget.
 	pace := &router.Call{Op: op, RetryFor: math.MaxInt64}
+	r := runner{c: c, op: op, fn: fn, cfg: &cfg}
 	for attempt := 1; ; attempt++ {
-		err := c.runOnce(ctx, op, fn, &cfg)
-		if err == nil || !IsRetryable(err) || attempt == cfg.maxAttempts {
-			return err
+		err := r.attempt(ctx, attempt)
+		if err == nil {
+			return nil
 		}
+		if !IsRetryable(err) || attempt == cfg.maxAttempts {
+			return attempted(op, attempt, err)
+		}
+		r.learn(err)
 		if end := c.engine.router.Wait(ctx, pace, backoff.Conflict); end != nil {
-			return errors.Join(mapError(c.errorContext(op, c.engine.txn), end), err)
+			return attempted(op, attempt, errors.Join(mapError(c.errorContext(op, c.engine.txn), end), err))
 		}
 	}
 }
 
-// runOnce is one attempt. However fn ends, its transaction has ended afterwards.
-func (c *Client) runOnce(ctx context.Context, op string, fn func(ctx context.Context, tx *Txn) error, cfg *txnConfig) error {
-	tx, err := c.begin(ctx, op, cfg)
+// runner is one RunTxn.
+type runner struct {
+	c         *Client
+	op        string
+	fn        func(ctx context.Context, tx *Txn) error
+	cfg       *txnConfig
+	conflicts int      // in a row
+	first     [][]byte // keys of conflicts, to be locked before fn runs
+}
+
+// maxFirst is how many keys are locked before fn runs.
+const maxFirst = 64
+
+// learn makes something of a failure.
+func (r *runner) learn(err error) {
+	var conflict *WriteConflictError
+	if !errors.Is(err, ErrWriteConflict) {
+		r.conflicts = 0
+		return
+	}
+	r.conflicts++
+	if r.cfg.pessimisticAfter > 0 && errors.As(err, &conflict) && len(conflict.Key) > 0 && len(r.first) < maxFirst &&
+		!slices.ContainsFunc(r.first, func(key []byte) bool { return bytes.Equal(key, conflict.Key) }) {
+		r.first = append(r.first, conflict.Key)
+	}
+	if r.cfg.pessimisticAfter > 0 && r.conflicts >= r.cfg.pessimisticAfter {
+		r.cfg.pessimistic = true
+	}
+}
+
+// attempt is one run of fn. However it ends, its transaction has ended afterwards.
+func (r *runner) attempt(ctx context.Context, n int) error {
+	tx, err := r.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer tx.t.Abandon()
-	if err := fn(ctx, tx); err != nil {
+	tx.attempt = n
+	if err := r.fn(ctx, tx); err != nil {
+		_ = tx.t.Rollback(ctx)
 		return err
 	}
 	if tx.t.Ended() {
@@ -54,3 +94,46 @@ func (c *Client) runOnce(ctx context.Context, op string, fn func(ctx context.Con
 	}
 	return tx.Commit(ctx)
 }
+
+// begin starts the transaction of an attempt. Where it is pessimistic because of
+// conflicts, it holds their keys as they were at its start: where others write them while
+// it waits it begins anew, for fn has not run yet.
+func (r *runner) begin(ctx context.Context) (*Txn, error) {
+	for {
+		tx, err := r.c.begin(ctx, r.op, r.cfg)
+		lock, ok := r.cfg.lockFirst.(lockFirstFunc)
+		if err != nil || !ok || !r.cfg.pessimistic || len(r.first) == 0 {
+			return tx, err
+		}
+		err = lock(ctx, tx, r.first)
+		if err == nil {
+			return tx, nil
+		}
+		_ = tx.t.Rollback(ctx)
+		if !errors.Is(err, ErrWriteConflict) {
+			return nil, err
+		}
+	}
+}
+
+// attemptsError is what RunTxn failed with in the end.
+type attemptsError struct {
+	op  string
+	n   int
+	err error
+}
+
+func attempted(op string, n int, err error) error {
+	if n == 1 {
+		return err
+	}
+	return &attemptsError{op, n, err}
+}
+
+func (e *attemptsError) Error() string {
+	return fmt.Sprintf("tikv: %s: after %d attempts: %s", e.op, e.n, e.err)
+}
+func (e *attemptsError) Unwrap() error { return e.err }
+
+// Attempt is how often RunTxn has run its function by now; 1 for a transaction of Begin.
+func (tx *Txn) Attempt() int { return max(tx.attempt, 1) }

@@ -274,3 +274,118 @@ func ExampleClient_RunTxn() {
 	// <nil>
 	// bob=30
 }
+
+// After some conflicts RunTxn locks their keys before it runs fn, which needs no locks of
+// its own then.
+func TestRunTxnTurnsPessimistic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyTxn, b("m")))
+		const workers, each = 8, 10
+		runs := func(opts ...tikv.RunOption) (total, most int) {
+			done := make(chan error)
+			attempts := make([]int, workers)
+			for w := range workers {
+				c := cluster.Open()
+				go func() {
+					var err error
+					for range each {
+						err = errors.Join(err, c.RunTxn(t.Context(), func(ctx context.Context, tx *tikv.Txn) error {
+							if attempts[w]++; tx.Attempt() > most {
+								most = tx.Attempt()
+							}
+							<-time.After(20 * time.Millisecond)
+							return increment(ctx, tx)
+						}, opts...))
+					}
+					done <- err
+				}()
+			}
+			for range workers {
+				must(t, <-done)
+			}
+			for _, n := range attempts {
+				total += n
+			}
+			return total, most
+		}
+		optimistic, worst := runs()
+		pessimistic, most := runs(tikv.WithPessimisticAfter(1))
+		t.Logf("%d runs for %d commits, up to %d of one; %d with locks after a conflict", optimistic, workers*each, worst, pessimistic)
+		if pessimistic > 2*workers*each || worst <= 2 || most != 2 {
+			t.Errorf("%d runs, up to %d of one", pessimistic, most)
+		}
+		v, err := cluster.Open().Latest().Get(t.Context(), []byte("counter"))
+		if err != nil || binary.BigEndian.Uint64(v) != 2*workers*each {
+			t.Error(v, err)
+		}
+		if left := cluster.Locks(nil, nil); len(left) > 0 {
+			t.Error(left)
+		}
+	})
+}
+
+// A pessimistic transaction lets go of its locks however fn ends, and a deadlock is one
+// reason more to run it again.
+func TestRunTxnPessimistic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyTxn, b("m")))
+		c, ctx := cluster.Open(), t.Context()
+		mine := errors.New("mine")
+		lock := func(ctx context.Context, tx *tikv.Txn) error { return tx.Lock(ctx, ks("a", "z")) }
+		unlocked := func(what string) {
+			t.Helper()
+			synctest.Wait()
+			if left := cluster.Locks(nil, nil); len(left) > 0 {
+				t.Errorf("%s: %+v", what, left)
+			}
+		}
+		err := c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error { return errors.Join(lock(ctx, tx), mine) }, tikv.WithPessimistic())
+		if !errors.Is(err, mine) {
+			t.Error(err)
+		}
+		unlocked("an error")
+		func() {
+			defer func() {
+				if r := recover(); r != mine {
+					t.Error(r)
+				}
+			}()
+			_ = c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
+				must(t, lock(ctx, tx))
+				panic(mine)
+			}, tikv.WithPessimistic())
+		}()
+		unlocked("a panic")
+		must(t, c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
+			return errors.Join(lock(ctx, tx), tx.Put(b("a"), b("1")))
+		}, tikv.WithPessimistic()))
+		unlocked("a commit")
+		want(t, c.Latest(), "a", "1")
+
+		done, runs := make(chan error), 0
+		for _, order := range [][]string{{"a", "z"}, {"z", "a"}} {
+			go func() {
+				done <- c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
+					runs++
+					for _, key := range order {
+						if _, err := tikv.Optional(tx.GetForUpdate(ctx, b(key))); err != nil {
+							return err
+						}
+						<-time.After(50 * time.Millisecond)
+					}
+					return increment(ctx, tx)
+				}, tikv.WithPessimistic())
+			}()
+		}
+		must(t, <-done, <-done)
+		if runs < 3 {
+			t.Errorf("%d runs: no deadlock", runs)
+		}
+		unlocked("a deadlock")
+		// The last error says how often it was tried.
+		err = c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error { return tikv.ErrDeadlock }, tikv.WithMaxAttempts(3))
+		if !errors.Is(err, tikv.ErrDeadlock) || err.Error() != "tikv: RunTxn: after 3 attempts: tikv: deadlock" {
+			t.Error(err)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package tikv
 import (
 	"context"
 	"iter"
+	"runtime"
 	"time"
 
 	"github.com/tikv-go/tikv/internal/codec"
@@ -11,12 +12,21 @@ import (
 )
 
 // Txn is a read-write transaction. Reads see its own writes and may run concurrently
-// with each other; a write, Commit or Rollback that overlaps another call returns
-// ErrTxnBusy.
+// with each other; a write, lock, Commit or Rollback that overlaps another call returns
+// ErrTxnBusy. A handle that is dropped lets go of its locks.
 type Txn struct {
 	c   *Client
-	t   txn.Txn
+	t   *txn.Txn
 	cfg *txnConfig // not changed any more
+
+	attempt int // of RunTxn; 0: it is none of its. Its address keeps the handle alive, without making an interface of it
+}
+
+// newTxn is a handle with the transaction that it is of, in one allocation. One that is to
+// be ended when its handle is dropped lies by itself.
+type newTxn struct {
+	Txn
+	t txn.Txn
 }
 
 // Begin starts a transaction that the caller commits or rolls back.
@@ -33,7 +43,11 @@ func (c *Client) Begin(ctx context.Context, opts ...BeginOption) (*Txn, error) {
 		}
 		cfg = &own
 	}
-	return c.begin(ctx, op, cfg)
+	tx, err := c.begin(ctx, op, cfg)
+	if begun, ok := cfg.handed.(begunFunc); ok && err == nil {
+		begun(tx)
+	}
+	return tx, err
 }
 
 func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, error) {
@@ -53,10 +67,17 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 	if err != nil {
 		return nil, mapError(c.errorContext(op, c.engine.txn), err)
 	}
-	tx := &Txn{c: c, cfg: cfg}
-	c.engine.txns.BeginIn(&tx.t, start, age, txn.Options{
+	var tx *Txn
+	if cfg.pessimistic {
+		tx = &Txn{c: c, cfg: cfg, t: new(txn.Txn)}
+	} else {
+		n := &newTxn{Txn: Txn{c: c, cfg: cfg}}
+		tx, n.Txn.t = &n.Txn, &n.t
+	}
+	c.engine.txns.BeginIn(tx.t, start, age, txn.Options{
 		Read: c.readOptions(cfg.view, cfg.route, false), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
 		KeyPrefix: len(c.engine.txn.Key(nil)), Assertions: cfg.assertions.wire(),
+		Pessimistic: cfg.pessimistic,
 	})
 	return tx, nil
 }
@@ -169,7 +190,8 @@ func (tx *Txn) Put(key, value []byte, opts ...WriteOption) error {
 }
 
 // Insert is Put of a key that must be absent, as the transaction sees it
-// (ErrAlreadyExists): what it wrote itself is checked at once, the rest at commit.
+// (ErrAlreadyExists): what it wrote or locked itself is checked at once, the rest when it
+// is locked, or else at commit.
 func (tx *Txn) Insert(key, value []byte, opts ...WriteOption) error {
 	const op = "Txn.Insert"
 	claim, err := writeClaim(op, opts)
@@ -192,31 +214,14 @@ func (tx *Txn) Delete(key []byte, opts ...WriteOption) error {
 	return tx.mapError(op, tx.t.Delete(tx.c.engine.txn.Key(key), claim))
 }
 
-// CheckAbsent makes the commit fail with ErrAlreadyExists if key is present, as the
-// transaction sees it, and writes nothing.
+// CheckAbsent makes the commit, or locking key before, fail with ErrAlreadyExists if key is
+// present, as the transaction sees it, and writes nothing.
 func (tx *Txn) CheckAbsent(key []byte) error {
 	const op = "Txn.CheckAbsent"
 	if err := tx.checkWrite(op, key, nil); err != nil {
 		return err
 	}
 	return tx.mapError(op, tx.t.CheckAbsent(tx.c.engine.txn.Key(key)))
-}
-
-// Lock makes the commit lock keys, written or not, so that it fails with
-// ErrWriteConflict if another transaction wrote one of them since StartTS.
-func (tx *Txn) Lock(ctx context.Context, keys [][]byte) error {
-	const op = "Txn.Lock"
-	if err := ctx.Err(); err != nil {
-		return &canceledError{op: op, causes: []error{context.Cause(ctx), err}}
-	}
-	wire := make([][]byte, len(keys))
-	for i, key := range keys {
-		if err := tx.checkWrite(op, key, nil); err != nil {
-			return err
-		}
-		wire[i] = tx.c.engine.txn.Key(key)
-	}
-	return tx.mapError(op, tx.t.Lock(wire))
 }
 
 // Commit makes the writes durable. An error matching ErrUndetermined means the
@@ -234,14 +239,15 @@ func (tx *Txn) Commit(ctx context.Context, opts ...CommitOption) error {
 	if err := firstError(tx.c.check(op), bad); err != nil {
 		return err
 	}
+	defer runtime.KeepAlive(&tx.attempt)
 	return tx.mapError(op, tx.t.Commit(ctx, op, cfg.commitOptions()))
 }
 
-// Rollback ends the transaction at once; ctx bounds only the wait for what it leaves
-// in the cluster, which is nothing. After Commit or Rollback it does nothing and
-// returns nil, so it may be deferred.
+// Rollback ends the transaction at once; its unlocks run on under the client, ctx
+// bounds only the wait for them. After Commit or Rollback it does nothing and returns
+// nil, so it may be deferred.
 func (tx *Txn) Rollback(ctx context.Context) error {
-	return tx.mapError("Txn.Rollback", tx.t.Rollback())
+	return tx.mapError("Txn.Rollback", tx.t.Rollback(ctx))
 }
 
 // The limits of TiKV's defaults: a key of 8 KiB in its memcomparable form

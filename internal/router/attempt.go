@@ -130,6 +130,9 @@ func (r *Router) read(ctx context.Context, call *Call, to transport.Target, resp
 	}
 }
 
+// AttemptTime is the time that one attempt of a call may take.
+func (r *Router) AttemptTime(call *Call) time.Duration { return r.timeout(call) }
+
 // timeout is the time of one attempt.
 func (r *Router) timeout(call *Call) time.Duration {
 	switch {

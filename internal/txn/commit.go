@@ -45,14 +45,17 @@ func (t *Txn) Commit(ctx context.Context, op string, o CommitOptions) error {
 	if err := t.guard.write(); err != nil {
 		return err
 	}
-	defer t.guard.endWrite()
+	defer t.leave()
+	if err := t.mayCommit(); err != nil {
+		return err
+	}
 	defer t.guard.finish()
 	if t.buf.Len() == 0 {
 		return nil
 	}
 	c := &commit{t: t, e: t.e, op: op, o: o, start: t.StartTS(), room: t.e.takeRoom()}
 	defer c.giveRoom()
-	c.muts.collect(t.buf.Freeze(), t.buf.Len(), &c.few)
+	c.muts.collect(t.buf.Freeze(), t.buf.Len(), t.pess.holds(), &c.few)
 	if len(c.muts.keys) == 0 {
 		return nil
 	}
@@ -70,13 +73,13 @@ func (t *Txn) Commit(ctx context.Context, op string, o CommitOptions) error {
 			return err
 		}
 	}
-	c.minTS, c.ttl = c.start+1, lockTTL(c.muts.bytes)
+	c.minTS, c.ttl, c.primary = c.start+1, lockTTL(c.muts.bytes), t.pess.primaryOf(c.muts.held)
 	t.e.commits.add(1)
 	defer t.e.commits.add(-1)
-	ctx, done := t.e.untilClosing(ctx)
+	ctx, done := t.enter(ctx)
 	defer done()
-	if t.e.latches == nil {
-		return c.run(ctx)
+	if t.e.latches == nil || t.pess.holds() {
+		return t.ended(c.run(ctx))
 	}
 	release, err := t.e.latches.Hold(ctx, c.muts.keys, c.start)
 	if err != nil {
@@ -87,7 +90,7 @@ func (t *Txn) Commit(ctx context.Context, op string, o CommitOptions) error {
 		return err
 	}
 	defer func() { release(t.CommitTS()) }()
-	return c.run(ctx)
+	return t.ended(c.run(ctx))
 }
 
 // commit is the commit of one transaction: locks with the values on all keys, then the
@@ -101,7 +104,6 @@ type commit struct {
 	muts  mutations
 	start uint64
 	ttl   time.Duration
-	beat  heartbeat
 	busy  bool // tasks use what is in its room
 
 	primary      int    // index in muts.held
@@ -154,7 +156,7 @@ func (c *commit) primaryKey() []byte {
 }
 
 func (c *commit) run(ctx context.Context) error {
-	defer c.beat.stop()
+	defer c.t.beat.stop()
 	err := c.prewrite(ctx)
 	c.t.protocol.Store(uint32(c.protocol))
 	c.t.fellBack.Store(c.fellBack)
@@ -171,6 +173,7 @@ func (c *commit) run(ctx context.Context) error {
 	if err != nil {
 		return c.fail(err)
 	}
+	c.t.decide()
 	ts, err = c.commitPrimary(ctx, ts)
 	if err != nil {
 		return c.fail(err)
@@ -181,7 +184,7 @@ func (c *commit) run(ctx context.Context) error {
 // committed is the end of a transaction that has committed: what is left is owed.
 func (c *commit) committed(ts uint64) error {
 	c.t.commitTS.Store(ts)
-	c.beat.stop()
+	c.t.committed()
 	switch c.protocol {
 	case Async:
 		c.e.locks.Committed(c.start, ts) // who meets its locks need not wait for them
@@ -198,6 +201,7 @@ func (c *commit) committed(ts uint64) error {
 func (c *commit) fail(err error) error {
 	var unknown *router.Undetermined
 	if errors.As(err, &unknown) {
+		c.t.guard.settled()
 		return c.undetermined(err)
 	}
 	c.cleanUp()

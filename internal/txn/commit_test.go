@@ -116,7 +116,7 @@ func runScript(t *testing.T, script []string) string {
 		case "absent":
 			err = tx.CheckAbsent([]byte(w[1]))
 		case "lock":
-			err = tx.Lock([][]byte{[]byte(w[1])})
+			_, err = tx.Lock(ctx, "Lock", [][]byte{[]byte(w[1])}, LockOptions{})
 		case "mode":
 			o.Mode = map[string]Mode{"auto": Auto, "async": AsyncAtMost, "two": TwoPhaseOnly}[w[1]]
 		case "causal":

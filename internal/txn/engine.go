@@ -39,6 +39,7 @@ type Router interface {
 	Reload(reg *region.Region)
 	LocateEnd(ctx context.Context, call *router.Call, key []byte) (*region.Region, error)
 	Closing() context.Context
+	AttemptTime(call *router.Call) time.Duration
 }
 
 // Config is what an Engine works with.
@@ -69,6 +70,7 @@ type Engine struct {
 	rooms     sync.Pool // *room
 	prewrites sync.Pool // *prewriting
 	errands   sync.Pool // *errand
+	lockings  sync.Pool // *lockRequest
 
 	commits inflight
 	latches Latches

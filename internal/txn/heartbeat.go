@@ -1,14 +1,13 @@
 package txn
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
-
-	"github.com/tikv-go/tikv/internal/backoff"
 )
 
 const (
@@ -22,48 +21,40 @@ const (
 	maxMissed = 10
 )
 
-// heartbeat keeps the primary lock of a commit that takes long alive. Most commits end
-// before the first is due, and cost no goroutine.
+// heartbeat keeps the primary lock of a transaction alive, from when it is there until the
+// transaction has ended. Between two beats there is a timer and no goroutine; most
+// transactions end before the first is due.
 type heartbeat struct {
 	mu      sync.Mutex
 	timer   *time.Timer
+	key     []byte // the primary key; nil: nothing beats
 	cancel  context.CancelFunc
+	missed  int
+	deaf    bool // what becomes of the lock says nothing any more
 	stopped bool
 }
 
-// start makes the first heartbeat due when half of the lock's life is over.
-func (h *heartbeat) start(c *commit) {
+// start makes the first beat due after d, unless it beats for that key already.
+func (h *heartbeat) start(t *Txn, key []byte, d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.timer != nil || h.stopped {
+	if h.stopped || h.key != nil && bytes.Equal(h.key, key) {
 		return
 	}
-	h.timer = time.AfterFunc(c.ttl/2, func() {
-		c.e.tasks.Go("heartbeat", func(ctx context.Context) {
-			if ctx, ok := h.running(ctx); ok {
-				c.keepAlive(ctx)
-			}
-		})
-	})
-}
-
-// running returns the context of the heartbeats, unless they were stopped.
-func (h *heartbeat) running(ctx context.Context) (context.Context, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.stopped {
-		return nil, false
+	h.cut()
+	if h.key, h.missed = key, 0; t.pess == nil {
+		h.key = bytes.Clone(key)
 	}
-	ctx, h.cancel = context.WithCancel(ctx)
-	return ctx, true
+	if h.timer == nil {
+		h.timer = time.AfterFunc(d, t.beatDue)
+	} else {
+		h.timer.Reset(d)
+	}
 }
 
-// stop ends the heartbeats.
-func (h *heartbeat) stop() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.stopped = true
-	if h.timer != nil {
+// cut ends the beat that is due or under way. h.mu is held.
+func (h *heartbeat) cut() {
+	if h.key = nil; h.timer != nil {
 		h.timer.Stop()
 	}
 	if h.cancel != nil {
@@ -71,39 +62,121 @@ func (h *heartbeat) stop() {
 	}
 }
 
-// keepAlive sends heartbeats until ctx ends or they are of no use any more.
-func (c *commit) keepAlive(ctx context.Context) {
-	for missed := 0; missed <= maxMissed && c.t.uptime() < maxUptime; {
-		gone, err := c.sendHeartbeat(ctx)
-		switch {
-		case ctx.Err() != nil, gone:
-			return
-		case err != nil:
-			missed++
-			c.e.log.LogAttrs(ctx, slog.LevelWarn, "heartbeat failed", slog.Uint64("start_ts", c.start), slog.Any("error", err))
-		default:
-			missed = 0
-		}
-		if backoff.Sleep(ctx, beatEvery) != nil {
-			return
+// pause stops beating, until the next start.
+func (h *heartbeat) pause() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cut()
+}
+
+// drop is pause if the primary key is among keys.
+func (h *heartbeat) drop(keys [][]byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, key := range keys {
+		if h.key != nil && bytes.Equal(key, h.key) {
+			h.cut()
 		}
 	}
 }
 
+// decide comes before the commit record is written: from now on the primary lock may be
+// gone because the transaction has committed.
+func (h *heartbeat) decide() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.deaf = true
+}
+
+// stop stops beating for good.
+func (h *heartbeat) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stopped = true
+	h.cut()
+}
+
+// begin starts the beat that is due. It returns the key, nil if there is nothing to do.
+func (h *heartbeat) begin(ctx context.Context) (context.Context, []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	ctx, h.cancel = context.WithCancel(ctx)
+	return ctx, h.key
+}
+
+// end is the end of a beat for key, whose lock is gone or was not reached. It makes the
+// next one due, or reports that there is none, as the transaction has failed.
+func (h *heartbeat) end(key []byte, gone, failed bool) (over bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cancel()
+	if h.cancel = nil; h.stopped || h.key == nil || !bytes.Equal(h.key, key) {
+		return false
+	}
+	if h.missed++; !failed {
+		h.missed = 0
+	}
+	if gone || h.missed > maxMissed {
+		h.key = nil
+		return !h.deaf
+	}
+	h.timer.Reset(beatEvery)
+	return false
+}
+
+// beatDue is called by the timer.
+func (t *Txn) beatDue() {
+	t.e.tasks.Go("heartbeat", func(ctx context.Context) {
+		ctx, key := t.beat.begin(ctx)
+		switch {
+		case key == nil:
+			return
+		case t.forsaken():
+			t.Abandon()
+			return
+		case t.uptime() >= maxUptime:
+			if t.beat.end(key, true, false) {
+				t.fail("it is older than an hour, and its locks are kept alive no longer")
+			}
+			return
+		}
+		gone, err := t.sendHeartbeat(ctx, key)
+		if err != nil && ctx.Err() == nil {
+			t.e.log.LogAttrs(ctx, slog.LevelWarn, "heartbeat failed", slog.Uint64("start_ts", t.StartTS()), slog.Any("error", err))
+		}
+		if !t.beat.end(key, gone, err != nil) {
+			return
+		}
+		if gone {
+			t.fail("its primary lock is gone: it was not kept alive in time")
+		} else {
+			t.fail("its primary lock could not be kept alive")
+		}
+	})
+}
+
 // sendHeartbeat reports gone if the lock is not there any more.
-func (c *commit) sendHeartbeat(ctx context.Context) (gone bool, err error) {
-	o := c.t.opts.Read.CallOptions
+func (t *Txn) sendHeartbeat(ctx context.Context, key []byte) (gone bool, err error) {
+	o := t.opts.Read.CallOptions
 	o.RetryFor = beatEvery
-	call := c.e.call(ctx, c.op, o)
+	call := t.e.call(ctx, "heartbeat", o)
+	call.Timeout = beatEvery / 2
 	req := &kvrpcpb.TxnHeartBeatRequest{
 		Context:       &kvrpcpb.Context{},
-		PrimaryLock:   c.primaryKey(),
-		StartVersion:  c.start,
-		AdviseLockTtl: uint64((c.t.uptime() + beatTTL).Milliseconds()),
+		PrimaryLock:   key,
+		StartVersion:  t.StartTS(),
+		AdviseLockTtl: uint64((t.uptime() + beatTTL).Milliseconds()),
 	}
-	resp, err := sendKey[*kvrpcpb.TxnHeartBeatResponse](ctx, c.e, call, c.primaryKey(), req)
+	resp, err := sendKey[*kvrpcpb.TxnHeartBeatResponse](ctx, t.e, call, key, req)
 	if err != nil {
 		return false, err
 	}
-	return resp.GetError() != nil, nil
+	switch ke := resp.GetError(); {
+	case ke == nil:
+		return false, nil
+	case ke.GetTxnNotFound() != nil, ke.GetTxnLockNotFound() != nil, ke.GetPrimaryMismatch() != nil:
+		return true, nil
+	default:
+		return false, keyError(call, t.StartTS(), ke)
+	}
 }

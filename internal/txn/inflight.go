@@ -3,8 +3,6 @@ package txn
 import (
 	"context"
 	"sync"
-
-	"github.com/tikv-go/tikv/internal/router"
 )
 
 // inflight counts the commits that may have left locks and may yet owe their removal.
@@ -48,12 +46,3 @@ func (f *inflight) wait(ctx context.Context) int {
 // Settle waits, when the router was shut, until the commits in flight have ended and
 // what they owe is known, or until ctx ends. It returns how many are left.
 func (e *Engine) Settle(ctx context.Context) int { return e.commits.wait(ctx) }
-
-// untilClosing returns a context that ends with ctx and, with router.ErrClosed, when
-// the client closes: a commit that waits for an answer must end then, so that its locks
-// can be removed while there is time.
-func (e *Engine) untilClosing(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(e.router.Closing(), func() { cancel(router.ErrClosed) })
-	return ctx, func() { stop(); cancel(nil) }
-}

@@ -24,6 +24,7 @@ type mutations struct {
 	bytes    int  // of keys and values
 	keyBytes int  // of keys
 	asserts  bool // one has an assertion
+	shared   bool // one is a shared lock
 }
 
 // fewMutations is how many need no memory of their own.
@@ -36,8 +37,9 @@ type few struct {
 	each [fewMutations]kvrpcpb.Mutation
 }
 
-// collect turns a buffer of n entries into mutations (facts section 3.2, "Op choice").
-func (m *mutations) collect(view membuf.View, n int, room *few) {
+// collect turns a buffer of n entries into mutations (facts section 3.2, "Op choice"), of a
+// transaction that holds locks if pessimistic is set.
+func (m *mutations) collect(view membuf.View, n int, pessimistic bool, room *few) {
 	m.keys, m.all = room.keys[:0], room.all[:0]
 	each := room.each[:]
 	if n > fewMutations {
@@ -46,6 +48,9 @@ func (m *mutations) collect(view membuf.View, n int, room *few) {
 	checked := 0
 	c := view.Scan(keys.Range{}, false)
 	for e, ok := c.Next(); ok; e, ok = c.Next() {
+		if pessimistic && e.Flags&membuf.Absent != 0 {
+			e.Flags = checkable(e.Flags)
+		}
 		op, ok := opOf(e)
 		if !ok {
 			continue
@@ -53,6 +58,7 @@ func (m *mutations) collect(view membuf.View, n int, room *few) {
 		if op == kvrpcpb.Op_CheckNotExists {
 			checked++
 		}
+		m.shared = m.shared || op == kvrpcpb.Op_SharedLock
 		if op == kvrpcpb.Op_Lock && e.Flags&membuf.Absent != 0 {
 			m.wanted = append(m.wanted, e.Key)
 		}
@@ -73,10 +79,22 @@ func (m *mutations) collect(view membuf.View, n int, room *few) {
 	}
 }
 
+// checkable is what a pessimistic transaction claims of a key. What it has locked is known
+// to be absent, or the lock would have failed. Nothing can be checked without a lock:
+// CheckNotExists is refused (TiKV src/storage/txn/actions/prewrite.rs, from_mutation).
+func checkable(f membuf.Flags) membuf.Flags {
+	if f&membuf.Locked != 0 {
+		return f &^ membuf.Absent
+	}
+	return f | membuf.Locked
+}
+
 // opOf is what an entry asks of the cluster; false: nothing.
 func opOf(e membuf.Entry) (kvrpcpb.Op, bool) {
 	absent, locked := e.Flags&membuf.Absent != 0, e.Flags&membuf.Locked != 0
 	switch {
+	case e.Flags&membuf.Shared != 0: // and not written
+		return kvrpcpb.Op_SharedLock, true
 	case e.Op == membuf.Put && absent:
 		return kvrpcpb.Op_Insert, true
 	case e.Op == membuf.Put:

@@ -80,7 +80,7 @@ func (c *commit) commitKeys(ts uint64, keys [][]byte) {
 // commit. The rollback records keep copies of its requests that come late from locking
 // again.
 func (c *commit) cleanUp() {
-	c.beat.stop()
+	c.t.beat.stop()
 	sort.Slice(c.locked, func(i, j int) bool { return c.locked[i].from < c.locked[j].from }) // links less than slices
 	var keys [][]byte
 	done := 0

@@ -58,6 +58,7 @@ func (c *commit) prewrite(ctx context.Context) error {
 	}
 	parts := batches(runs, 0, c.muts.size, c.parts[:0])
 	if c.protocol = c.choose(len(parts)); c.protocol != TwoPhase {
+		c.t.decide()
 		if err := c.bound(ctx); err != nil {
 			return err
 		}
@@ -192,6 +193,7 @@ func (c *commit) fill(s *prewriting, p part) {
 		TxnSize:      p.inRegion,
 		MinCommitTs:  c.minTS,
 	}
+	c.t.asPessimistic(&s.req)
 	if c.muts.asserts {
 		s.req.AssertionLevel = c.t.opts.Assertions
 	}
@@ -246,6 +248,7 @@ func (c *commit) meet(ctx context.Context, s *prewriting, locks []lock.Lock) err
 	// Nothing was written. Who began later is about to write what this transaction has read
 	// before: a conflict, and of two transactions that are in each other's way only one
 	// waits. A copy of the request that was lost, though, may yet come when that one is gone.
+	c.t.revive(locks)
 	for _, l := range locks {
 		if l.StartTS > c.start && !s.call.Lost() {
 			return &Conflict{Key: l.Key, Primary: l.Primary, StartTS: c.start, ConflictTS: l.StartTS}
@@ -282,7 +285,7 @@ func (c *commit) wrote(s *prewriting, certain bool) {
 	}
 	if certain && c.primes(s.part) {
 		c.at, c.prime = s.part.region, s.part
-		c.beat.start(c)
+		c.t.beat.start(c.t, c.primaryKey(), c.ttl/2)
 	}
 }
 

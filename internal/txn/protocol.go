@@ -46,7 +46,7 @@ const safeWindow = 2 * time.Second
 // choose finds the protocol for so many requests.
 func (c *commit) choose(parts int) Protocol {
 	switch {
-	case len(c.muts.held) == 0, c.o.Mode == TwoPhaseOnly, c.o.Check != nil:
+	case len(c.muts.held) == 0, c.o.Mode == TwoPhaseOnly, c.o.Check != nil, c.muts.shared:
 		return TwoPhase
 	case c.o.Mode == Auto && parts == 1:
 		return OnePhase

@@ -21,7 +21,7 @@ func (t *Txn) Savepoint() (Savepoint, error) {
 	if err := t.guard.write(); err != nil {
 		return Savepoint{}, err
 	}
-	defer t.guard.endWrite()
+	defer t.leave()
 	return Savepoint{t, t.buf.Savepoint()}, nil
 }
 

@@ -17,11 +17,12 @@ type Options struct {
 	MaxKeys, MaxBytes int // 0: no limit
 	KeyPrefix         int // bytes of each key that are not counted
 	Assertions        kvrpcpb.AssertionLevel
+	Pessimistic       bool
 }
 
-// Txn is a transaction: a snapshot and a buffer of writes. Its calls are
-// admitted by its guard, so that it may be used, though not usefully, by several
-// goroutines at once.
+// Txn is a transaction: a snapshot, a buffer of writes and, if it is pessimistic, locks.
+// Its calls are admitted by its guard, so that it may be used, though not usefully, by
+// several goroutines at once.
 type Txn struct {
 	guard guard
 	e     *Engine
@@ -37,6 +38,10 @@ type Txn struct {
 	commitTS atomic.Uint64
 	protocol atomic.Uint32 // a Protocol
 	fellBack atomic.Bool
+
+	pess *pessimist // nil: it is optimistic
+	beat heartbeat
+	held func() bool
 }
 
 // Begin starts a transaction at start, which was issued age ago.
@@ -51,6 +56,9 @@ func (e *Engine) BeginIn(t *Txn, start uint64, age time.Duration, o Options) {
 	t.e, t.opts, t.age, t.begun = e, o, max(age, 0), time.Now()
 	t.snap = e.SnapshotIn(&t.room, start, true, o.Read)
 	t.buf.Limit(membuf.Limits{Keys: o.MaxKeys, Bytes: o.MaxBytes, Prefix: o.KeyPrefix})
+	if o.Pessimistic {
+		t.pess = &pessimist{asOf: start, asked: t.begun.Add(-t.age)}
+	}
 }
 
 // StartTS is the timestamp as of which the transaction reads.
@@ -102,6 +110,11 @@ func (t *Txn) BatchGet(ctx context.Context, op string, wanted [][]byte, versions
 		return nil, err
 	}
 	defer t.guard.endRead()
+	return t.lookAt(ctx, op, wanted, versions)
+}
+
+// lookAt is BatchGet for who is inside.
+func (t *Txn) lookAt(ctx context.Context, op string, wanted [][]byte, versions bool) ([]Value, error) {
 	out := make([]Value, len(wanted))
 	var (
 		ask [][]byte
@@ -122,7 +135,8 @@ func (t *Txn) BatchGet(ctx context.Context, op string, wanted [][]byte, versions
 }
 
 // Claim is what a write says of its key, as the transaction sees it: of what the
-// transaction wrote itself it is known at once, of the rest when it commits.
+// transaction wrote or locked itself it is known at once, of the rest when it is locked or
+// when the transaction commits.
 type Claim uint8
 
 // The claims. What is asserted is checked as far as the transaction's level says.
@@ -136,7 +150,7 @@ const (
 // Put buffers a write.
 func (t *Txn) Put(key, value []byte, claim Claim) error {
 	return t.change(func() error {
-		flags, err := t.claim(key, claim)
+		flags, err := t.write(key, claim)
 		if err != nil {
 			return err
 		}
@@ -147,7 +161,7 @@ func (t *Txn) Put(key, value []byte, claim Claim) error {
 // Delete buffers a deletion.
 func (t *Txn) Delete(key []byte, claim Claim) error {
 	return t.change(func() error {
-		flags, err := t.claim(key, claim)
+		flags, err := t.write(key, claim)
 		if err != nil {
 			return err
 		}
@@ -166,6 +180,16 @@ func (t *Txn) CheckAbsent(key []byte) error {
 	})
 }
 
+// write returns the flags of a write.
+func (t *Txn) write(key []byte, claim Claim) (membuf.Flags, error) {
+	if t.pess.holds() {
+		if e, _ := t.buf.Get(key); e.Flags&membuf.Shared != 0 {
+			return 0, &Misuse{"key", "is locked with WithShared, and cannot be written"}
+		}
+	}
+	return t.claim(key, claim)
+}
+
 // claim returns the flags that make the commit check a claim, or the error of one that the
 // transaction's own writes belie.
 func (t *Txn) claim(key []byte, claim Claim) (membuf.Flags, error) {
@@ -173,6 +197,12 @@ func (t *Txn) claim(key []byte, claim Claim) (membuf.Flags, error) {
 		return 0, nil
 	}
 	e, _ := t.buf.Get(key)
+	if exists, known := t.pess.knows(e, key); known && claim == MustBeAbsent && e.Op == membuf.None {
+		if exists {
+			return 0, &Exists{Key: append([]byte{}, key...)}
+		}
+		return 0, nil
+	}
 	switch {
 	case e.Op == membuf.None:
 		return [...]membuf.Flags{MustBeAbsent: membuf.Absent, AssertExists: membuf.AssertExists, AssertAbsent: membuf.AssertAbsent}[claim], nil
@@ -184,57 +214,21 @@ func (t *Txn) claim(key []byte, claim Claim) (membuf.Flags, error) {
 	return 0, &Asserted{Key: append([]byte{}, key...), Absent: claim == AssertAbsent, StartTS: t.StartTS()}
 }
 
-// Lock makes keys be locked at commit, written or not.
-func (t *Txn) Lock(wanted [][]byte) error {
-	return t.change(func() error {
-		var added membuf.Buffer // the distinct keys that are new
-		for _, key := range wanted {
-			if _, ok := t.buf.Get(key); !ok {
-				if err := added.Mark(key, membuf.Locked, 0); err != nil {
-					return err
-				}
-			}
-		}
-		if err := t.buf.Fits(added.Len(), added.Size()-added.Len()*t.opts.KeyPrefix); err != nil {
-			return err
-		}
-		for _, key := range wanted {
-			if err := t.buf.Mark(key, membuf.Locked, 0); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
 // change lets fn change the buffer.
 func (t *Txn) change(fn func() error) error {
 	if err := t.guard.write(); err != nil {
 		return err
 	}
-	defer t.guard.endWrite()
+	defer t.leave()
 	err := fn()
-	t.len.Store(int64(t.buf.Len()))
-	t.size.Store(int64(t.buf.Size()))
+	t.count()
 	return err
 }
 
-// Rollback ends the transaction. An optimistic one that was not committed has nothing
-// in the cluster.
-func (t *Txn) Rollback() error {
-	if err := t.guard.write(); err != nil {
-		if err == ErrDone {
-			return nil
-		}
-		return err
-	}
-	t.guard.finish()
-	t.guard.endWrite()
-	return nil
+func (t *Txn) count() {
+	t.len.Store(int64(t.buf.Len()))
+	t.size.Store(int64(t.buf.Size()))
 }
-
-// Abandon ends the transaction whatever its other calls do: they end by themselves.
-func (t *Txn) Abandon() { t.guard.finish() }
 
 // Pages returns the pages of a range as the transaction sees it, with the writes made
 // before now.

@@ -17,12 +17,14 @@ const (
 	cmdRawGet      = 13
 	cmdRawBatchGet = 14
 	cmdRawScan     = 19
+	cmdLock        = 23
 	cmdHeartBeat   = 26
 )
 
 var commands = map[string]protowire.Number{
 	"KvGet": cmdGet, "KvScan": cmdScan, "KvPrewrite": cmdPrewrite, "KvBatchGet": cmdBatchGet,
 	"RawGet": cmdRawGet, "RawBatchGet": cmdRawBatchGet, "RawScan": cmdRawScan, "KvTxnHeartBeat": cmdHeartBeat,
+	"KvPessimisticLock": cmdLock,
 }
 
 // answer appends what is answered to a command.
@@ -41,6 +43,8 @@ func (s *store) answer(dst []byte, cmd protowire.Number, request []byte) ([]byte
 		dst, err = s.scan(dst, cmd, request)
 	case cmdPrewrite:
 		dst, err = prewrite(dst, request)
+	case cmdLock:
+		dst, err = s.lock(dst, request)
 	case cmdHeartBeat: // what is asked for, at least 20 s
 		life := uint64(20000)
 		err = fields(request, func(f field) {
@@ -84,6 +88,30 @@ func (s *store) scan(dst []byte, cmd protowire.Number, request []byte) ([]byte, 
 		dst = s.pair(dst, key)
 	}
 	return dst, nil
+}
+
+// lock tells what is asked for of the keys: every one has its value.
+func (s *store) lock(dst, request []byte) ([]byte, error) {
+	keys, values, existence := 0, false, false
+	err := fields(request, func(f field) {
+		switch f.num {
+		case 2: // mutations
+			keys++
+		case 10: // return_values
+			values = f.value != 0
+		case 12: // check_existence
+			existence = f.value != 0
+		}
+	})
+	for range keys {
+		if values {
+			dst = appendBytes(dst, 5, s.value)
+		}
+		if values || existence {
+			dst = appendVarint(dst, 6, 0) // not_founds
+		}
+	}
+	return dst, err
 }
 
 // prewrite gives the timestamps that async commit and one-phase commit ask for.

@@ -1,0 +1,94 @@
+package txn
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tikv-go/tikv/internal/router"
+)
+
+// A transaction ends by its Commit or Rollback, when the primary lock is lost, or when
+// nobody is there any more who could end it. However it ends, once no call is inside its
+// locks are let go.
+
+// enter returns a context for what a call does for a living transaction: it ends with ctx,
+// when the client closes, and when the transaction fails.
+func (t *Txn) enter(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(t.e.router.Closing(), func() { cancel(router.ErrClosed) })
+	t.guard.cuttable(cancel)
+	return ctx, func() {
+		t.guard.cuttable(nil)
+		stop()
+		cancel(nil)
+	}
+}
+
+// ended is the error of a call: what ended the transaction, if that is why the call ended.
+func (t *Txn) ended(err error) error {
+	var unknown *Undetermined
+	if err == nil || errors.As(err, &unknown) {
+		return err
+	}
+	if failure := t.guard.failed(); failure != nil {
+		return failure
+	}
+	return err
+}
+
+// leave ends a call that was alone.
+func (t *Txn) leave() {
+	t.guard.endWrite()
+	t.clear()
+}
+
+// clear lets go of what a transaction that has ended holds.
+func (t *Txn) clear() {
+	if t.guard.clear() {
+		t.letGo()
+	}
+}
+
+// fail ends the transaction, and its calls.
+func (t *Txn) fail(why string) {
+	t.guard.fail(&Aborted{StartTS: t.StartTS(), Why: why})
+	t.clear()
+}
+
+// Rollback ends the transaction. Its unlocks go on without ctx, which bounds the wait for
+// them alone.
+func (t *Txn) Rollback(ctx context.Context) error {
+	switch err := t.guard.write(); {
+	case err == ErrBusy:
+		return err
+	case err != nil: // it has ended
+		return nil
+	}
+	t.guard.finish()
+	t.guard.endWrite()
+	if !t.guard.clear() {
+		return nil
+	}
+	done := t.letGo()
+	if done == nil {
+		return nil
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return new(router.Call).Ended(ctx)
+	}
+}
+
+// Abandon ends the transaction whatever its other calls do: they end by themselves.
+func (t *Txn) Abandon() {
+	t.guard.finish()
+	t.clear()
+}
+
+// HeldBy makes held, which reports whether anybody can still use the transaction, be asked
+// before each heartbeat. If nobody can, it is abandoned.
+func (t *Txn) HeldBy(held func() bool) { t.held = held }
+
+func (t *Txn) forsaken() bool { return t.held != nil && !t.held() }

@@ -1,0 +1,147 @@
+package txn
+
+import (
+	"bytes"
+	"math"
+	"sort"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/lock"
+	"github.com/tikv-go/tikv/internal/membuf"
+)
+
+// pessimist is what a pessimistic transaction has locked in the cluster. It belongs to
+// the call that the transaction's guard lets in alone. Which keys are locked is in the
+// buffer (membuf.Locked), and of the statement under way in stage.
+type pessimist struct {
+	primary []byte // the key that all locks point to; nil: nothing is locked
+	// asOf is the newest timestamp that the transaction has seen: its start, a for-update
+	// timestamp, a commit that fair locking met. asked is when it was issued.
+	asOf  uint64
+	asked time.Time
+	// unsure: a call has failed, and what it locked may still be there or come late.
+	unsure bool
+	// loose are keys that a call of fair locking that failed may have locked above a commit
+	// which it does not know of.
+	loose map[string]struct{}
+	// freed is the largest timestamp up to which locks are being removed by freeing: one
+	// that is taken at or below it meanwhile may go with them.
+	freed   uint64
+	freeing []<-chan struct{}
+
+	stage *Stage
+	// expected are the for-update timestamps of keys that were locked in fair mode. A
+	// request that comes late may lock such a key anew above a commit that nobody has
+	// heard of, so that the prewrite has to say which lock it means (TiKV src/storage/
+	// txn/actions/prewrite.rs, check_lock).
+	expected map[string]uint64
+}
+
+func (p *pessimist) expect(key string, asOf uint64) {
+	if p.expected == nil {
+		p.expected = make(map[string]uint64)
+	}
+	p.expected[key] = asOf
+}
+
+// holds reports whether anything was locked, so that the transaction has to commit as a
+// pessimistic one.
+func (p *pessimist) holds() bool { return p != nil && p.primary != nil }
+
+// locked reports whether the transaction holds key in the cluster.
+func (t *Txn) locked(key []byte) bool {
+	e, _ := t.buf.Get(key)
+	return e.Flags&membuf.Locked != 0
+}
+
+// knows tells whether a key had a value when it was locked, of which e is the entry; known
+// is false if it is not locked, or shared, so that it may not be written anyhow.
+func (p *pessimist) knows(e membuf.Entry, key []byte) (exists, known bool) {
+	if p == nil {
+		return false, false
+	}
+	if g, ok := p.stage.grip(key); ok {
+		return g.Exists, true
+	}
+	return e.Flags&membuf.HadValue != 0, e.Flags&(membuf.Locked|membuf.Shared) == membuf.Locked
+}
+
+// asPessimistic makes a prewrite that of a transaction which holds pessimistic locks.
+// What it has locked must be locked still. What it wrote without a lock has to be as it
+// was at the start, as in an optimistic transaction: TiKV would write it unchecked, which
+// is right only for keys that another lock stands for (facts section 3.3,
+// "pessimistic_actions"). Each mutation has its action: those without one are dropped.
+func (t *Txn) asPessimistic(req *kvrpcpb.PrewriteRequest) {
+	p := t.pess
+	if !p.holds() {
+		return
+	}
+	req.ForUpdateTs = p.asOf
+	req.MinCommitTs = max(req.MinCommitTs, p.asOf+1)
+	req.PessimisticActions = make([]kvrpcpb.PrewriteRequest_PessimisticAction, len(req.Mutations))
+	for i, m := range req.Mutations {
+		if !t.locked(m.Key) {
+			req.PessimisticActions[i] = kvrpcpb.PrewriteRequest_DO_CONSTRAINT_CHECK
+			continue
+		}
+		req.PessimisticActions[i] = kvrpcpb.PrewriteRequest_DO_PESSIMISTIC_CHECK
+		if ts, ok := p.expected[string(m.Key)]; ok {
+			req.ForUpdateTsConstraints = append(req.ForUpdateTsConstraints,
+				&kvrpcpb.PrewriteRequest_ForUpdateTSConstraint{Index: uint32(i), ExpectedForUpdateTs: ts})
+		}
+	}
+}
+
+// revive gives locks that a pessimistic prewrite met a life again. TiKV tells such a
+// prewrite that they are over, alive or not, for it takes the keys to be protected by
+// others (prewrite.rs, lock_info); here they are not, and who lives is waited for. What
+// is sure is the life that every client gives its locks at least.
+func (t *Txn) revive(locks []lock.Lock) {
+	if !t.pess.holds() {
+		return
+	}
+	for i := range locks {
+		if locks[i].TTL == 0 {
+			locks[i].TTL = uint64(minTTL.Milliseconds())
+		}
+	}
+}
+
+// mayCommit refuses a commit in the middle of a statement: which of its locks the
+// transaction is to keep is not known.
+func (t *Txn) mayCommit() error {
+	if t.pess != nil && t.pess.stage != nil {
+		return &Misuse{"Commit", "is called before FairLock's Done or Cancel"}
+	}
+	return nil
+}
+
+// primaryOf is the index of the primary key among those that are left with locks: the one
+// that all locks point to, or else the first.
+func (p *pessimist) primaryOf(keys [][]byte) int {
+	if !p.holds() {
+		return 0
+	}
+	return sort.Search(len(keys), func(i int) bool { return bytes.Compare(keys[i], p.primary) >= 0 })
+}
+
+// decide comes before the commit record is written.
+func (t *Txn) decide() {
+	t.guard.cuttable(nil)
+	t.beat.decide()
+}
+
+// committed is the end of a transaction that has committed.
+func (t *Txn) committed() {
+	t.beat.stop()
+	t.guard.settled()
+	if p := t.pess; p != nil && len(p.loose) > 0 {
+		var keys [][]byte
+		for key := range p.loose {
+			keys = append(keys, []byte(key))
+		}
+		t.unlock(keys, math.MaxUint64)
+	}
+}

@@ -1,0 +1,135 @@
+package txn
+
+import (
+	"context"
+	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+
+	"github.com/tikv-go/tikv/internal/backoff"
+	"github.com/tikv-go/tikv/internal/lock"
+	"github.com/tikv-go/tikv/internal/router"
+)
+
+// patience is how long a request waits in TiKV's queue. TiKV itself gives up after a
+// second, by default, and says who holds the lock (wait-for-lock-timeout, src/server/
+// lock_manager/config.rs); then it is for the client to see whether that one is alive,
+// and to ask again.
+type patience struct {
+	turns  int           // answers that told of a lock
+	atOnce int           // those of them that came without a wait
+	holder time.Duration // that who holds the lock will live, if nobody prolongs it
+}
+
+const (
+	// firstWait is how long a request waits before it is known whether who holds the lock
+	// is alive: a dead one costs no more.
+	firstWait = 200 * time.Millisecond
+	// longestWait is well within the time of one attempt.
+	longestWait = 10 * time.Second
+	// touched is the age up to which a lock is taken for that of one who is alive (client-go
+	// txnkv/transaction/pessimistic.go, skipResolveThresholdMs).
+	touched = 300 // milliseconds
+	noWait  = -1  // for TiKV, as any negative number
+)
+
+// woken notes that the lock was released, and another may be there next time.
+func (w *patience) woken() { *w = patience{} }
+
+// millis is the wait that a request asks for; attempt is the time of one.
+func (w *patience) millis(ctx context.Context, l *lockCall, attempt time.Duration) int64 {
+	if l.o.NoWait {
+		return noWait
+	}
+	d := min(longestWait, attempt/2)
+	if w.turns == 0 {
+		d = min(d, firstWait)
+	} else if w.holder > 0 {
+		d = min(d, w.holder)
+	}
+	if l.o.Wait > 0 {
+		d = min(d, l.o.Wait-time.Since(l.began))
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		d = min(d, time.Until(deadline))
+	}
+	if d <= 0 {
+		return noWait
+	}
+	return max(1, d.Milliseconds())
+}
+
+// over reports whether the call has waited long enough.
+func (l *lockCall) over() bool {
+	return l.o.NoWait || l.o.Wait > 0 && time.Since(l.began) >= l.o.Wait
+}
+
+// await deals with the locks that are in the way of a request: when it returns nil, the
+// request is to be sent again.
+func (r *lockRequest) await(ctx context.Context, met []*kvrpcpb.LockInfo) error {
+	l := r.l
+	r.begin(ctx)
+	dead, alive, waited := judge(met)
+	holder := time.Duration(0)
+	if len(dead) > 0 {
+		v, err := l.t.e.locks.ForWrite(ctx, &r.call, l.t.StartTS(), dead)
+		if err != nil {
+			return err
+		}
+		if v.Live != nil {
+			alive, holder = v.Live, v.Wait
+		}
+	}
+	if alive == nil { // the way is free
+		r.wait.holder = 0
+		return nil
+	}
+	if l.over() {
+		return &Locked{Lock: *alive}
+	}
+	r.call.Note(router.Attempt{Reason: router.Lock, Err: &Locked{Lock: *alive}})
+	r.wait.turns++
+	r.wait.holder = holder
+	if waited {
+		r.wait.atOnce = 0
+		return nil
+	}
+	// TiKV did not queue the request. The first time that is how it answers who is the
+	// first to want a shared lock for himself (acquire_pessimistic_lock.rs,
+	// NotInShrinkMode); after that it has its reasons, and is not to be asked incessantly.
+	if r.wait.atOnce++; r.wait.atOnce == 1 {
+		return nil
+	}
+	d := min(backoff.LockRead.Base<<min(r.wait.atOnce, 10), time.Second)
+	if l.o.Wait > 0 {
+		d = min(d, l.o.Wait-time.Since(l.began))
+	}
+	return l.t.e.router.Wait(ctx, &r.call, backoff.Kind{Name: backoff.LockRead.Name, Base: d, Cap: d})
+}
+
+// judge tells the locks whose owners have to be asked for from one that was written so
+// recently that its owner lives. waited is whether the request was queued: only then does
+// TiKV say how old a lock is.
+func judge(met []*kvrpcpb.LockInfo) (ask []lock.Lock, alive *lock.Lock, waited bool) {
+	for _, info := range met {
+		waited = waited || info.GetDurationToLastUpdateMs() > 0
+		members := info.GetSharedLockInfos()
+		if len(members) == 0 {
+			members = []*kvrpcpb.LockInfo{info}
+		}
+		for _, m := range members {
+			if len(m.GetKey()) == 0 {
+				m.Key = info.GetKey()
+			}
+			age := m.GetDurationToLastUpdateMs()
+			waited = waited || age > 0
+			one := lock.FromProto(m)
+			if age > 0 && age < touched {
+				alive = &one[0]
+				continue
+			}
+			ask = append(ask, one...)
+		}
+	}
+	return ask, alive, waited
+}

@@ -156,8 +156,6 @@ func mapTxnError(ec errorContext, err error) (error, bool) {
 		return out, true
 	case *txn.Behind:
 		return &lagError{ec.op, e}, true
-	case *txn.Deadlock:
-		return ec.deadlock(e), true
 	case *txn.Misuse:
 		return &ArgumentError{Op: ec.op, Arg: e.Arg, Reason: e.Why}, true
 	case *txn.Aborted:

@@ -90,6 +90,9 @@ func (tx *Txn) lock(ctx context.Context, op string, keys [][]byte, cfg *lockConf
 		wire[i] = tx.c.engine.txn.Key(key)
 	}
 	held, err := tx.t.Lock(ctx, op, wire, cfg.o)
+	if dead, ok := err.(*txn.Deadlock); ok {
+		return nil, tx.c.errorContext(op, tx.c.engine.txn).deadlock(dead)
+	}
 	return held, tx.mapError(op, err)
 }
 

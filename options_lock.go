@@ -26,8 +26,11 @@ type lockConfig struct {
 }
 
 type (
-	begunFunc     func(tx *Txn) // before Begin returns it
-	lockFirstFunc func(ctx context.Context, tx *Txn, keys [][]byte) error
+	begunFunc func(tx *Txn) // before Begin returns it
+	lockFirst struct {
+		pessimism any
+		lock      func(ctx context.Context, tx *Txn, keys [][]byte) error
+	}
 )
 
 // The kinds of options. set returns what is wrong with the value, or nothing.
@@ -106,7 +109,7 @@ func WithExistenceOnly() LockReadOption {
 // commit, as in an optimistic transaction: a newer commit is ErrWriteConflict.
 func WithPessimistic() TxnOption {
 	return txnOption{"WithPessimistic", func(c *txnConfig) string {
-		c.pessimistic, c.handed = true, begunFunc((*Txn).holdWeakly)
+		c.pessimism, c.handed = txn.Pessimistic(), begunFunc((*Txn).holdWeakly)
 		return ""
 	}}
 }
@@ -117,9 +120,9 @@ func WithPessimistic() TxnOption {
 func WithPessimisticAfter(conflicts int) RunOption {
 	return runOption{"WithPessimisticAfter", func(c *txnConfig) string {
 		c.pessimisticAfter = conflicts
-		c.lockFirst = lockFirstFunc(func(ctx context.Context, tx *Txn, keys [][]byte) error {
+		c.lockFirst = lockFirst{txn.Pessimistic(), func(ctx context.Context, tx *Txn, keys [][]byte) error {
 			return tx.Lock(ctx, keys, WithForUpdateTS(tx.StartTS()))
-		})
+		}}
 		return atLeastOne(conflicts)
 	}}
 }

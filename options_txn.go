@@ -78,12 +78,12 @@ type txnConfig struct {
 	maxKeys, maxBytes int       // 0: no limit
 	assertions        AssertionLevel
 	commit            commitConfig
-	pessimistic       bool
 	pessimisticAfter  int // conflicts; 0: never
 	// What few use is reached through their options, and linked with them alone. The types
 	// are not told: the linker keeps all methods of what an option's type leads to.
+	pessimism any // txn.Pessimistic(); nil: optimistic
 	handed    any // begunFunc
-	lockFirst any // lockFirstFunc
+	lockFirst any // lockFirst
 }
 
 // The kinds of options. set returns what is wrong with the value, or nothing.

@@ -72,8 +72,8 @@ func (r *runner) learn(err error) {
 		!slices.ContainsFunc(r.first, func(key []byte) bool { return bytes.Equal(key, conflict.Key) }) {
 		r.first = append(r.first, conflict.Key)
 	}
-	if r.cfg.pessimisticAfter > 0 && r.conflicts >= r.cfg.pessimisticAfter {
-		r.cfg.pessimistic = true
+	if first, ok := r.cfg.lockFirst.(lockFirst); ok && r.conflicts >= r.cfg.pessimisticAfter {
+		r.cfg.pessimism = first.pessimism
 	}
 }
 
@@ -101,11 +101,11 @@ func (r *runner) attempt(ctx context.Context, n int) error {
 func (r *runner) begin(ctx context.Context) (*Txn, error) {
 	for {
 		tx, err := r.c.begin(ctx, r.op, r.cfg)
-		lock, ok := r.cfg.lockFirst.(lockFirstFunc)
-		if err != nil || !ok || !r.cfg.pessimistic || len(r.first) == 0 {
+		first, ok := r.cfg.lockFirst.(lockFirst)
+		if err != nil || !ok || r.cfg.pessimism == nil || len(r.first) == 0 {
 			return tx, err
 		}
-		err = lock(ctx, tx, r.first)
+		err = first.lock(ctx, tx, r.first)
 		if err == nil {
 			return tx, nil
 		}

@@ -68,7 +68,7 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 		return nil, mapError(c.errorContext(op, c.engine.txn), err)
 	}
 	var tx *Txn
-	if cfg.pessimistic {
+	if cfg.pessimism != nil {
 		tx = &Txn{c: c, cfg: cfg, t: new(txn.Txn)}
 	} else {
 		n := &newTxn{Txn: Txn{c: c, cfg: cfg}}
@@ -77,7 +77,7 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 	c.engine.txns.BeginIn(tx.t, start, age, txn.Options{
 		Read: c.readOptions(cfg.view, cfg.route, false), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
 		KeyPrefix: len(c.engine.txn.Key(nil)), Assertions: cfg.assertions.wire(),
-		Pessimistic: cfg.pessimistic,
+		Pessimism: cfg.pessimism,
 	})
 	return tx, nil
 }

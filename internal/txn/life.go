@@ -49,6 +49,25 @@ func (t *Txn) clear() {
 	}
 }
 
+// letGo stops the heart of a transaction that has ended without committing, and removes
+// its locks. It is called once.
+func (t *Txn) letGo() (done <-chan struct{}) {
+	t.beat.stop()
+	if t.pess == nil {
+		return nil
+	}
+	return t.pess.letGo(t)
+}
+
+// committed is the end of a transaction that has committed.
+func (t *Txn) committed() {
+	t.beat.stop()
+	t.guard.settled()
+	if t.pess != nil && len(t.pess.loose) > 0 {
+		t.pess.committed(t)
+	}
+}
+
 // fail ends the transaction, and its calls.
 func (t *Txn) fail(why string) {
 	t.guard.fail(&Aborted{StartTS: t.StartTS(), Why: why})

@@ -70,13 +70,9 @@ func (e *Engine) unlockPart(ctx context.Context, call *router.Call, at *region.R
 }
 
 // letGo removes every lock that a transaction which has ended without committing may
-// have, and its heart stops. It is called once.
-func (t *Txn) letGo() (done <-chan struct{}) {
-	t.beat.stop()
+// have.
+func (pessimistic) letGo(t *Txn) (done <-chan struct{}) {
 	p := t.pess
-	if p == nil {
-		return nil
-	}
 	held := p.stage.keys()
 	for key := range p.loose {
 		held = append(held, []byte(key))

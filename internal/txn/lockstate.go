@@ -16,6 +16,7 @@ import (
 // the call that the transaction's guard lets in alone. Which keys are locked is in the
 // buffer (membuf.Locked), and of the statement under way in stage.
 type pessimist struct {
+	pessimism
 	primary []byte // the key that all locks point to; nil: nothing is locked
 	// asOf is the newest timestamp that the transaction has seen: its start, a for-update
 	// timestamp, a commit that fair locking met. asked is when it was issued.
@@ -46,6 +47,20 @@ func (p *pessimist) expect(key string, asOf uint64) {
 	p.expected[key] = asOf
 }
 
+// pessimism is what the end of a pessimistic transaction takes. A program that has none
+// does not link it.
+type pessimism interface {
+	prewrite(t *Txn, req *kvrpcpb.PrewriteRequest)
+	committed(t *Txn)
+	letGo(t *Txn) (done <-chan struct{})
+}
+
+// Pessimistic is the Options.Pessimism of a pessimistic transaction.
+func Pessimistic() any { return pessimistic{} }
+
+// pessimistic is the only pessimism.
+type pessimistic struct{}
+
 // holds reports whether anything was locked, so that the transaction has to commit as a
 // pessimistic one.
 func (p *pessimist) holds() bool { return p != nil && p.primary != nil }
@@ -68,16 +83,13 @@ func (p *pessimist) knows(e membuf.Entry, key []byte) (exists, known bool) {
 	return e.Flags&membuf.HadValue != 0, e.Flags&(membuf.Locked|membuf.Shared) == membuf.Locked
 }
 
-// asPessimistic makes a prewrite that of a transaction which holds pessimistic locks.
+// prewrite makes a prewrite that of a transaction which holds pessimistic locks.
 // What it has locked must be locked still. What it wrote without a lock has to be as it
 // was at the start, as in an optimistic transaction: TiKV would write it unchecked, which
 // is right only for keys that another lock stands for (facts section 3.3,
 // "pessimistic_actions"). Each mutation has its action: those without one are dropped.
-func (t *Txn) asPessimistic(req *kvrpcpb.PrewriteRequest) {
+func (pessimistic) prewrite(t *Txn, req *kvrpcpb.PrewriteRequest) {
 	p := t.pess
-	if !p.holds() {
-		return
-	}
 	req.ForUpdateTs = p.asOf
 	req.MinCommitTs = max(req.MinCommitTs, p.asOf+1)
 	req.PessimisticActions = make([]kvrpcpb.PrewriteRequest_PessimisticAction, len(req.Mutations))
@@ -133,15 +145,11 @@ func (t *Txn) decide() {
 	t.beat.decide()
 }
 
-// committed is the end of a transaction that has committed.
-func (t *Txn) committed() {
-	t.beat.stop()
-	t.guard.settled()
-	if p := t.pess; p != nil && len(p.loose) > 0 {
-		var keys [][]byte
-		for key := range p.loose {
-			keys = append(keys, []byte(key))
-		}
-		t.unlock(keys, math.MaxUint64)
+// committed lets go of what a transaction that has committed may have beside.
+func (pessimistic) committed(t *Txn) {
+	var keys [][]byte
+	for key := range t.pess.loose {
+		keys = append(keys, []byte(key))
 	}
+	t.unlock(keys, math.MaxUint64)
 }

@@ -193,7 +193,9 @@ func (c *commit) fill(s *prewriting, p part) {
 		TxnSize:      p.inRegion,
 		MinCommitTs:  c.minTS,
 	}
-	c.t.asPessimistic(&s.req)
+	if c.t.pess.holds() {
+		c.t.pess.prewrite(c.t, &s.req)
+	}
 	if c.muts.asserts {
 		s.req.AssertionLevel = c.t.opts.Assertions
 	}

@@ -17,7 +17,7 @@ type Options struct {
 	MaxKeys, MaxBytes int // 0: no limit
 	KeyPrefix         int // bytes of each key that are not counted
 	Assertions        kvrpcpb.AssertionLevel
-	Pessimistic       bool
+	Pessimism         any // nil: it is optimistic; else what Pessimistic returns
 }
 
 // Txn is a transaction: a snapshot, a buffer of writes and, if it is pessimistic, locks.
@@ -56,8 +56,8 @@ func (e *Engine) BeginIn(t *Txn, start uint64, age time.Duration, o Options) {
 	t.e, t.opts, t.age, t.begun = e, o, max(age, 0), time.Now()
 	t.snap = e.SnapshotIn(&t.room, start, true, o.Read)
 	t.buf.Limit(membuf.Limits{Keys: o.MaxKeys, Bytes: o.MaxBytes, Prefix: o.KeyPrefix})
-	if o.Pessimistic {
-		t.pess = &pessimist{asOf: start, asked: t.begun.Add(-t.age)}
+	if p, ok := o.Pessimism.(pessimism); ok {
+		t.pess = &pessimist{pessimism: p, asOf: start, asked: t.begun.Add(-t.age)}
 	}
 }
 

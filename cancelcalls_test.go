@@ -2,6 +2,7 @@ package tikv_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"

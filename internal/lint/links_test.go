@@ -13,7 +13,7 @@ import (
 // the two services alone.
 const (
 	morePackages = 25
-	moreBytes    = 2 << 20
+	moreBytes    = 2<<20 + 32<<10
 )
 
 var linkable = []string{

@@ -139,9 +139,19 @@ func (w *worker) snapshot(ctx context.Context) error {
 	return unexpected(err)
 }
 
+// protocol is how a transaction is to commit.
+func (w *worker) protocol() (opts []tikv.CommitOption, causal bool) {
+	opts = append(opts, tikv.WithCommitMode(tikv.CommitMode(w.rng.IntN(int(tikv.CommitTwoPhase)+1))))
+	if causal = w.rng.IntN(4) == 0; causal {
+		opts = append(opts, tikv.WithCausalConsistency())
+	}
+	return opts, causal
+}
+
 // begin makes a transaction by hand.
 func (w *worker) begin(ctx context.Context) error {
-	t := Txn{Worker: w.id, Begin: w.tick(), Outcome: Failed}
+	opts, causal := w.protocol()
+	t := Txn{Worker: w.id, Begin: w.tick(), Outcome: Failed, Causal: causal}
 	tx, err := w.client().Begin(ctx)
 	if err != nil {
 		return unexpected(err)
@@ -153,7 +163,7 @@ func (w *worker) begin(ctx context.Context) error {
 		return errors.Join(unexpected(err), tx.Rollback(ctx))
 	}
 	t.Commit = w.tick()
-	err = tx.Commit(ctx)
+	err = tx.Commit(ctx, opts...)
 	w.ended(&t, tx, err)
 	return unexpected(err)
 }
@@ -193,20 +203,25 @@ func (w *worker) runTxn(ctx context.Context) error {
 		tx    *tikv.Txn
 		next  = w.tick()
 		steps = w.script(false)
+		opts  = []tikv.RunOption{tikv.WithMaxAttempts(1 + w.rng.IntN(5))}
 	)
+	protocol, causal := w.protocol()
+	for _, o := range protocol {
+		opts = append(opts, o)
+	}
 	err := w.client().RunTxn(ctx, func(ctx context.Context, now *tikv.Txn) error {
 		if t != nil {
 			t.Done, t.Note = w.tick(), "tried again"
 			w.add(t)
 		}
 		tx = now
-		t = &Txn{Worker: w.id, Begin: next, Began: w.tick(), StartTS: uint64(tx.StartTS()), Outcome: Failed}
+		t = &Txn{Worker: w.id, Begin: next, Began: w.tick(), StartTS: uint64(tx.StartTS()), Outcome: Failed, Causal: causal}
 		err := w.play(ctx, tx, t, steps)
 		if next = w.tick(); err == nil {
 			t.Commit = next
 		}
 		return err
-	}, tikv.WithMaxAttempts(1+w.rng.IntN(5)))
+	}, opts...)
 	switch {
 	case t == nil:
 	case t.Commit == 0:

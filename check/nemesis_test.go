@@ -218,7 +218,7 @@ func (n *nemesis) storm() {
 
 // leaveInDoubt loses some answers to writes, and has stores too busy for those who ask again.
 func (n *nemesis) leaveInDoubt() {
-	method := n.r.methods[0]
+	method := n.r.methods[n.rng.IntN(2)]
 	lost := 1 + n.rng.IntN(4)
 	n.inject(playground.Fault{Method: method, DropAnswer: true, Times: lost})
 	f := n.cluster.Inject(playground.Fault{Method: method, Skip: lost, RegionError: playground.ServerIsBusy})
@@ -317,11 +317,11 @@ func (n *nemesis) replaceClient() {
 	n.must(n.r.replaceClient(n.rng.IntN(clients)))
 }
 
-// The calls that disturbances may befall, first the write that decides.
+// The calls that disturbances may befall, first the writes that decide.
 var (
 	pdMethods    = []string{"Tso", "QueryRegion", "GetRegion", "GetStore", "GetMembers"}
 	listsMethods = slices.Concat(slices.Repeat([]string{"KvCommit", "KvPrewrite"}, 3),
-		[]string{"KvGet", "KvBatchGet", "KvScan", "KvBatchRollback", "KvCheckTxnStatus", "KvResolveLock", "KvTxnHeartBeat", "KvPrewrite", "KvCommit"})
+		[]string{"KvGet", "KvBatchGet", "KvScan", "KvBatchRollback", "KvCheckTxnStatus", "KvCheckSecondaryLocks", "KvResolveLock", "KvTxnHeartBeat", "KvPrewrite", "KvCommit"})
 	registersMethods = []string{"RawPut", "RawPut", "RawGet", "RawBatchGet", "RawDelete", "RawBatchPut", "RawCompareAndSwap", "RawCompareAndSwap"}
 )
 

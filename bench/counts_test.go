@@ -68,6 +68,7 @@ var countedCases = []struct {
 	{"txn2pc", 1, 300},
 	{"txnasync", 1, 300},
 	{"txn1pc", 1, 300},
+	{"txnpess", 1, 300},
 	{"txn1000", 1, 20},
 	{"txn1000", 100, 10},
 }

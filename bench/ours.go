@@ -56,6 +56,7 @@ func (u *user) operations() map[string]harness.Op {
 		"txn2pc":         u.transaction(1, tikv.CommitTwoPhase),
 		"txnasync":       u.transaction(1, tikv.CommitAsync),
 		"txn1pc":         u.transaction(1, tikv.CommitAuto),
+		"txnpess":        u.pessimistic,
 		"txn1000":        u.transaction(1000, tikv.CommitTwoPhase),
 		"txn100k":        u.transaction(100_000, tikv.CommitTwoPhase),
 	}
@@ -140,6 +141,24 @@ func (u *user) transaction(n int, mode tikv.CommitMode) harness.Op {
 		}
 		return tx.Commit(u.ctx, how)
 	}
+}
+
+// pessimistic locks and writes one key, as the rival does.
+func (u *user) pessimistic(caller, i int) error {
+	tx, err := u.client.Begin(u.ctx, tikv.WithPessimistic(), tikv.WithCommitMode(tikv.CommitTwoPhase))
+	if err != nil {
+		return err
+	}
+	err = u.Spread(1, caller, i, func(key []byte) error {
+		if err := tx.Lock(u.ctx, [][]byte{key}); err != nil {
+			return err
+		}
+		return tx.Put(key, u.Value)
+	})
+	if err != nil {
+		return err
+	}
+	return tx.Commit(u.ctx)
 }
 
 // value checks what a get returned.

@@ -562,3 +562,20 @@ func TestLockMany(t *testing.T) {
 		}
 	})
 }
+
+// A call that waits in a store's queue is listed with whom it waits for, as long as it does.
+func TestPessimisticLockWaitsAreListed(t *testing.T) {
+	dueling(t, func(d *duel) {
+		ctx := d.Context()
+		done := start(ctx, func(ctx context.Context) error { return d.two.Lock(ctx, ks("a")) })
+		pause(d.T, 5*time.Second)
+		all := d.c.LockWaits()
+		if len(all) != 1 || all[0].Op != "Txn.Lock" || string(all[0].Key) != "a" || all[0].Waiter != d.two.StartTS() || all[0].Holder != d.one.StartTS() {
+			d.Fatalf("%+v", all)
+		}
+		must(d.T, d.one.Rollback(ctx), <-done)
+		if all := d.c.LockWaits(); len(all) != 0 {
+			d.Fatalf("%+v", all)
+		}
+	})
+}

@@ -29,7 +29,8 @@ type LockWait struct {
 }
 
 // LockWaits lists the calls of this client that wait for locks at this moment, the
-// longest first, without I/O. A call that asks the cluster again does not wait.
+// longest first, without I/O. A call that asks the cluster again does not wait, but in the
+// queue of a store, once that has told whose the lock is.
 func (c *Client) LockWaits() []LockWait {
 	all := []LockWait{}
 	ec := c.errorContext("", c.engine.txn)

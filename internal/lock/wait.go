@@ -52,10 +52,15 @@ func (r *Resolver) Waiting() []Waiting {
 	return all
 }
 
+// Waits notes that a call waits for a lock that who met, until end is called.
+func (r *Resolver) Waits(call *router.Call, who uint64, l Lock) (end func()) {
+	return r.waits.begin(&Waiting{Op: call.Op, By: who, Lock: l, Since: call.Began()})
+}
+
 // Await waits for the next delay of the call for a lock that who met, at most for limit
 // if that is not 0.
 func (r *Resolver) Await(ctx context.Context, call *router.Call, kind backoff.Kind, who uint64, l Lock, limit time.Duration) error {
-	defer r.waits.begin(&Waiting{Op: call.Op, By: who, Lock: l, Since: call.Began()})()
+	defer r.Waits(call, who, l)()
 	if call.Retry != nil {
 		d := call.Retry.Next(kind)
 		if limit > 0 {

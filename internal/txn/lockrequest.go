@@ -120,7 +120,7 @@ func (r *lockRequest) finish(ctx context.Context, err error) error {
 			return err
 		}
 		r.fill(ctx)
-		return r.finish(ctx, r.l.t.e.router.SendInto(ctx, &r.call, r.part.Region, &r.req, &r.resp))
+		return r.finish(ctx, r.send(ctx))
 	}
 }
 

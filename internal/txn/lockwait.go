@@ -19,6 +19,7 @@ type patience struct {
 	turns  int           // answers that told of a lock
 	atOnce int           // those of them that came without a wait
 	holder time.Duration // that who holds the lock will live, if nobody prolongs it
+	lock   *lock.Lock    // the lock, once TiKV has told of it
 }
 
 const (
@@ -80,6 +81,7 @@ func (r *lockRequest) await(ctx context.Context, met []*kvrpcpb.LockInfo) error 
 			alive, holder = v.Live, v.Wait
 		}
 	}
+	r.wait.lock = alive
 	if alive == nil { // the way is free
 		r.wait.holder = 0
 		return nil
@@ -105,6 +107,14 @@ func (r *lockRequest) await(ctx context.Context, met []*kvrpcpb.LockInfo) error 
 		d = min(d, l.o.Wait-time.Since(l.began))
 	}
 	return l.t.e.router.Wait(ctx, &r.call, backoff.Kind{Name: backoff.LockRead.Name, Base: d, Cap: d})
+}
+
+// send sends the request, which waits in TiKV's queue for a lock that is known by now.
+func (r *lockRequest) send(ctx context.Context) error {
+	if r.wait.lock != nil {
+		defer r.l.t.e.locks.Waits(&r.call, r.l.t.StartTS(), *r.wait.lock)()
+	}
+	return r.l.t.e.router.SendInto(ctx, &r.call, r.part.Region, &r.req, &r.resp)
 }
 
 // judge tells the locks whose owners have to be asked for from one that was written so

@@ -189,8 +189,6 @@ func (s *Stage) grip(key []byte) (grip, bool) {
 
 func (s *Stage) empty() bool { return s == nil || len(s.now)+len(s.before) == 0 }
 
-func (s *Stage) take(key []byte, g grip) { s.now[string(key)] = g }
-
 // keys are all that are locked.
 func (s *Stage) keys() [][]byte {
 	if s == nil {

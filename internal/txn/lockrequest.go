@@ -115,12 +115,12 @@ func (r *lockRequest) fill(ctx context.Context) {
 // finish does what remains when the request was sent: err is what came of that.
 func (r *lockRequest) finish(ctx context.Context, err error) error {
 	for {
-		done, err := r.settle(ctx, err)
-		if done || err != nil {
-			return err
+		done, end := r.settle(ctx, err)
+		if done || end != nil {
+			return end
 		}
 		r.fill(ctx)
-		return r.finish(ctx, r.send(ctx))
+		err = r.send(ctx)
 	}
 }
 

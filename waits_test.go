@@ -52,6 +52,10 @@ var waits = map[string]string{
 	"internal/pd Client.AcquireTokens": "-: not used yet",
 
 	"internal/txn latch.take":     "latch",
+	"internal/txn Txn.Rollback":   "-: the caller, for unlocks that are owed, until its context ends: TestRollbackUnlocks",
+	"internal/txn Stage.Cancel":   "-: the caller, for unlocks that are owed, until its context ends",
+	"internal/txn lockCall.start": "-: the caller, for unlocks of a call before, until its context ends",
+	"internal/txn lockCall.undo":  "-: the caller, for unlocks of this call after a deadlock, until its context ends",
 	"internal/lock flights.share": "another's question",
 
 	"internal/txn inflight.wait":    "-: Close, for WithCloseTimeout",

@@ -41,6 +41,7 @@ type endpoint struct {
 	next      atomic.Pointer[endpoint]
 	alone     atomic.Int64 // until when there are no streams (Unix time in ns); 0: there are
 
+	woken   atomic.Int32 // callers, by the last frame of answers
 	mu      sync.Mutex
 	owned   bool // the owner runs
 	over    *Error
@@ -206,10 +207,33 @@ func (e *endpoint) own(context.Context) {
 			e.failQueue(&Error{Addr: e.addr, Kind: Closed, Err: ErrClosed})
 			return
 		}
-		// The callers that are about to send get to do so first: their requests then
-		// share a frame, at no cost for one that is alone.
-		runtime.Gosched()
+		e.gather()
 		for e.flush() {
+			e.gather()
+		}
+	}
+}
+
+// Bounds of gather: what it waits for, and how long in vain.
+const (
+	crowd      = 64
+	vainYields = 16
+	mostYields = 64
+)
+
+// gather lets the callers that are about to send do so first: their requests then share a
+// frame, at no cost for one that is alone. Those whom the last frame of answers woke are
+// about to, as many as come back while this task lets others run.
+func (e *endpoint) gather() {
+	want := min(int(e.woken.Load()), crowd)
+	for i, last, vain := 0, 0, 0; i < mostYields && vain < vainYields; i++ {
+		runtime.Gosched()
+		n, _ := e.load()
+		if n >= want {
+			return
+		}
+		if vain++; n > last {
+			last, vain = n, 0
 		}
 	}
 }

@@ -166,6 +166,7 @@ func (s *stream) deliver(r *wire.Response, data mem.Buffer) {
 	}
 	e.count()
 	e.mu.Unlock()
+	e.woken.Store(int32(len(woken)))
 	for _, c := range woken { // nobody else touches them: they are done and have no token
 		data.Ref()
 		c.frame = data

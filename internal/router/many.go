@@ -54,30 +54,88 @@ const (
 // tasks of its own. It returns when all are over; told, unless it is nil, is called when
 // one is, by several goroutines at a time.
 func (r *Router) SendAll(ctx context.Context, parcels []Parcel, told func(i int)) {
-	if out, ok := r.cfg.Transport.(starter); ok {
-		began := time.Now()
-		next := 0
-		for i := range parcels {
-			for ; next < len(parcels) && next < i+window; next++ {
-				r.begin(ctx, out, &parcels[next], began)
-			}
-			if r.await(ctx, &parcels[i]); parcels[i].way == over && told != nil {
-				told(i)
-			}
+	b := batch{r: r, ctx: ctx, parcels: parcels, told: told, began: time.Now()}
+	if b.out, _ = r.cfg.Transport.(starter); b.out != nil {
+		b.begin(window)
+		if late := b.left(b.next); len(late) == 0 {
+			b.await(nil)
+		} else {
+			b.both(late)
 		}
 	}
-	var left []int
-	for i := range parcels {
-		if parcels[i].way != over {
-			left = append(left, i)
+	if left := b.left(len(parcels)); len(left) > 0 {
+		b.finish(left)
+	}
+}
+
+// batch is a SendAll.
+type batch struct {
+	r       *Router
+	ctx     context.Context
+	out     starter
+	parcels []Parcel
+	told    func(i int)
+	began   time.Time
+	next    int // to begin
+}
+
+// begin makes the first attempts of the parcels before most, where that is simple.
+func (b *batch) begin(most int) {
+	for ; b.next < len(b.parcels) && b.next < most; b.next++ {
+		b.r.begin(b.ctx, b.out, &b.parcels[b.next], b.began)
+	}
+}
+
+// left is which of the first n parcels are neither over nor under way.
+func (b *batch) left(n int) (all []int) {
+	for i := range b.parcels[:n] {
+		if way := b.parcels[i].way; way == waits || way == missed {
+			all = append(all, i)
 		}
 	}
-	_ = task.Each(ctx, parallel, len(left), func(ctx context.Context, i int) error {
-		if r.finish(ctx, &parcels[left[i]]); told != nil {
-			told(left[i])
+	return all
+}
+
+// await waits for the first attempts, but for parcels that others work on, and begins more.
+func (b *batch) await(others []int) {
+	for i := range b.parcels {
+		if len(others) > 0 && others[0] == i {
+			others = others[1:]
+			continue
 		}
-		return nil
+		b.begin(i + window)
+		if b.r.await(b.ctx, &b.parcels[i]); b.parcels[i].way == over {
+			b.tell(i)
+		}
+	}
+}
+
+// both goes on with what is left while it awaits the others.
+func (b *batch) both(left []int) {
+	_ = task.Each(b.ctx, parallel, len(left)+1, func(ctx context.Context, i int) error {
+		if i == 0 {
+			b.await(left)
+			return nil
+		}
+		return b.end(ctx, left[i-1])
 	})
+}
+
+// finish does what is left.
+func (b *batch) finish(left []int) {
+	_ = task.Each(b.ctx, parallel, len(left), func(ctx context.Context, i int) error { return b.end(ctx, left[i]) })
+}
+
+func (b *batch) end(ctx context.Context, i int) error {
+	b.r.finish(ctx, &b.parcels[i])
+	b.tell(i)
+	return nil
+}
+
+func (b *batch) tell(i int) {
+	if b.told != nil {
+		b.told(i)
+	}
 }
 
 // begin makes the first attempt of a parcel, if it has to wait for nothing before, and there

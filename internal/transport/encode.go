@@ -50,10 +50,12 @@ func (p *buffers) Put(b *[]byte) {
 // assembly is a frame in the making: requests that are copied one behind the other,
 // between those that are too big to copy.
 type assembly struct {
-	pool  *buffers
-	open  *[]byte
-	parts mem.BufferSlice
-	size  int
+	pool   *buffers
+	hint   int // how much will be copied, about
+	open   *[]byte
+	parts  mem.BufferSlice
+	size   int
+	copied int // of that
 }
 
 // add takes the encoded request of c.
@@ -62,6 +64,7 @@ func (a *assembly) add(c *call) {
 		a.begin()
 		*a.open = append(*a.open, c.small...)
 		a.size += len(c.small)
+		a.copied += len(c.small)
 		return
 	}
 	a.end()
@@ -72,7 +75,7 @@ func (a *assembly) add(c *call) {
 
 func (a *assembly) begin() {
 	if a.open == nil {
-		a.open = a.pool.Get(newBuffer)
+		a.open = a.pool.Get(max(a.hint, newBuffer))
 		*a.open = (*a.open)[:0]
 	}
 }

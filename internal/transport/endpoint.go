@@ -278,7 +278,7 @@ func (e *endpoint) take(s *stream) (f *frame, more bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.ids = s.ids[:0]
-	a := assembly{pool: &e.pool.buffers}
+	a := assembly{pool: &e.pool.buffers, hint: s.copied}
 	for e.queue.n > 0 && len(s.ids) < frameCalls && a.size < frameBytes {
 		c := e.queue.first
 		e.queue.remove(c)
@@ -291,6 +291,7 @@ func (e *endpoint) take(s *stream) (f *frame, more bool) {
 	if len(s.ids) == 0 {
 		return nil, false
 	}
+	s.copied = a.copied
 	return a.frame(s.ids), e.queue.n > 0
 }
 

@@ -21,9 +21,10 @@ type stream struct {
 	cancel   context.CancelCauseFunc
 	ended    chan struct{} // closed when the reader has ended
 
-	ids   []uint64 // the owner's: of the frame that take made last
-	woken []*call  // the reader's: answered by the last frame
-	heard bool     // the reader's: there was a frame
+	ids    []uint64 // the owner's: of the frame that take made last
+	copied int      // and its size, about
+	woken  []*call  // the reader's: answered by the last frame
+	heard  bool     // the reader's: there was a frame
 
 	// Under the endpoint's mutex.
 	calls table // in the frame being written, or without an answer

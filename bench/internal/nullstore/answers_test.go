@@ -113,7 +113,7 @@ func TestWrites(t *testing.T) {
 		}
 		for _, n := range []int{1, nKeys} {
 			before := s.Stats().Requests
-			tx, err := c.Begin(ctx)
+			tx, err := c.Begin(ctx, tikv.WithCommitMode(tikv.CommitTwoPhase))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -117,6 +117,9 @@ func TestConnHook(t *testing.T) {
 			got := slices.DeleteFunc(strings.Split(told.take(), ", "), func(s string) bool {
 				return !strings.Contains(s, "connect") && !strings.HasPrefix(s, "lost") && s != "close"
 			})
+			if len(got) > 1 && strings.HasPrefix(got[0], "disconnect") && strings.HasPrefix(got[1], "disconnect") {
+				slices.Sort(got[:2]) // they end in any order
+			}
 			if got := strings.Join(got, ", "); got != want {
 				t.Fatalf("%q, not %q", got, want)
 			}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -283,16 +285,15 @@ func TestRunTxnTurnsPessimistic(t *testing.T) {
 		const workers, each = 8, 10
 		runs := func(opts ...tikv.RunOption) (total, most int) {
 			done := make(chan error)
-			attempts := make([]int, workers)
+			attempts, worst := make([]int, workers), make([]int, workers)
 			for w := range workers {
 				c := cluster.Open()
 				go func() {
 					var err error
 					for range each {
 						err = errors.Join(err, c.RunTxn(t.Context(), func(ctx context.Context, tx *tikv.Txn) error {
-							if attempts[w]++; tx.Attempt() > most {
-								most = tx.Attempt()
-							}
+							attempts[w]++
+							worst[w] = max(worst[w], tx.Attempt())
 							<-time.After(20 * time.Millisecond)
 							return increment(ctx, tx)
 						}, opts...))
@@ -306,7 +307,7 @@ func TestRunTxnTurnsPessimistic(t *testing.T) {
 			for _, n := range attempts {
 				total += n
 			}
-			return total, most
+			return total, slices.Max(worst)
 		}
 		optimistic, worst := runs()
 		pessimistic, most := runs(tikv.WithPessimisticAfter(1))
@@ -362,11 +363,12 @@ func TestRunTxnPessimistic(t *testing.T) {
 		unlocked("a commit")
 		want(t, c.Latest(), "a", "1")
 
-		done, runs := make(chan error), 0
+		var runs atomic.Int32
+		done := make(chan error)
 		for _, order := range [][]string{{"a", "z"}, {"z", "a"}} {
 			go func() {
 				done <- c.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
-					runs++
+					runs.Add(1)
 					for _, key := range order {
 						if _, err := tikv.Optional(tx.GetForUpdate(ctx, b(key))); err != nil {
 							return err
@@ -378,8 +380,8 @@ func TestRunTxnPessimistic(t *testing.T) {
 			}()
 		}
 		must(t, <-done, <-done)
-		if runs < 3 {
-			t.Errorf("%d runs: no deadlock", runs)
+		if runs.Load() < 3 {
+			t.Errorf("%d runs: no deadlock", runs.Load())
 		}
 		unlocked("a deadlock")
 		// The last error says how often it was tried.

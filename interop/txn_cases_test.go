@@ -296,8 +296,10 @@ func optimisticCases() []kase {
 			held.await(1)
 			two := e.begin()
 			e.set(two, "a=2")
+			looks := e.c.calls(e.T, "KvCheckTxnStatus")
 			other := async(func() error { return two.Commit(e.Context()) })
-			e.eventually("a second look at the lock", func() bool { return e.c.calls(e.T, "KvCheckTxnStatus") > 0 })
+			// Then the first look was answered, and has pushed the commit behind the start.
+			e.eventually("a second look at the lock", func() bool { return e.c.calls(e.T, "KvCheckTxnStatus") > looks+1 })
 			held.remove()
 			e.must(<-done)
 			// Its start was before the commit that it waited for.

@@ -195,6 +195,14 @@ func regionArea() area {
 				e.Fatal(resp, err)
 			}
 			op, err := e.txn.GetPDClient().GetOperator(e.ctx(), ids[0])
+			// Where all is well there is nothing to do, but not for ever: the next goes elsewhere.
+			for range 10 {
+				if err != nil || op.GetHeader().GetError() == nil {
+					break
+				}
+				e.must(e.txn.GetPDClient().ScatterRegion(e.ctx(), ids[0]))
+				op, err = e.txn.GetPDClient().GetOperator(e.ctx(), ids[0])
+			}
 			if err != nil || op.RegionId != ids[0] || !strings.HasPrefix(string(op.Desc), "scatter") {
 				e.Fatal(op, err)
 			}

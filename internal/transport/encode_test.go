@@ -51,6 +51,22 @@ func TestFramesAreConcatenations(t *testing.T) {
 	}
 }
 
+// What a pool gives out has the length that was asked for, whatever it was given before.
+func TestBuffers(t *testing.T) {
+	var pool buffers
+	for _, n := range []int{0, 1, newBuffer - 1, newBuffer, newBuffer + 1, 5 * newBuffer, keptBuffer, keptBuffer + 1} {
+		odd := make([]byte, n) // of a capacity that is no tier's
+		pool.Put(&odd)
+		for _, size := range []int{0, n / 2, n, n + 1, 2 * n} {
+			b := pool.Get(size)
+			if len(*b) != size {
+				t.Errorf("%d bytes of %d", len(*b), size)
+			}
+			pool.Put(b)
+		}
+	}
+}
+
 func TestGRPCCodec(t *testing.T) {
 	c := grpcCodec{&buffers{}}
 	big := bytes.Repeat([]byte("v"), 5<<20)

@@ -84,6 +84,35 @@ func kvPairs(pairs []Pair) []*kvrpcpb.KvPair {
 	return out
 }
 
+// compareVerdicts is compareValue for what a commit sends.
+func compareVerdicts(t *testing.T, data []byte) {
+	t.Helper()
+	var prewrite kvrpcpb.PrewriteResponse
+	var commit kvrpcpb.CommitResponse
+	var locked Prewritten
+	var done Done
+	_, _ = locked.Unmarshal(data), done.Unmarshal(data)
+	locked.Reset()
+	done.Reset()
+	if prewrite.Unmarshal(data) == nil {
+		if err := locked.Unmarshal(encoded(t, &prewrite)); err != nil {
+			t.Fatal(err)
+		}
+		same(t, &prewrite, &kvrpcpb.PrewriteResponse{
+			RegionError: locked.RegionError, Errors: locked.Errors, MinCommitTs: locked.MinCommitTS,
+			OnePcCommitTs: locked.OnePCCommitTS, ExecDetailsV2: prewrite.ExecDetailsV2,
+		})
+	}
+	if commit.Unmarshal(data) == nil {
+		if err := done.Unmarshal(encoded(t, &commit)); err != nil {
+			t.Fatal(err)
+		}
+		same(t, &commit, &kvrpcpb.CommitResponse{
+			RegionError: done.RegionError, Error: done.Error, CommitVersion: commit.CommitVersion, ExecDetailsV2: commit.ExecDetailsV2,
+		})
+	}
+}
+
 func answers() []message {
 	pairs := []*kvrpcpb.KvPair{
 		{Key: []byte("a"), Value: []byte("1"), CommitTs: 5},
@@ -107,6 +136,11 @@ func answers() []message {
 		&kvrpcpb.BatchGetResponse{RegionError: refused},
 		&kvrpcpb.ScanResponse{Pairs: pairs[:3], Error: aborted},
 		&kvrpcpb.RawScanResponse{Kvs: pairs},
+		&kvrpcpb.PrewriteResponse{MinCommitTs: 1 << 60, OnePcCommitTs: 1<<60 + 1},
+		&kvrpcpb.PrewriteResponse{Errors: []*kvrpcpb.KeyError{aborted, {}, aborted}},
+		&kvrpcpb.PrewriteResponse{RegionError: refused},
+		&kvrpcpb.CommitResponse{CommitVersion: 7},
+		&kvrpcpb.CommitResponse{Error: aborted},
 	}
 }
 
@@ -115,6 +149,7 @@ func TestAnswers(t *testing.T) {
 		data := encoded(t, m)
 		compareValue(t, data)
 		comparePairs(t, data)
+		compareVerdicts(t, data)
 	}
 }
 
@@ -125,6 +160,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		compareValue(t, data)
 		comparePairs(t, data)
+		compareVerdicts(t, data)
 	})
 }
 

@@ -397,8 +397,9 @@ func TestDeadlockOfOneCall(t *testing.T) {
 	dueling(t, func(d *duel) {
 		ctx := d.Context()
 		must(d.T, d.two.Lock(ctx, ks("two")))
-		// two gets "z", for which one waits then, before it asks for "a".
-		slow := d.cluster.Inject(playground.Fault{Method: "KvPessimisticLock", Key: b("a"), Delay: 500 * time.Millisecond, StartTS: uint64(d.two.StartTS())})
+		// two gets "z", for which one waits then, before it asks for "a": in the middle of one's
+		// first wait of 200 ms, so that two closes the circle. Between waits one would.
+		slow := d.cluster.Inject(playground.Fault{Method: "KvPessimisticLock", Key: b("a"), Delay: 200 * time.Millisecond, StartTS: uint64(d.two.StartTS())})
 		first := start(ctx, func(ctx context.Context) error {
 			<-time.After(100 * time.Millisecond)
 			return d.one.Lock(ctx, ks("z"))

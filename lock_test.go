@@ -29,6 +29,7 @@ func dueling(t *testing.T, run func(d *duel)) {
 				cluster := tikvtest.NewCluster(t, playground.WithAPIVersion(api), playground.WithSplitKeys(playground.KeyTxn, b("m")))
 				d := &duel{T: t, cluster: cluster, c: cluster.Open()}
 				commit(t, d.c, "a", "old", "z", "old")
+				synctest.Wait() // for its second key
 				d.one, d.two = d.begin(), d.begin()
 				must(t, d.one.Lock(t.Context(), ks("a")))
 				run(d)

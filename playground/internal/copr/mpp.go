@@ -140,6 +140,9 @@ func (m *MPP) Dispatch(ctx context.Context, q *mpp.DispatchTaskRequest, start fu
 		defer cancel()
 		defer close(t.done)
 		t.data, t.err = compute(ctx)
+		if why := m.abortedBy(g); t.err != nil && why != "" {
+			t.err = Words(why) // and not that its context ended
+		}
 	}) {
 		cancel()
 		return Words("server is shutting down")
@@ -170,6 +173,13 @@ func (m *MPP) Cancel(q *mpp.CancelTaskRequest) {
 		stop()
 	}
 	m.tell()
+}
+
+// abortedBy is why a gather was aborted, empty if it was not.
+func (m *MPP) abortedBy(g *gather) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return g.aborted
 }
 
 // Establish connects a receiver to a task: an error is the call's, others are packets.

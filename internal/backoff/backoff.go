@@ -65,8 +65,8 @@ func For(ctx context.Context, budget time.Duration) *Retry {
 
 // Fork returns a Retry that goes on from where r is: with what is left of its budget, and
 // with its delays, since what is split again after each failure would be tried without end.
-func (r *Retry) Fork() *Retry {
-	return &Retry{budget: r.budget, slept: r.slept, counts: maps.Clone(r.counts)}
+func (r *Retry) Fork() Retry {
+	return Retry{budget: r.budget, slept: r.slept, counts: maps.Clone(r.counts)}
 }
 
 // Slept is the time spent in delays.

@@ -49,10 +49,12 @@ func TestBudget(t *testing.T) {
 		if d := time.Since(start); d != time.Second || r.Slept() != d {
 			t.Fatalf("slept %v of 1s, says %v", d, r.Slept())
 		}
-		if d := r.Fork().Next(RPC); d < r.Next(RPC)/2 || d <= RPC.Base {
+		fork := r.Fork()
+		if d := fork.Next(RPC); d < r.Next(RPC)/2 || d <= RPC.Base {
 			t.Fatal("a fork's delays begin anew:", d)
 		}
-		if err := r.Fork().Wait(t.Context(), Lock); !errors.Is(err, ErrExhausted) {
+		fork = r.Fork()
+		if err := fork.Wait(t.Context(), Lock); !errors.Is(err, ErrExhausted) {
 			t.Fatal("a fork has a budget of its own:", err)
 		}
 	})

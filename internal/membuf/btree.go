@@ -45,6 +45,8 @@ func (s *slot) place() place { return place{s.block, s.at} }
 const (
 	nodeSize = 24 + maxKeys*(8+8)
 	kidsSize = (maxKeys + 1) * 8
+	// maxBlanks is how many nodes are made at once, at most.
+	maxBlanks = 32
 )
 
 func (n *node) leaf() bool { return n.kids == nil }
@@ -143,7 +145,7 @@ func (b *Buffer) own(n *node) *node {
 	if n.epoch == b.epoch {
 		return n
 	}
-	c := new(node)
+	c := b.blank()
 	*c = *n
 	c.epoch = b.epoch
 	if !n.leaf() {
@@ -151,6 +153,16 @@ func (b *Buffer) own(n *node) *node {
 		*c.kids = *n.kids
 	}
 	return c
+}
+
+// blank returns a node of those that are made at once: the more, the larger the tree is.
+func (b *Buffer) blank() *node {
+	if len(b.blanks) == 0 {
+		b.blanks = make([]node, min(max(b.nodes/nodeSize/4, 1), maxBlanks))
+	}
+	n := &b.blanks[0]
+	b.blanks = b.blanks[1:]
+	return n
 }
 
 // made counts a new node.
@@ -239,7 +251,8 @@ func (b *Buffer) split(n *node, i int, key []byte, low, high *slot) {
 		mid = 1
 	}
 	up := left.slots[mid]
-	right := &node{epoch: b.epoch, skip: left.skip}
+	right := b.blank()
+	right.epoch, right.skip = b.epoch, left.skip
 	right.n = int32(copy(right.slots[:], left.slots[mid+1:left.n]))
 	copy(right.heads[:], left.heads[mid+1:left.n])
 	if !left.leaf() {

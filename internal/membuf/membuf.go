@@ -45,6 +45,7 @@ type Entry struct {
 // limits.
 type Buffer struct {
 	tree
+	blanks []node // made, but not used yet
 	arena  arena
 	limits Limits
 	epoch  uint64 // nodes of an earlier one may be seen by others
@@ -63,7 +64,7 @@ func (b *Buffer) Size() int { return b.size - b.len*b.limits.Prefix }
 
 // Memory is the bytes that the buffer has taken for its entries, those that are still
 // free in its blocks included. What only views and savepoints hold does not count.
-func (b *Buffer) Memory() int { return b.arena.size + b.nodes }
+func (b *Buffer) Memory() int { return b.arena.size + b.nodes + len(b.blanks)*nodeSize }
 
 // Get returns the entry of key.
 func (b *Buffer) Get(key []byte) (e Entry, ok bool) {

@@ -303,6 +303,7 @@ func checkTree(t *testing.T, b *Buffer) {
 	for _, block := range b.arena.blocks {
 		memory += len(block)
 	}
+	memory += len(b.blanks) * nodeSize
 	if count != b.Len() || memory != b.Memory() {
 		t.Fatalf("%d keys and %d bytes, Len says %d and Memory %d", count, memory, b.Len(), b.Memory())
 	}

@@ -87,7 +87,8 @@ func (c *Call) PartInto(part *Call) {
 		attempts: attempts{last: slices.Clone(c.attempts.last), total: c.attempts.total},
 	}
 	if c.Retry != nil {
-		part.Retry = c.Retry.Fork()
+		retry := c.Retry.Fork()
+		part.Retry = &retry
 	}
 }
 

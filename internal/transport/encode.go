@@ -61,7 +61,7 @@ type assembly struct {
 // add takes the encoded request of c.
 func (a *assembly) add(c *call) {
 	if c.big == nil {
-		a.begin()
+		a.reserve(len(c.small))
 		*a.open = append(*a.open, c.small...)
 		a.size += len(c.small)
 		a.copied += len(c.small)
@@ -73,11 +73,21 @@ func (a *assembly) add(c *call) {
 	c.big = nil
 }
 
-func (a *assembly) begin() {
+// reserve makes room for n bytes more, if it must in a larger buffer of the pool.
+func (a *assembly) reserve(n int) {
 	if a.open == nil {
-		a.open = a.pool.Get(max(a.hint, newBuffer))
+		a.open = a.pool.Get(max(a.hint+a.hint/4, n))
 		*a.open = (*a.open)[:0]
+		return
 	}
+	full := *a.open
+	if cap(full)-len(full) >= n {
+		return
+	}
+	next := a.pool.Get(max(2*cap(full), len(full)+n))
+	*next = append((*next)[:0], full...)
+	a.pool.Put(a.open)
+	a.open = next
 }
 
 func (a *assembly) end() {
@@ -89,7 +99,7 @@ func (a *assembly) end() {
 
 // frame returns the frame of the requests with the ids.
 func (a *assembly) frame(ids []uint64) *frame {
-	a.begin()
+	a.reserve(wire.SizeIDs(ids))
 	*a.open = wire.AppendIDs(*a.open, ids)
 	a.end()
 	return &frame{a.parts}

@@ -129,7 +129,7 @@ func (c *commit) spread(ctx context.Context, call *router.Call, keys [][]byte, f
 			s := c.e.takeErrand()
 			s.part = p
 			base.PartInto(&s.call)
-			if s.retry = *call.Retry.Fork(); len(parts) == 1 {
+			if s.retry = call.Retry.Fork(); len(parts) == 1 {
 				s.retry = *call.Retry // its delays go on growing
 			}
 			s.call.Retry = &s.retry

@@ -91,7 +91,7 @@ func (c *commit) prewriteAll(ctx context.Context, call *router.Call, parts []par
 		for i, p := range wave {
 			s := c.e.takePrewriting()
 			base.PartInto(&s.call)
-			s.retry = *call.Retry.Fork()
+			s.retry = call.Retry.Fork()
 			s.call.Retry = &s.retry
 			c.fill(s, p)
 			parcels[i] = router.Parcel{Call: &s.call, Region: p.region, Req: &s.req, Resp: &s.got}

@@ -57,14 +57,23 @@ func (r *Request) Append(dst []byte) ([]byte, error) {
 // its requests and, before, between or behind them, their ids: protobuf appends what is
 // repeated to what was there.
 func AppendIDs(dst []byte, ids []uint64) []byte {
-	size := 0
-	for _, id := range ids {
-		size += protowire.SizeVarint(id)
-	}
 	dst = protowire.AppendTag(dst, fieldIDs, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(size))
+	dst = protowire.AppendVarint(dst, uint64(packed(ids)))
 	for _, id := range ids {
 		dst = protowire.AppendVarint(dst, id)
 	}
 	return dst
+}
+
+// SizeIDs is how many bytes AppendIDs appends.
+func SizeIDs(ids []uint64) int {
+	return protowire.SizeTag(fieldIDs) + protowire.SizeBytes(packed(ids))
+}
+
+func packed(ids []uint64) int {
+	size := 0
+	for _, id := range ids {
+		size += protowire.SizeVarint(id)
+	}
+	return size
 }

@@ -55,6 +55,9 @@ func TestRequests(t *testing.T) {
 			ids = append(ids, uint64(i)<<20)
 		}
 		frame = AppendIDs(frame, ids)
+		if n := len(frame) - sum; n != SizeIDs(ids) {
+			t.Errorf("%d bytes of ids, %d were announced", n, SizeIDs(ids))
+		}
 		var got tikvpb.BatchCommandsRequest
 		if err := got.Unmarshal(frame); err != nil {
 			t.Fatal(err)

@@ -154,27 +154,29 @@ func TestOpenURL(t *testing.T) {
 
 // TLS, the address map and the dialer are used for every connection.
 func TestConnections(t *testing.T) {
-	cluster := tikvtest.NewCluster(t)
-	var mapped, dialled atomic.Int32
-	c := cluster.Open(
-		tikv.WithAddressMap(func(a string) string { mapped.Add(1); return "map." + a }),
-		tikv.WithDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			dialled.Add(1)
-			addr, ok := strings.CutPrefix(addr, "map.")
-			if !ok {
-				t.Errorf("%s is dialled without the map", addr)
-			}
-			return cluster.DialContext(ctx, addr)
-		}))
-	put(t, c.Raw(), "k", "v")
-	if mapped.Load() < 2 || dialled.Load() < 2 {
-		t.Fatal(mapped.Load(), dialled.Load())
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if _, err := tikv.Open(ctx, cluster.PD(), append(cluster.ClientOptions(), tikv.WithTLS(&tls.Config{ServerName: "x"}))...); !errors.Is(err, tikv.ErrUnavailable) {
-		t.Fatal("a server without TLS was spoken to:", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		cluster := tikvtest.NewCluster(t)
+		var mapped, dialled atomic.Int32
+		c := cluster.Open(
+			tikv.WithAddressMap(func(a string) string { mapped.Add(1); return "map." + a }),
+			tikv.WithDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+				dialled.Add(1)
+				addr, ok := strings.CutPrefix(addr, "map.")
+				if !ok {
+					t.Errorf("%s is dialled without the map", addr)
+				}
+				return cluster.DialContext(ctx, addr)
+			}))
+		put(t, c.Raw(), "k", "v")
+		if mapped.Load() < 2 || dialled.Load() < 2 {
+			t.Fatal(mapped.Load(), dialled.Load())
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if _, err := tikv.Open(ctx, cluster.PD(), append(cluster.ClientOptions(), tikv.WithTLS(&tls.Config{ServerName: "x"}))...); !errors.Is(err, tikv.ErrUnavailable) {
+			t.Fatal("a server without TLS was spoken to:", err)
+		}
+	})
 }
 
 // Close ends what is in flight wherever it waits, refuses what comes, and may be

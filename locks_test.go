@@ -511,6 +511,7 @@ func TestLockBypass(t *testing.T) {
 		cluster := tikvtest.NewCluster(t, playground.WithSplitKeys(playground.KeyTxn, b("m")))
 		c := cluster.Open()
 		commit(t, c, "b", "old", "y", "old")
+		synctest.Wait()
 		live := newDead(t, c).prewrite("a", "b")
 		committed := newDead(t, c)
 		committed.primary = "x"

@@ -226,9 +226,10 @@ func ExampleClient_ResolveOutcome() {
 	}
 	defer client.Close()
 
-	lost := cluster.Inject(playground.Fault{Method: "KvCommit", DropAnswer: true})
-	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	// The caller gives up while the answer is on its way, which never comes.
+	short, cancel := context.WithCancel(ctx)
 	defer cancel()
+	lost := cluster.Inject(playground.Fault{Method: "KvCommit", After: cancel, DropAnswer: true})
 	err = client.RunTxn(short, func(ctx context.Context, tx *tikv.Txn) error {
 		return tx.Put([]byte("balance"), []byte("100"))
 	}, tikv.WithCommitCheck(func(tikv.Timestamp) error { return nil }))

@@ -56,63 +56,68 @@ func batchCop(t *testing.T, kv tikvpb.TikvClient, q *coprocessor.BatchRequest) (
 // A store of TiFlash answers for many regions at once. One that it does not have as it
 // was asked for is read all the same, and named.
 func TestBatchCoprocessor(t *testing.T) {
-	c := start(t, WithStores(1), WithCoprocessor(103, listing), WithSplitKeys(KeyTxn, []byte("m")))
-	_, kv := c.flash()
-	now := c.putTxn("a", "b", "z")
-	q := func() *coprocessor.BatchRequest {
-		return &coprocessor.BatchRequest{Tp: 103, Data: []byte("p"), StartTs: now, Regions: []*coprocessor.RegionInfo{c.regionOf("a", "c"), c.regionOf("x", "zz")}}
-	}
-	all, err := batchCop(t, kv, q())
-	if err != nil || len(all) != 1 || string(all[0].Data) != "p: a=va b=vb z=vz" {
-		t.Fatal(all, err)
-	}
-	tables := q()
-	tables.TableRegions = []*coprocessor.TableRegions{{Regions: tables.Regions[1:]}, {Regions: tables.Regions[:1]}}
-	tables.Regions = nil
-	if all, err := batchCop(t, kv, tables); err != nil || len(all) != 1 || string(all[0].Data) != "p: z=vz a=va b=vb" {
-		t.Error(all, err)
-	}
-	stale := q()
-	if _, err := c.Split(KeyTxn, []byte("b")); err != nil {
-		t.Fatal(err)
-	}
-	all, err = batchCop(t, kv, stale)
-	if err != nil || len(all) != 2 || len(all[0].RetryRegions) != 1 || all[0].RetryRegions[0].Id != stale.Regions[0].RegionId || string(all[1].Data) != "p: a=va b=vb z=vz" {
-		t.Error(all, err)
-	}
-	other := q()
-	other.Tp = 105
-	if all, err := batchCop(t, kv, other); status.Code(err) != codes.Internal || len(all) != 1 || all[0].OtherError != "Coprocessor request type 105 is not implemented" {
-		t.Error(all, err)
-	}
-	c.Inject(Fault{Method: "BatchCoprocessor", Times: 1, DropAnswer: true})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	s, err := kv.BatchCoprocessor(ctx, q())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p, err := s.Recv(); status.Code(err) != codes.DeadlineExceeded {
-		t.Error(p, err)
-	}
-	// A store of TiKV has none of it.
-	kv = c.tikv(1)
-	if _, err := batchCop(t, kv, q()); status.Code(err) != codes.Unimplemented {
-		t.Error(err)
-	}
-	if _, err := kv.DispatchMPPTask(t.Context(), &mpp.DispatchTaskRequest{}); status.Code(err) != codes.Unimplemented {
-		t.Error(err)
-	}
-	if _, err := kv.CancelMPPTask(t.Context(), &mpp.CancelTaskRequest{}); status.Code(err) != codes.Unimplemented {
-		t.Error(err)
-	}
-	if _, err := kv.IsAlive(t.Context(), &mpp.IsAliveRequest{}); status.Code(err) != codes.Unimplemented {
-		t.Error(err)
-	}
-	if _, err := c.receive(kv, &mpp.EstablishMPPConnectionRequest{}); status.Code(err) != codes.Unimplemented {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, WithStores(1), WithCoprocessor(103, listing), WithSplitKeys(KeyTxn, []byte("m")))
+		_, kv := c.flash()
+		now := c.putTxn("a", "b", "z")
+		q := func() *coprocessor.BatchRequest {
+			return &coprocessor.BatchRequest{Tp: 103, Data: []byte("p"), StartTs: now, Regions: []*coprocessor.RegionInfo{c.regionOf("a", "c"), c.regionOf("x", "zz")}}
+		}
+		all, err := batchCop(t, kv, q())
+		if err != nil || len(all) != 1 || string(all[0].Data) != "p: a=va b=vb z=vz" {
+			t.Fatal(all, err)
+		}
+		tables := q()
+		tables.TableRegions = []*coprocessor.TableRegions{{Regions: tables.Regions[1:]}, {Regions: tables.Regions[:1]}}
+		tables.Regions = nil
+		if all, err := batchCop(t, kv, tables); err != nil || len(all) != 1 || string(all[0].Data) != "p: z=vz a=va b=vb" {
+			t.Error(all, err)
+		}
+		stale := q()
+		if _, err := c.Split(KeyTxn, []byte("b")); err != nil {
+			t.Fatal(err)
+		}
+		all, err = batchCop(t, kv, stale)
+		if err != nil || len(all) != 2 || len(all[0].RetryRegions) != 1 || all[0].RetryRegions[0].Id != stale.Regions[0].RegionId || string(all[1].Data) != "p: a=va b=vb z=vz" {
+			t.Error(all, err)
+		}
+		other := q()
+		other.Tp = 105
+		if all, err := batchCop(t, kv, other); status.Code(err) != codes.Internal || len(all) != 1 || all[0].OtherError != "Coprocessor request type 105 is not implemented" {
+			t.Error(all, err)
+		}
+		c.Inject(Fault{Method: "BatchCoprocessor", Times: 1, DropAnswer: true})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		s, err := kv.BatchCoprocessor(ctx, q())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := s.Recv(); status.Code(err) != codes.DeadlineExceeded {
+			t.Error(p, err)
+		}
+		// A store of TiKV has none of it.
+		kv = c.tikv(1)
+		if _, err := batchCop(t, kv, q()); status.Code(err) != codes.Unimplemented {
+			t.Error(err)
+		}
+		if _, err := kv.DispatchMPPTask(t.Context(), &mpp.DispatchTaskRequest{}); status.Code(err) != codes.Unimplemented {
+			t.Error(err)
+		}
+		if _, err := kv.CancelMPPTask(t.Context(), &mpp.CancelTaskRequest{}); status.Code(err) != codes.Unimplemented {
+			t.Error(err)
+		}
+		if _, err := kv.IsAlive(t.Context(), &mpp.IsAliveRequest{}); status.Code(err) != codes.Unimplemented {
+			t.Error(err)
+		}
+		if _, err := c.receive(kv, &mpp.EstablishMPPConnectionRequest{}); status.Code(err) != codes.Unimplemented {
+			t.Error(err)
+		}
+	})
 }
+
+// flashLook is how long a store of TiFlash waits between two looks at a lock.
+const flashLook = 100 * time.Millisecond
 
 // A lock is waited for: TiFlash has no place in its answers for one.
 func TestBatchCoprocessorWaitsForLocks(t *testing.T) {
@@ -127,7 +132,7 @@ func TestBatchCoprocessorWaitsForLocks(t *testing.T) {
 		if status.Code(err) != codes.Internal || len(all) != 1 || !strings.Contains(all[0].OtherError, "Key is locked") || time.Since(began) != 20*time.Second {
 			t.Fatal(all, err, time.Since(began))
 		}
-		time.AfterFunc(5*time.Second, func() { c.commit(s, q.StartTs+1, "a") })
+		time.AfterFunc(5*time.Second+flashLook/2, func() { c.commit(s, q.StartTs+1, "a") }) // between two looks
 		if all, err := batchCop(t, kv, q); err != nil || len(all) != 1 || string(all[0].Data) != ":" {
 			t.Fatal(all, err)
 		}

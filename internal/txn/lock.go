@@ -229,7 +229,7 @@ type stretch struct {
 // run sends what locks the keys. The primary key goes first: what points to it is dead
 // without it. The others of many regions go together.
 func (l *lockCall) run(ctx context.Context) error {
-	parts, err := l.split(ctx, 0, len(l.keys))
+	parts, err := l.split(ctx, l.t.e.call(ctx, l.op, l.t.opts.Read.CallOptions), 0, len(l.keys))
 	if err != nil {
 		return err
 	}
@@ -246,8 +246,7 @@ func (l *lockCall) run(ctx context.Context) error {
 }
 
 // split cuts keys from from to before to by region, and by size.
-func (l *lockCall) split(ctx context.Context, from, to int) ([]stretch, error) {
-	call := l.t.e.call(ctx, l.op, l.t.opts.Read.CallOptions)
+func (l *lockCall) split(ctx context.Context, call *router.Call, from, to int) ([]stretch, error) {
 	keys := l.keys[from:to]
 	if at := l.t.e.router.Only(call, keys); at != nil && len(keys) == 1 {
 		return []stretch{{router.Group{Region: at}, from, to}}, nil
@@ -307,24 +306,17 @@ func (l *lockCall) sendAll(ctx context.Context, parts []stretch) error {
 // lockParallel is how many parts of one call that met something are worked on at a time.
 const lockParallel = 16
 
-// again locks the keys of a part in the regions that they are in by now.
-func (l *lockCall) again(ctx context.Context, p stretch) error {
-	parts, err := l.split(ctx, p.from, p.to)
-	if err != nil {
-		return err
-	}
-	for _, p := range parts {
-		if err := l.send(ctx, p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // used notes a timestamp up to which there may be locks of the call.
 func (l *lockCall) used(ts uint64) {
 	l.mu.Lock()
 	l.newest = max(l.newest, ts)
+	l.mu.Unlock()
+}
+
+// doubt notes that there may be locks of which no answer told.
+func (l *lockCall) doubt() {
+	l.mu.Lock()
+	l.resent = true
 	l.mu.Unlock()
 }
 
@@ -339,7 +331,7 @@ func (l *lockCall) note() {
 	}
 	for i, key := range l.keys {
 		g := l.got[i]
-		if _, loose := p.loose[string(key)]; loose && !l.force {
+		if _, loose := p.loose[string(key)]; loose && !l.force && !l.o.Shared {
 			p.expect(string(key), g.asOf)
 		}
 		switch {
@@ -384,11 +376,13 @@ func (l *lockCall) undo(ctx context.Context, err error) {
 		return
 	}
 	p.unsure = true
-	if l.force {
+	if l.force || l.resent {
 		if p.loose == nil {
 			p.loose = make(map[string]struct{})
 		}
-		p.loose[string(l.keys[0])] = struct{}{}
+		for _, key := range l.keys {
+			p.loose[string(key)] = struct{}{}
+		}
 	}
 	done := t.unlock(cloneKeys(l.keys), l.newest)
 	var dead *Deadlock

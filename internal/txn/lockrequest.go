@@ -33,9 +33,9 @@ func (e *Engine) takeLock(ctx context.Context, l *lockCall, p stretch) *lockRequ
 	if r == nil {
 		r = &lockRequest{}
 	}
-	r.l, r.part, r.asOf = l, p, l.asOf
+	r.l, r.asOf = l, l.asOf
+	r.aim(p)
 	r.begin(ctx)
-	r.mutations()
 	return r
 }
 
@@ -52,6 +52,21 @@ func (r *lockRequest) begin(ctx context.Context) {
 	r.retry = *backoff.For(ctx, o.retryFor())
 	r.call = r.l.t.e.callWith(r.l.op, o, &r.retry)
 	r.call.Timeout = writeTimeout
+	r.name()
+}
+
+// aim makes the request one for a part.
+func (r *lockRequest) aim(p stretch) {
+	if p.from != r.part.from || p.to != r.part.to { // other locks
+		r.wait = patience{}
+	}
+	r.part = p
+	r.mutations()
+	r.name()
+}
+
+// name makes errors name the key, if there is one.
+func (r *lockRequest) name() {
 	if r.part.to == r.part.from+1 {
 		r.call.Key = r.l.keys[r.part.from]
 	}
@@ -128,12 +143,10 @@ func (r *lockRequest) finish(ctx context.Context, err error) error {
 func (r *lockRequest) settle(ctx context.Context, err error) (done bool, _ error) {
 	l := r.l
 	if r.context.IsRetryRequest || err != nil && err != router.ErrRegionChanged {
-		l.mu.Lock()
-		l.resent = true
-		l.mu.Unlock()
+		l.doubt()
 	}
 	if err == router.ErrRegionChanged {
-		return true, l.again(ctx, r.part)
+		return false, r.move(ctx)
 	}
 	if err != nil {
 		return false, err
@@ -148,6 +161,29 @@ func (r *lockRequest) settle(ctx context.Context, err error) (done bool, _ error
 		return false, r.await(ctx, met)
 	}
 	return true, r.take()
+}
+
+// move makes the request one for the regions that its keys are in by now. It stays at the
+// timestamp that it has come to: a copy of it, whose answer was lost, may have locked the
+// keys at that, and then TiKV answers a request at an older one with what they held at the
+// older one (TiKV src/storage/txn/actions/acquire_pessimistic_lock.rs,
+// handle_existing_exclusive_lock). Its budget goes on as well.
+func (r *lockRequest) move(ctx context.Context) error {
+	parts, err := r.l.split(ctx, &r.call, r.part.from, r.part.to)
+	if err != nil {
+		r.l.doubt()
+		return err
+	}
+	last := len(parts) - 1
+	for _, p := range parts[:last] {
+		r.aim(p)
+		r.fill(ctx)
+		if err := r.finish(ctx, r.send(ctx)); err != nil {
+			return err
+		}
+	}
+	r.aim(parts[last])
+	return nil
 }
 
 // sort tells the locks that an answer reports, or the commit that is newer than the

@@ -24,8 +24,8 @@ type pessimist struct {
 	asked time.Time
 	// unsure: a call has failed, and what it locked may still be there or come late.
 	unsure bool
-	// loose are keys that a call of fair locking that failed may have locked above a commit
-	// which it does not know of.
+	// loose are keys that a call that failed may have locked, or may yet, in fair locking
+	// above a commit that nobody has heard of, else at a timestamp above that of a later call.
 	loose map[string]struct{}
 	// freed is the largest timestamp up to which locks are being removed by freeing: one
 	// that is taken at or below it meanwhile may go with them.

@@ -127,18 +127,14 @@ func judge(met []*kvrpcpb.LockInfo) (ask []lock.Lock, alive *lock.Lock, waited b
 		if len(members) == 0 {
 			members = []*kvrpcpb.LockInfo{info}
 		}
-		for _, m := range members {
-			if len(m.GetKey()) == 0 {
-				m.Key = info.GetKey()
-			}
-			age := m.GetDurationToLastUpdateMs()
+		for i, l := range lock.FromProto(info) {
+			age := members[i].GetDurationToLastUpdateMs()
 			waited = waited || age > 0
-			one := lock.FromProto(m)
 			if age > 0 && age < touched {
-				alive = &one[0]
+				alive = &l
 				continue
 			}
-			ask = append(ask, one...)
+			ask = append(ask, l)
 		}
 	}
 	return ask, alive, waited

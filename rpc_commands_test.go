@@ -147,11 +147,11 @@ func (s *commands) ranges() {
 		s.t.Fatal(err)
 	}
 	to := tikv.ToKey(tikv.KeyTxn, []byte("g"))
-	start, before := s.now(), s.now()
+	before := s.now()
 	if err := stock(s.t.Context(), s.c, "g", "5"); err != nil {
 		s.t.Fatal(err)
 	}
-	start = s.now()
+	start := s.now()
 	command(s, to, tikvpb.TikvClient.KvPrepareFlashbackToVersion, &kvrpcpb.PrepareFlashbackToVersionRequest{StartKey: []byte("d"), EndKey: []byte("m"), StartTs: start, Version: before},
 		func(p *kvrpcpb.PrepareFlashbackToVersionResponse) bool { return p.Error == "" })
 	command(s, to, tikvpb.TikvClient.KvFlashbackToVersion, &kvrpcpb.FlashbackToVersionRequest{StartKey: []byte("d"), EndKey: []byte("m"), StartTs: start, CommitTs: s.now(), Version: before},

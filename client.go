@@ -61,8 +61,9 @@ type engine struct {
 }
 
 // Open connects to the cluster whose PD members listen at pd, each a host:port, perhaps
-// with a scheme as PD advertises it. ctx bounds Open alone. Invalid options are all reported at once, joined in one error; a failed
-// Open leaves nothing behind.
+// with a scheme as PD advertises it; those given need not be all. ctx bounds Open alone. It
+// is ErrUnavailable where no member answers, ErrInvalid where an option is wrong: all that
+// is wrong is reported at once, joined in one error. A failed Open leaves nothing behind.
 func Open(ctx context.Context, pd []string, opts ...Option) (*Client, error) {
 	return open(ctx, "Open", pd, opts)
 }
@@ -306,7 +307,7 @@ var (
 	_ Reader = (*AtomicRaw)(nil)
 )
 
-// Collect gathers what a scan yields, stopping at its error.
+// Collect gathers what a scan yields. On an error it returns that and what came before.
 func Collect[T any](seq iter.Seq2[T, error]) ([]T, error) {
 	var all []T
 	for v, err := range seq {

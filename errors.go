@@ -19,14 +19,14 @@ import (
 	"github.com/tikv-go/tikv/internal/txn"
 )
 
-// Sentinels, for errors.Is. A typed error below (each a pointer with Error and Is)
-// matches the sentinel of its name; ArgumentError, ErrInvalid; ServerError,
-// ErrRejected.
+// Sentinels, for errors.Is; the page of the package says what to do with each. A typed
+// error below (each a pointer with Error and Is) matches the sentinel of its name;
+// ArgumentError, ErrInvalid; ServerError, ErrRejected.
 var (
 	ErrNotFound       = errors.New("tikv: key not found")
 	ErrInvalid        = errors.New("tikv: invalid argument") // nothing was sent
 	ErrUnsupported    = errors.New("tikv: not supported by this cluster or API version")
-	ErrClosed         = errors.New("tikv: client closed")
+	ErrClosed         = errors.New("tikv: client closed") // with ErrUndetermined where a write was under way
 	ErrTxnDone        = errors.New("tikv: transaction already ended")
 	ErrTxnBusy        = errors.New("tikv: transaction in use by another call")
 	ErrUndetermined   = errors.New("tikv: outcome unknown: the write may or may not have happened")

@@ -149,3 +149,88 @@ func ExampleOptional() {
 	fmt.Println(v == nil, err)
 	// Output: true <nil>
 }
+
+func ExampleClient_Begin() {
+	tour(func(ctx context.Context, client *tikv.Client) error {
+		tx, err := client.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback(ctx) // does nothing after Commit
+		if err := tx.Insert([]byte("user/7"), []byte("ann")); err != nil {
+			return err
+		}
+		if err := tx.Commit(ctx); err != nil {
+			return err
+		}
+		at, ok := tx.CommitTS()
+		fmt.Println(ok, at > tx.StartTS())
+		return nil
+	})
+	// Output: true true
+}
+
+// A statement that reads a row and then locks it runs again where someone else has
+// committed meanwhile, and does not lose its place in the queue for the row.
+func ExampleTxn_FairLock() {
+	tour(func(ctx context.Context, client *tikv.Client) error {
+		if err := stock(ctx, client, "row", "1"); err != nil {
+			return err
+		}
+		tx, err := client.Begin(ctx, tikv.WithPessimistic())
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback(ctx)
+		if err := stock(ctx, client, "row", "2"); err != nil { // by someone else
+			return err
+		}
+		fair, err := tx.FairLock()
+		if err != nil {
+			return err
+		}
+		defer fair.Cancel(ctx) // does nothing after Done
+		for at := tx.StartTS(); ; {
+			// The statement, on what was committed by at, would come here.
+			rows, err := tx.BatchGetForUpdate(ctx, [][]byte{[]byte("row")})
+			if err != nil {
+				return err
+			}
+			if rows[0].ConflictTS <= at {
+				fmt.Printf("locked at %s\n", rows[0].Value)
+				break
+			}
+			fmt.Printf("locked, and by now it is %s: again\n", rows[0].Value)
+			at = rows[0].ConflictTS
+			if err := fair.Retry(ctx); err != nil {
+				return err
+			}
+		}
+		if err := fair.Done(ctx); err != nil {
+			return err
+		}
+		return tx.Commit(ctx)
+	})
+	// Output:
+	// locked, and by now it is 2: again
+	// locked at 2
+}
+
+func ExampleBatchError() {
+	tour(func(ctx context.Context, client *tikv.Client) error {
+		full := errors.New("the disk quota is used up")
+		raw := client.Raw(tikv.WithInterceptors(func(_ context.Context, info tikv.CallInfo, _ *tikv.CallContext) error {
+			if info.Write {
+				return full
+			}
+			return nil
+		}))
+		err := raw.BatchPut(ctx, []tikv.Pair{{Key: []byte("a"), Value: []byte("1")}, {Key: []byte("b"), Value: []byte("2")}})
+		var batch *tikv.BatchError
+		if errors.As(err, &batch) {
+			fmt.Println(batch.Outcomes, errors.Is(err, full), tikv.NotSent(err))
+		}
+		return nil
+	})
+	// Output: [failed failed] true true
+}

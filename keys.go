@@ -6,7 +6,7 @@ import (
 	"github.com/tikv-go/tikv/internal/keys"
 )
 
-// Pair is a key and its value.
+// Pair is a key and its value. The bytes of one that a scan yields are the caller's.
 type Pair struct{ Key, Value []byte }
 
 // Range is the keys in [Start, End). An empty End means no upper bound, so the

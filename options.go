@@ -372,13 +372,13 @@ func WithPriority(p Priority) ViewOption {
 	}}
 }
 
-// WithRequestSource names the origin of requests in TiKV's statistics.
+// WithRequestSource names the origin of requests in TiKV's statistics. The default is none.
 func WithRequestSource(name string) ViewOption {
 	return viewOption{"WithRequestSource", func(c *viewConfig) string { c.source = name; return "" }}
 }
 
-// WithRetryFor is how long a call is tried again where its context has no deadline: no
-// attempt begins later than this and the time of one attempt. The default is 20 s.
+// WithRetryFor bounds for how long a call is tried again where its context has no deadline;
+// an attempt that is under way then still has its time (WithRPCTimeout). The default is 20 s.
 func WithRetryFor(d time.Duration) ViewOption {
 	return viewOption{"WithRetryFor", func(c *viewConfig) string { c.retryFor = d; return positive(d) }}
 }
@@ -395,7 +395,7 @@ func WithColumnFamily(cf string) RawOption {
 	}}
 }
 
-// WithLimit ends a scan after n pairs. The default is no limit.
+// WithLimit ends a scan after n pairs in all. The default is no limit.
 func WithLimit(n int) ScanOption {
 	return limitOption(n)
 }
@@ -408,7 +408,8 @@ func (o limitOption) applyScan(c *scanConfig) {
 	c.add("WithLimit", atLeastOne(c.limit))
 }
 
-// WithPageSize sets how many pairs a scan asks for at a time. The default adapts.
+// WithPageSize sets how many pairs a scan asks for at a time. The default is 256 at first, and
+// doubles up to 4,096 as long as the pages are light.
 func WithPageSize(n int) ScanOption {
 	return scanOption{"WithPageSize", func(c *scanConfig) string { c.pageSize = n; return atLeastOne(n) }}
 }

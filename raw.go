@@ -63,7 +63,7 @@ func (r *Raw) fail(op string, err error) error {
 	return mapError(r.client.errorContext(op, r.codec()), err)
 }
 
-// Get returns ErrNotFound for an absent key.
+// Get returns the value of key, which is the caller's, or ErrNotFound.
 func (r *Raw) Get(ctx context.Context, key []byte) ([]byte, error) {
 	const op = "Raw.Get"
 	if err := r.ready(op); err != nil {
@@ -197,7 +197,8 @@ func (r *Raw) BatchScan(ctx context.Context, ranges []Range, eachLimit int, opts
 	return out, nil
 }
 
-// TTL returns the time key has left; expires is false for a key that has no TTL.
+// TTL returns the time key has left, in whole seconds; expires is false for a key that has no
+// TTL. An absent key is ErrNotFound, a cluster of APIV1 ErrUnsupported.
 func (r *Raw) TTL(ctx context.Context, key []byte) (left time.Duration, expires bool, err error) {
 	const op = "Raw.TTL"
 	if err := r.ready(op); err != nil {
@@ -381,7 +382,7 @@ func (r *Raw) DeleteRange(ctx context.Context, rg Range, opts ...DestroyOption) 
 // adds them up: on API V2 keys count with their prefix of 4 bytes.
 type Checksum struct{ CRC64XOR, Pairs, Bytes uint64 }
 
-// Checksum adds up rg, of the default column family.
+// Checksum adds up rg, of the default column family, each region at its own moment.
 func (r *Raw) Checksum(ctx context.Context, rg Range) (Checksum, error) {
 	const op = "Raw.Checksum"
 	if err := firstOf(r.ready(op), rg.check(op)); err != nil {
@@ -401,7 +402,7 @@ func (r *AtomicRaw) CompareAndSwap(ctx context.Context, key, old, new []byte, op
 	return r.cas(ctx, "AtomicRaw.CompareAndSwap", key, old, new, opts)
 }
 
-// PutIfAbsent stores value unless the key is present with prev.
+// PutIfAbsent stores value unless the key is present, with prev.
 func (r *AtomicRaw) PutIfAbsent(ctx context.Context, key, value []byte, opts ...PutOption) (prev []byte, stored bool, err error) {
 	return r.cas(ctx, "AtomicRaw.PutIfAbsent", key, nil, value, opts)
 }
@@ -424,7 +425,8 @@ func (r *AtomicRaw) cas(ctx context.Context, op string, key, old, new []byte, op
 	return prev, done, r.fail(op, err)
 }
 
-// DeleteIfEquals deletes key if its value is old.
+// DeleteIfEquals deletes key if its value is old. prev is what was there, nil for an absent
+// key.
 func (r *AtomicRaw) DeleteIfEquals(ctx context.Context, key, old []byte) (prev []byte, deleted bool, err error) {
 	const op = "AtomicRaw.DeleteIfEquals"
 	if err := r.ready(op); err != nil {

@@ -89,8 +89,8 @@ func (storeTarget) target()  {}
 // are of mode.
 func ToKey(mode KeyMode, key []byte) Target { return keyTarget{mode, key} }
 
-// ToRegion is the region's leader, or the replica that the policy options choose. The
-// request's keys are of mode. A region that has split or is gone is ErrUnavailable.
+// ToRegion is a region by its id: its leader, or the replica that the policy options choose.
+// The request's keys are of mode. A region that has split or is gone is ErrUnavailable.
 func ToRegion(mode KeyMode, id uint64) Target { return regionTarget{mode, id} }
 
 // ToStore is one store, TiFlash included; region errors in the answer are left to the

@@ -13,9 +13,10 @@ import (
 )
 
 // RunTxn runs fn in a transaction and commits it, running fn again on a fresh
-// transaction, with jittered delays, while the failure IsRetryable and ctx allows. fn
-// must not keep tx (ErrTxnDone) and must tolerate being run more than once (Txn.Attempt).
-// An undetermined commit is never repeated. A panic in fn rolls back and is passed on.
+// transaction, with jittered delays, while the failure IsRetryable and ctx allows. An error
+// of fn's own rolls back and is returned. fn must not keep tx (ErrTxnDone) and must tolerate
+// being run more than once (Txn.Attempt); it may end tx by itself. An undetermined commit is
+// never repeated. A panic in fn rolls back and is passed on.
 func (c *Client) RunTxn(ctx context.Context, fn func(ctx context.Context, tx *Txn) error, opts ...RunOption) error {
 	const op = "RunTxn"
 	if err := c.checkTxn(op); err != nil {

@@ -16,8 +16,10 @@ var (
 	_ Reader = (*Txn)(nil)
 )
 
-// Snapshot is an immutable view, safe for concurrent use, with nothing to close.
-// Reads are retried until ctx or the retry budget ends; locks met are resolved.
+// Snapshot is an immutable view of the cluster as of one moment, safe for concurrent use,
+// with nothing to close. Reads are retried until ctx or the retry budget ends; locks met are
+// resolved, or waited for as long as their transactions live. One that is older than what
+// garbage collection has kept is ErrSnapshotTooOld.
 type Snapshot struct {
 	c   *Client
 	s   *txn.Snapshot
@@ -129,7 +131,7 @@ func (s *Snapshot) mapError(op string, err error) error {
 	return mapError(s.c.errorContext(op, s.c.engine.txn), err)
 }
 
-// Get returns ErrNotFound for an absent key.
+// Get returns the value of key, which is the caller's, or ErrNotFound.
 func (s *Snapshot) Get(ctx context.Context, key []byte) ([]byte, error) {
 	const op = "Snapshot.Get"
 	if err := s.check(op); err != nil {

@@ -11,9 +11,11 @@ import (
 	"github.com/tikv-go/tikv/internal/txn"
 )
 
-// Txn is a read-write transaction. Reads see its own writes and may run concurrently
-// with each other; a write, lock, Commit or Rollback that overlaps another call returns
-// ErrTxnBusy. A handle that is dropped lets go of its locks.
+// Txn is a read-write transaction of Client.Begin or Client.RunTxn. Reads show the cluster as
+// of StartTS, and the transaction's own writes, which stay in memory until it commits. Reads
+// may run concurrently with each other; a write, lock, Commit or Rollback that overlaps
+// another call returns ErrTxnBusy, a call after the end ErrTxnDone. A handle that is dropped
+// lets go of its locks.
 type Txn struct {
 	c   *Client
 	t   *txn.Txn
@@ -29,7 +31,8 @@ type newTxn struct {
 	t txn.Txn
 }
 
-// Begin starts a transaction that the caller commits or rolls back.
+// Begin starts a transaction that the caller commits or rolls back, for one timestamp from
+// PD. Its options stand above those of Open.
 func (c *Client) Begin(ctx context.Context, opts ...BeginOption) (*Txn, error) {
 	const op = "Begin"
 	if err := c.checkTxn(op); err != nil {
@@ -111,7 +114,8 @@ func (tx *Txn) mapError(op string, err error) error {
 	return mapError(tx.c.errorContext(op, tx.c.engine.txn), err)
 }
 
-// Get returns the value of key, the transaction's own if it wrote one, or ErrNotFound.
+// Get returns the value of key, the transaction's own if it wrote one, or ErrNotFound. The
+// bytes are the caller's.
 func (tx *Txn) Get(ctx context.Context, key []byte) ([]byte, error) {
 	const op = "Txn.Get"
 	if err := firstError(tx.c.check(op), checkKey(op, key)); err != nil {
@@ -224,9 +228,11 @@ func (tx *Txn) CheckAbsent(key []byte) error {
 	return tx.mapError(op, tx.t.CheckAbsent(tx.c.engine.txn.Key(key)))
 }
 
-// Commit makes the writes durable. An error matching ErrUndetermined means the
-// outcome is unknown, also where it matches ErrClosed or ctx's error too; after any
-// other error nothing was or will be written.
+// Commit makes the writes durable, all of them, and ends the transaction. An error matching
+// ErrUndetermined means the outcome is unknown (Client.ResolveOutcome), also where it matches
+// ErrClosed or ctx's error too; after any other error nothing was or will be written, and
+// IsRetryable tells whether the whole transaction may be run again. Requests are sent again
+// until ctx or the retry budget ends. One that has neither written nor locked sends none.
 func (tx *Txn) Commit(ctx context.Context, opts ...CommitOption) error {
 	const op = "Txn.Commit"
 	cfg := tx.cfg

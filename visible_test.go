@@ -92,15 +92,15 @@ func TestSharedLockIsTold(t *testing.T) {
 	})
 }
 
-// answers is a hook that adds up what answers weigh.
-type answers struct {
+// weighing is a hook that adds up what answers weigh.
+type weighing struct {
 	mu    sync.Mutex
 	bytes int
 }
 
-func (a *answers) StartRPC(ctx context.Context, _ tikv.CallInfo) context.Context { return ctx }
+func (a *weighing) StartRPC(ctx context.Context, _ tikv.CallInfo) context.Context { return ctx }
 
-func (a *answers) EndRPC(_ context.Context, info tikv.CallInfo, res tikv.CallResult) {
+func (a *weighing) EndRPC(_ context.Context, info tikv.CallInfo, res tikv.CallResult) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if info.Method == "RawGet" {
@@ -110,7 +110,7 @@ func (a *answers) EndRPC(_ context.Context, info tikv.CallInfo, res tikv.CallRes
 
 func TestHooksWeighAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		seen := new(answers)
+		seen := new(weighing)
 		c := tikvtest.NewCluster(t).Open(tikv.WithHooks(tikv.RPCHook(seen)))
 		put(t, c.Raw(), "k", string(make([]byte, 1000)))
 		if _, err := c.Raw().Get(t.Context(), b("k")); err != nil {

@@ -79,7 +79,7 @@ func asyncArea() area {
 		{name: "async of two regions", run: mode(true, false, "async_commit", "a=1", "z=1")},
 		{name: "either, of two regions", run: mode(true, true, "async_commit fallback", "a=1", "z=1")},
 		{name: "neither", run: mode(false, false, "2pc", "a=1", "z=1")},
-		{name: "one phase takes one request and leaves no lock", run: func(e *env) {
+		{name: "one phase takes one request and leaves no lock", alone: true, run: func(e *env) {
 			before := []int{e.c.calls(e.T, "KvPrewrite"), e.c.calls(e.T, "KvCommit")}
 			tx := e.quick(false, true)
 			e.set(tx, "a=1", "b=2", "c=3")

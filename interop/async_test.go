@@ -162,7 +162,7 @@ func TestOursRecoversOfficialAsyncCommit(t *testing.T) {
 			ours.ask(t, command{Do: "put", Key: "theirs1", Value: "old"})
 			ours.ask(t, command{Do: "put", Key: "theirs2", Value: "old"})
 			ours.ask(t, command{Do: "commit"})
-			before := c.counts(t)
+			before := c.awaitCommits(t, 1) // asynchronously: it comes behind the answer
 			officialDies(t, c, 2, deathMode+"="+mode)
 			for _, k := range []string{"theirs1", "theirs2"} {
 				if a := ours.ask(t, command{Do: "latest", Key: k}); a.Value == nil || *a.Value != want {

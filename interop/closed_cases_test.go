@@ -325,7 +325,7 @@ func busyArea() area {
 			r := e.home()
 			held := e.fault(map[string]any{"method": "KvGet", "node": map[string]any{"store": r.Leader}, "hold": true})
 			snap := e.snapshot()
-			snap.SetKVReadTimeout(100 * time.Millisecond)
+			snap.SetKVReadTimeout(time.Second) // more than an answer takes
 			seen := watch(snap)
 			e.want(snap, "a=1")
 			if store, how := e.last(seen); store == r.Leader || how != "replica" {

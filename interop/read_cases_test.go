@@ -496,7 +496,7 @@ func replicaArea() area {
 			for range 5 {
 				snap := e.txn.GetSnapshot(old)
 				snap.SetIsStalenessReadOnly(true)
-				snap.SetKVReadTimeout(200 * time.Millisecond)
+				snap.SetKVReadTimeout(time.Second) // more than an answer takes
 				seen := watch(snap)
 				e.want(snap, "a=1")
 				if store, _ := e.last(seen); !slices.Contains(followers, store) {

@@ -464,12 +464,18 @@ func mapError(ec errorContext, err error) error {
 func (ec errorContext) causes(errs []error) []error {
 	out := make([]error, len(errs))
 	for i, err := range errs {
-		if out[i] = public(err); errors.Is(err, router.ErrClosed) {
+		mapped, ok := mapTxnError(ec, err)
+		switch err.(type) {
+		case *router.Vetoed, *router.Refused:
+			mapped, ok = mapError(ec, err), true
+		}
+		switch {
+		case errors.Is(err, router.ErrClosed):
 			out[i] = ErrClosed
-		} else if _, ok := err.(*router.Vetoed); ok {
-			out[i] = mapError(ec, err)
-		} else if _, ok := err.(*router.Refused); ok {
-			out[i] = mapError(ec, err)
+		case ok:
+			out[i] = mapped
+		default:
+			out[i] = public(err)
 		}
 	}
 	return out

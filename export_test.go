@@ -17,3 +17,6 @@ func (c *Client) SlowScore(store uint64) float64 {
 	}
 	return 0
 }
+
+// Owed are the tasks that a client owes the cluster, by name.
+func (c *Client) Owed() []string { return c.engine.owed.Running() }

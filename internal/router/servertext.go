@@ -10,6 +10,7 @@ const (
 	ClassOther Class = iota
 	ClassUnsupported
 	ClassTooLarge
+	ClassGone // the transaction that the request is about has lost what it had locked
 )
 
 // texts is the only place in which the words of a server are looked at: the strings
@@ -27,6 +28,8 @@ var texts = [...]struct {
 	{"ApiVersionNotMatched {", ClassUnsupported, "src/storage/errors.rs ApiVersionNotMatched"},
 	{"InvalidKeyMode {", ClassUnsupported, "src/storage/errors.rs InvalidKeyMode"},
 	{"InvalidKeyRangeMode {", ClassUnsupported, "src/storage/errors.rs InvalidKeyRangeMode"},
+	{"PessimisticLockNotFound {", ClassGone, "src/storage/mvcc/mod.rs PessimisticLockNotFound"},
+	{"PessimisticLockRolledBack {", ClassGone, "src/storage/mvcc/mod.rs PessimisticLockRolledBack"},
 	{"max key size exceeded", ClassTooLarge, "src/storage/errors.rs KeyTooLarge"},
 }
 

@@ -122,7 +122,13 @@ func keyError(call *router.Call, start uint64, ke *kvrpcpb.KeyError) error {
 	case ke.GetTxnLockNotFound() != nil, ke.GetTxnNotFound() != nil:
 		return &Aborted{StartTS: start, Why: "its lock is gone: it took longer than the lock lived"}
 	case ke.GetRetryable() != "":
-		return &Aborted{StartTS: start, Why: ke.GetRetryable()}
+		return lostOr(call, &Aborted{StartTS: start, Why: ke.GetRetryable()})
+	case ke.GetCommitTsTooLarge() != nil:
+		return lostOr(call, &Aborted{StartTS: start, Why: "it would have committed later than it may"})
+	case router.Classify(ke.GetAbort()) == router.ClassGone:
+		// What is in the way of a prewrite may be another's lock, which may go: a copy of
+		// the request that was lost could pass then (prewrite.rs, check_lock).
+		return lostOr(call, &Aborted{StartTS: start, Why: "a lock of its own is gone: it took longer than the lock lived"})
 	}
 	return lock.Refused(call, ke)
 }

@@ -74,6 +74,15 @@ func (t *Txn) fail(why string) {
 	t.clear()
 }
 
+// doomed ends the transaction if err, of the call that is inside, says that others have
+// rolled it back.
+func (t *Txn) doomed(err error) {
+	var gone *Aborted
+	if errors.As(err, &gone) {
+		t.guard.fail(gone)
+	}
+}
+
 // Rollback ends the transaction. Its unlocks go on without ctx, which bounds the wait for
 // them alone.
 func (t *Txn) Rollback(ctx context.Context) error {

@@ -65,6 +65,7 @@ func (t *Txn) Lock(ctx context.Context, op string, wanted [][]byte, o LockOption
 	}
 	if len(l.keys) > 0 {
 		if err := l.lock(ctx); err != nil {
+			t.doomed(err)
 			return nil, t.ended(err)
 		}
 	}

@@ -37,7 +37,8 @@ type command struct {
 	End   string `json:"end"`
 	Times int    `json:"times"`
 	TS    uint64 `json:"ts"`
-	// Option is how a commit is made: "async" or "two-phase".
+	// Option is how a transaction begins, "pessimistic", or commits: "async", "two-phase",
+	// "auto" or "causal".
 	Option string `json:"option"`
 	Die    bool   `json:"die"`
 }
@@ -91,12 +92,13 @@ func serve(ctx context.Context, pd, api, keyspace string, in io.Reader, out io.W
 type peer struct {
 	client *tikv.Client
 	tx     *tikv.Txn
+	stage  *tikv.FairLock // nil: locks are ordinary ones
 }
 
 func (p *peer) do(ctx context.Context, c command, a *answer) error {
 	if p.tx == nil {
 		switch c.Do {
-		case "get", "put", "delete", "prewrite", "commit", "rollback":
+		case "get", "put", "delete", "lock", "fair", "prewrite", "commit", "rollback":
 			return errors.New("no transaction is open")
 		}
 	}
@@ -112,9 +114,19 @@ func (p *peer) do(ctx context.Context, c command, a *answer) error {
 	case "count":
 		return p.count(ctx, c)
 	case "begin":
-		tx, err := p.client.Begin(ctx, tikv.WithCommitMode(tikv.CommitTwoPhase)) // the tests know its requests
-		p.tx = tx
+		opts := []tikv.BeginOption{tikv.WithCommitMode(tikv.CommitTwoPhase)} // the tests know its requests
+		if c.Option == "pessimistic" {
+			opts = append(opts, tikv.WithPessimistic())
+		}
+		tx, err := p.client.Begin(ctx, opts...)
+		p.tx, p.stage = tx, nil
 		return err
+	case "fair":
+		stage, err := p.tx.FairLock()
+		p.stage = stage
+		return err
+	case "lock":
+		return p.lock(ctx, c, a)
 	case "get":
 		return a.value(p.tx.Get(ctx, []byte(c.Key)))
 	case "put":
@@ -124,12 +136,21 @@ func (p *peer) do(ctx context.Context, c command, a *answer) error {
 	case "prewrite":
 		return p.prewrite(ctx, c)
 	case "commit":
+		if p.stage != nil {
+			if err := p.stage.Done(ctx); err != nil {
+				return err
+			}
+		}
 		var opts []tikv.CommitOption
 		switch c.Option {
 		case "async":
 			opts = append(opts, tikv.WithCommitMode(tikv.CommitAsync))
 		case "two-phase":
 			opts = append(opts, tikv.WithCommitMode(tikv.CommitTwoPhase))
+		case "auto":
+			opts = append(opts, tikv.WithCommitMode(tikv.CommitAuto))
+		case "causal":
+			opts = append(opts, tikv.WithCommitMode(tikv.CommitAuto), tikv.WithCausalConsistency())
 		}
 		err := p.tx.Commit(ctx, opts...)
 		if ts, ok := p.tx.CommitTS(); ok {
@@ -144,6 +165,18 @@ func (p *peer) do(ctx context.Context, c command, a *answer) error {
 		return err
 	}
 	return fmt.Errorf("unknown command %q", c.Do)
+}
+
+// lock locks a key and tells its value, and the commit that it was locked above.
+func (p *peer) lock(ctx context.Context, c command, a *answer) error {
+	got, err := p.tx.BatchGetForUpdate(ctx, [][]byte{[]byte(c.Key)})
+	if err != nil {
+		return err
+	}
+	if a.TS = uint64(got[0].ConflictTS); !got[0].Exists {
+		return tikv.ErrNotFound
+	}
+	return a.value(got[0].Value, nil)
 }
 
 // prewrite stops the commit between its two phases: the process dies there, or the

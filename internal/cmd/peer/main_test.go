@@ -26,13 +26,21 @@ func TestPeer(t *testing.T) {
 {"do":"count","key":"n","times":3}
 {"do":"latest","key":"n"}
 {"do":"scan","key":"a","end":"z"}
+{"do":"begin","option":"pessimistic"}
+{"do":"lock","key":"n"}
+{"do":"fair"}
+{"do":"lock","key":"m"}
+{"do":"put","key":"m","value":"1"}
+{"do":"commit","option":"auto"}
+{"do":"latest","key":"m"}
 {"do":"frob"}
 `
 	var out bytes.Buffer
 	if err := serve(t.Context(), strings.Join(cluster.PD(), ","), "v1", "", strings.NewReader(in), &out); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{`"no transaction is open"`, `{}`, `{}`, `{}`, `"kind":"absent"`, `{}`, `{"value":"3"}`, `{"pairs":[["n","3"]]}`, `unknown command`}
+	want := []string{`"no transaction is open"`, `{}`, `{}`, `{}`, `"kind":"absent"`, `{}`, `{"value":"3"}`, `{"pairs":[["n","3"]]}`,
+		`{}`, `{"value":"3"}`, `{}`, `"kind":"absent"`, `{}`, `"ts":`, `{"value":"1"}`, `unknown command`}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != len(want) {
 		t.Fatal(out.String())

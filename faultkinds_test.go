@@ -122,7 +122,6 @@ var (
 	}
 	// toldOfOthers: who resolves locks is told about another transaction.
 	toldOfOthers = answers(tikv.ErrRejected, nil)
-	toldOfStatus = answers(tikv.ErrRejected, map[playground.KeyFault]error{playground.TxnNotFound: nil, playground.PrimaryMismatch: nil})
 )
 
 // answers is all to all key errors but for some.

@@ -108,12 +108,14 @@ func hasAll(name, words string) bool {
 
 // run runs cases, one after the other on the same cluster while it is as it was.
 func (w faultWork) run(t *testing.T, cases []faultCase) {
-	for len(cases) > 0 {
-		synctest.Test(t, func(t *testing.T) {
-			bench := newFaultBench(t, w)
-			for again := true; again && len(cases) > 0; cases = cases[1:] {
-				again = bench.run(cases[0])
-			}
+	for n := 1; len(cases) > 0; n++ {
+		t.Run(fmt.Sprint("cluster ", n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bench := newFaultBench(t, w)
+				for again := true; again && len(cases) > 0; cases = cases[1:] {
+					again = bench.run(cases[0])
+				}
+			})
 		})
 	}
 }

@@ -139,20 +139,23 @@ func resolvingWorks() []faultWork {
 		{"locks of a committed transaction", "new", func(e *faultTest) { e.leaveLocks(false) }, []string{"KvCheckTxnStatus", "KvResolveLock"}},
 		{"locks of a dead transaction", "old", func(e *faultTest) { e.leaveLocks(true) }, []string{"KvCheckTxnStatus", "KvResolveLock"}},
 		{"locks of an asynchronous commit", "new", (*faultTest).leaveAsync, []string{"KvCheckSecondaryLocks", "KvCheckTxnStatus", "KvResolveLock"}},
-		{"pessimistic locks", "old", (*faultTest).leavePessimistic, []string{"KvCheckTxnStatus", "KvPessimisticRollback"}},
+		{"pessimistic locks", "old", (*faultTest).leavePessimistic, []string{"KvCheckTxnStatus", "KVPessimisticRollback"}},
 	} {
 		for _, rpc := range r.rpcs {
 			work := func(name string) faultWork {
 				w := faultWork{protocol: "resolving", rpc: rpc, name: name + " over " + r.what, begin: r.leave, told: toldOfOthers}
 				if rpc == "KvCheckTxnStatus" {
-					w.told = toldOfStatus
+					w.told = answers(tikv.ErrRejected, map[playground.KeyFault]error{playground.TxnNotFound: nil})
+					if r.what == "pessimistic locks" { // which may point to what is the primary key no more
+						w.told[playground.PrimaryMismatch] = nil
+					}
 				}
 				return w
 			}
 			read := work("read")
 			read.check = unchanged
 			read.do = func(e *faultTest) error { return e.readVersions(r.value) }
-			if rpc != "KvPessimisticRollback" && r.what != "pessimistic locks" { // which readers pass
+			if rpc != "KVPessimisticRollback" && r.what != "pessimistic locks" { // which readers pass
 				works = append(works, read)
 			}
 			write := work("write")

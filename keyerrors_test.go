@@ -68,7 +68,8 @@ var keyErrors = []keyErrorRow{
 // what may be done: a transaction that is gone may be run again, one that may have
 // committed may not.
 func TestKeyErrors(t *testing.T) {
-	for f := range reflect.TypeFor[kvrpcpb.KeyError]().Fields() {
+	for i, all := 0, reflect.TypeFor[kvrpcpb.KeyError](); i < all.NumField(); i++ {
+		f := all.Field(i)
 		known := slices.ContainsFunc(keyErrors, func(k keyErrorRow) bool {
 			field, _, _ := strings.Cut(k.field, ",")
 			return field == f.Name

@@ -171,7 +171,7 @@ func (r *Resolver) resolveOne(ctx context.Context, call *router.Call, t *txn, a 
 	if s, ok := r.known.get(t.start); ok {
 		t.status = s
 	} else if err := r.judge(ctx, own(call), t, a.caller); err != nil || t.status.State == Alive {
-		return err
+		return ruled(call, err)
 	}
 	return r.remove(ctx, call, t, a.behind)
 }

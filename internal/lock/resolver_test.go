@@ -512,7 +512,7 @@ r1 Resolve [a]@100 commit=150`,
 						t.Fatalf("error %v", err)
 					}
 				default:
-					if !errors.Is(err, tt.err) {
+					if !isRuled(err, tt.err) {
 						t.Fatalf("error %v, want %v", err, tt.err)
 					}
 				}

@@ -37,6 +37,17 @@ func unexpected(req transport.Request, resp transport.Response) error {
 	return fmt.Errorf("lock: %T answered with %T", req, resp)
 }
 
+// ruled is the error of a call: for what keys tell against TiKV's rules, as for an answer
+// that there is no rule for.
+func ruled(call *router.Call, err error) error {
+	for _, odd := range []error{errNotFound, errMismatch, errTorn, errAlive} {
+		if errors.Is(err, odd) {
+			return call.Refuse(err.Error())
+		}
+	}
+	return err
+}
+
 // Refused is the error for an answer that a call has no rule for.
 func Refused(call *router.Call, ke *kvrpcpb.KeyError) error {
 	text := ke.GetAbort()

@@ -37,9 +37,9 @@ func (r *Resolver) Settle(ctx context.Context, call *router.Call, start uint64, 
 	}
 	switch {
 	case err != nil:
-		return Status{}, err
+		return Status{}, ruled(call, err)
 	case !t.status.final():
-		return Status{}, fmt.Errorf("%w: %d", errAlive, start)
+		return Status{}, ruled(call, fmt.Errorf("%w: %d", errAlive, start))
 	case t.all != nil: // the primary key has its lock still
 		others = t.all
 	}

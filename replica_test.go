@@ -409,7 +409,7 @@ func TestReplicaOptionsAreChecked(t *testing.T) {
 // nobody will do.
 func TestEveryErrorOfReplicas(t *testing.T) {
 	for _, kind := range faultKinds {
-		if kind.before != nil || kind.place == onPD || kind.fault.Duplicate {
+		if kind.before != nil || kind.kills || kind.place == onPD || kind.place == onKeys || kind.fault.Duplicate {
 			continue
 		}
 		for _, c := range []struct {

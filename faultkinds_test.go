@@ -113,7 +113,7 @@ var toldOfKeys = map[playground.KeyFault]error{
 // The calls that make more of an answer.
 var (
 	// toldOfCommit: what does not say that the primary key is not committed says nothing.
-	toldOfCommit = answers(tikv.ErrUndetermined, map[playground.KeyFault]error{
+	toldOfCommit = told(tikv.ErrUndetermined, map[playground.KeyFault]error{
 		playground.CommitTSExpired: nil, playground.TxnLockNotFound: tikv.ErrTxnAborted,
 	})
 	toldOfLock = map[playground.KeyFault]error{playground.WriteConflict: nil, playground.Deadlock: tikv.ErrDeadlock}
@@ -121,17 +121,17 @@ var (
 		playground.TxnNotFound: tikv.ErrTxnAborted, playground.TxnLockNotFound: tikv.ErrTxnAborted, playground.PrimaryMismatch: tikv.ErrTxnAborted,
 	}
 	// toldOfOthers: who resolves locks is told about another transaction.
-	toldOfOthers = answers(tikv.ErrRejected, nil)
+	toldOfOthers = told(tikv.ErrRejected, nil)
 )
 
-// answers is all to all key errors but for some.
-func answers(all error, but map[playground.KeyFault]error) map[playground.KeyFault]error {
-	told := make(map[playground.KeyFault]error)
+// told is the same for all key errors but for some.
+func told(most error, but map[playground.KeyFault]error) map[playground.KeyFault]error {
+	all := make(map[playground.KeyFault]error)
 	for k := range toldOfKeys {
-		told[k] = all
+		all[k] = most
 	}
-	maps.Copy(told, but)
-	return told
+	maps.Copy(all, but)
+	return all
 }
 
 func (e *faultTest) moveLeaders() {

@@ -145,7 +145,7 @@ func resolvingWorks() []faultWork {
 			work := func(name string) faultWork {
 				w := faultWork{protocol: "resolving", rpc: rpc, name: name + " over " + r.what, begin: r.leave, told: toldOfOthers}
 				if rpc == "KvCheckTxnStatus" {
-					w.told = answers(tikv.ErrRejected, map[playground.KeyFault]error{playground.TxnNotFound: nil})
+					w.told = told(tikv.ErrRejected, map[playground.KeyFault]error{playground.TxnNotFound: nil})
 					if r.what == "pessimistic locks" { // which may point to what is the primary key no more
 						w.told[playground.PrimaryMismatch] = nil
 					}

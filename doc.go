@@ -22,8 +22,9 @@
 //
 // The deadline of ctx is one budget for all that a call waits for: timestamps, lookups,
 // locks, delays and answers. Where ctx has none the budget is 20 s ([WithRetryFor]), but
-// for waits on locks and for [Client.RunTxn], which go on until ctx ends. When ctx ends
-// the call returns at once, with ctx's error and cause inside of its own.
+// [Txn.Lock] and its kin wait for other transactions, and [Client.RunTxn] tries again, until
+// ctx ends. When it ends the call returns at once, with ctx's error and cause inside of its
+// own.
 //
 // Byte slices given to a call may be reused when it returns; those it returns are the
 // caller's for good. An empty value is a value: absent is [ErrNotFound], or nil in the
@@ -49,8 +50,8 @@
 //		fmt.Printf("%s: %s\n", kv.Key, kv.Value)
 //	}
 //
-// A scan lives as long as its loop and reads page by page; its error comes last. Raw and
-// transactional keys must not be mixed: on API V1 they overwrite each other.
+// A scan lives as long as its loop and reads page by page; its error comes last. On API V1
+// raw and transactional keys share one space: a cluster holds the ones or the others.
 //
 // # Snapshots
 //
@@ -127,13 +128,15 @@
 //   - [ErrUnavailable]: no replica answered in time. [UnavailableError] lists the attempts.
 //     Try later; [ErrDiskFull] is one kind of it.
 //   - [ErrRejected]: TiKV refused, in the words of [ServerError]. Trying again is of no use.
-//   - [ErrSnapshotTooOld]: what the snapshot shows may be collected. Take a new one.
+//   - [ErrSnapshotTooOld]: what the snapshot shows may be collected. Take a new one, or
+//     begin the transaction anew.
 //   - [ErrCommitTSLag]: PD's clock is behind what [WithCommitAfter] demands. Try later.
 //   - [ErrClosed], [ErrTxnDone], [ErrTxnBusy]: the client or the transaction was used after
 //     its end, or by two calls at once.
 //
-// [NotSent] reports of any of them that nothing was changed. Only an undetermined error
-// leaves that open:
+// [NotSent] reports of any of them that nothing was changed, as is certain of most:
+// a [BatchError] or [RangeError] may have done a part, and an undetermined error leaves it
+// open.
 //
 //	err := client.RunTxn(ctx, pay)
 //	if errors.Is(err, tikv.ErrUndetermined) {

@@ -3,6 +3,7 @@ package lint
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"os"
@@ -67,7 +68,29 @@ func TestParity(t *testing.T) {
 			t.Errorf("%d rows say %q", n, reason)
 		}
 	}
+	checkLater(t, shared)
 	t.Logf("%d symbols of client-go: %d the same, %d better, %d not needed, %d later", len(rows), kinds["same"], kinds["better"], kinds["not needed"], kinds["later"])
+}
+
+// checkLater compares what is later with docs/parity.md, which lists it with numbers.
+func checkLater(t *testing.T, shared map[string]int) {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/parity.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, listed, _ := strings.Cut(string(page), "| what | symbols | today |\n|---|---|---|\n")
+	rows := 0
+	for reason, n := range shared {
+		if what, ok := strings.CutPrefix(reason, "later: "); ok {
+			if rows++; !strings.Contains("\n"+listed, fmt.Sprintf("\n| %s | %d | ", what, n)) {
+				t.Errorf("docs/parity.md does not say that %q is later, %d symbols", what, n)
+			}
+		}
+	}
+	if n := strings.Count(listed, "\n"); n != rows {
+		t.Errorf("docs/parity.md has %d things that are later, the table %d", n, rows)
+	}
 }
 
 // parityRows reads the table, whose rows are in the order of their symbols.

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"github.com/pingcap/kvproto/pkg/tikvpb"
 
 	"github.com/tikv-go/tikv"
 	"github.com/tikv-go/tikv/playground"
@@ -512,6 +516,62 @@ func TestFailedLockIsUndone(t *testing.T) {
 		must(d.T, d.two.Lock(ctx, ks("b", "y")), d.two.Put(b("b"), b("1")), d.two.Commit(ctx))
 		want(d.T, d.c.Latest(), "b", "1")
 	})
+}
+
+// Without its lock, or without the right to take one, a transaction cannot go on: it may be
+// run again.
+func TestLostLock(t *testing.T) {
+	aborted := func(d *duel, err error) {
+		d.Helper()
+		if !errors.Is(err, tikv.ErrTxnAborted) || !tikv.IsRetryable(err) || !tikv.NotSent(err) {
+			d.Error(err)
+		}
+	}
+	lose := func(d *duel, keys ...string) {
+		d.Helper()
+		dead := &dead{t: d.T, c: d.c, start: uint64(d.two.StartTS())}
+		for _, key := range keys {
+			resp := lostCall(dead, key, tikvpb.TikvClient.KVPessimisticRollback,
+				&kvrpcpb.PessimisticRollbackRequest{StartVersion: dead.start, ForUpdateTs: math.MaxUint64, Keys: ks(key)})
+			dead.no("rollback", resp.Errors...)
+		}
+	}
+	cases := map[string]func(d *duel){
+		"and the key written since": func(d *duel) {
+			lose(d, "z")
+			commit(d.T, d.c, "z", "won")
+			must(d.T, d.two.Put(b("z"), b("two")))
+			aborted(d, d.two.Commit(d.Context()))
+			want(d.T, d.c.Latest(), "z", "won")
+		},
+		"and the key locked since": func(d *duel) {
+			lose(d, "z")
+			must(d.T, d.one.Lock(d.Context(), ks("z")), d.two.Put(b("z"), b("two")))
+			aborted(d, d.two.Commit(d.Context()))
+		},
+		"and nothing else": func(d *duel) {
+			lose(d, "z", "b")
+			must(d.T, d.two.Put(b("z"), b("two")), d.two.Commit(d.Context()))
+			want(d.T, d.c.Latest(), "z", "two")
+		},
+		"asynchronously": func(d *duel) {
+			lose(d, "b", "z")
+			commit(d.T, d.c, "b", "won")
+			aborted(d, d.two.Commit(d.Context(), tikv.WithCommitMode(tikv.CommitAuto)))
+		},
+		"a key on which it was rolled back": func(d *duel) {
+			(&dead{t: d.T, c: d.c, start: uint64(d.two.StartTS())}).rollback("y")
+			aborted(d, d.two.Lock(d.Context(), ks("y")))
+		},
+	}
+	for name, run := range cases {
+		t.Run(name, func(t *testing.T) {
+			dueling(t, func(d *duel) {
+				must(d.T, d.two.Lock(d.Context(), ks("b", "z")))
+				run(d)
+			})
+		})
+	}
 }
 
 func TestBusyLock(t *testing.T) {

@@ -160,6 +160,14 @@ func (d *dead) shared(op kvrpcpb.Op, primary string) *dead {
 	return d
 }
 
+// sharedSince lets another transaction share the primary key, of which TiKV's CheckTxnStatus
+// tells nothing then.
+func (d *dead) sharedSince() {
+	o := newDead(d.t, d.c)
+	o.primary = "b"
+	o.lock(kvrpcpb.Op_PessimisticLock, "b").lock(kvrpcpb.Op_SharedPessimisticLock, "a")
+}
+
 // patience is who has to wait while the transaction is alive.
 type patience uint8
 
@@ -219,6 +227,11 @@ var remains = []struct {
 		d.async = []string{"z"}
 		d.lock(kvrpcpb.Op_PessimisticLock, "a", "z").prewrite("a")
 	}, false, readers, true, false, "Check Secondaries/1 Resolve/1 Resolve/1 PessimisticRollback/0"},
+
+	{"primary committed, and shared by others since", func(d *dead) { d.prewrite("a", "z").commit("a").sharedSince() }, true, readers, false, true, "Check Secondaries/1 Resolve/1"},
+	{"primary rolled back, and shared by others since", func(d *dead) { d.prewrite("a", "z").rollback("a").sharedSince() }, false, readers, false, true, "Check Secondaries/1 Resolve/1"},
+	{"only the secondary prewritten, others share the primary", func(d *dead) { d.prewrite("z").sharedSince() }, false, readers, false, true, "Check Secondaries/1 Resolve/1"},
+	{"pessimistic, others share the primary", func(d *dead) { d.lock(kvrpcpb.Op_PessimisticLock, "z").sharedSince() }, false, writers, false, false, "Check PessimisticRollback/1"},
 
 	{"shared, pessimistic", func(d *dead) { d.shared(kvrpcpb.Op_SharedPessimisticLock, "y") }, false, writers, false, false, "Check PessimisticRollback/0"},
 	{"shared, prewritten", func(d *dead) { d.shared(kvrpcpb.Op_SharedLock, "y") }, false, writers, false, false, "Check Resolve/1"},

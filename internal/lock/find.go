@@ -15,6 +15,7 @@ import (
 var (
 	errNotFound = errors.New("lock: the primary key knows nothing of the transaction")
 	errMismatch = errors.New("lock: the lock's primary key is not the transaction's")
+	errShared   = errors.New("lock: others share the transaction's primary key")
 	errNotAsync = errors.New("lock: not a lock of an asynchronous commit")
 )
 
@@ -74,15 +75,21 @@ func (r *Resolver) ask(ctx context.Context, call *router.Call, t *txn, q query) 
 			// with no TTL: they go, alive or not.
 			q.now = math.MaxUint64
 		}
-		err = r.check(ctx, call, t, q)
+		over := t.ttl == 0 || left(t.start, t.ttl, now) == 0
+		if err = r.check(ctx, call, t, q); err == errShared && t.settle && over {
+			err = r.checkShared(ctx, call, t)
+		}
 		switch {
-		case errors.Is(err, errMismatch) && !t.settle:
-			// The transaction chose another primary key since: the lock is left over.
+		case (err == errMismatch || err == errShared) && !t.settle:
+			// The transaction chose another primary key since, or has lost this one: the
+			// lock is left over.
 			t.status, t.orphan = Status{State: Gone}, true
 			return nil
+		case err == errShared:
+			// Who shares it may let go of it before the lock that was met is over.
 		case !errors.Is(err, errNotFound):
 			return err
-		case t.ttl == 0 || left(t.start, t.ttl, now) == 0:
+		case over:
 			if q.rollback {
 				return err
 			}
@@ -122,11 +129,37 @@ func (r *Resolver) check(ctx context.Context, call *router.Call, t *txn, q query
 		return nil
 	case ke.GetTxnNotFound() != nil:
 		return errNotFound
+	case ke.GetPrimaryMismatch().GetLockInfo().GetLockType() == kvrpcpb.Op_SharedLock:
+		return errShared
 	case ke.GetPrimaryMismatch() != nil:
 		return errMismatch
 	default:
 		return Refused(call, ke)
 	}
+}
+
+// checkShared decides a transaction whose primary key has a shared lock of others, and so none
+// of its own any more: of such a key CheckTxnStatus tells nothing (TiKV src/storage/txn/
+// commands/check_txn_status.rs), but asked as if it were a secondary one it says how the
+// transaction ended there, and is rolled back if that is not known (commands/
+// check_secondary_locks.rs). It returns errShared where that is not so any more.
+func (r *Resolver) checkShared(ctx context.Context, call *router.Call, t *txn) error {
+	var end outcome
+	err := r.regroup(ctx, call, [][]byte{t.primary}, func(g router.Group, keys [][]byte) error {
+		return r.checkSecondaries(ctx, call, t.start, keys, g, &end)
+	})
+	switch {
+	case errors.Is(err, errNotAsync), err == nil && !end.missing:
+		return errShared
+	case err != nil:
+		return err
+	}
+	t.status, t.async, t.fresh = Status{State: RolledBack}, nil, true
+	if end.commitTS != 0 {
+		t.status = Status{State: Committed, CommitTS: end.commitTS}
+	}
+	r.known.put(t.start, t.status)
+	return nil
 }
 
 // take takes over an answer that is no error. A TTL means alive, a commit version

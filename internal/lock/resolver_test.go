@@ -166,6 +166,9 @@ type (
 	txnNotFound = kvrpcpb.TxnNotFound
 )
 
+// sharedPrimary is the answer about a primary key that others share.
+var sharedPrimary = &checked{Error: &keyErr{PrimaryMismatch: &kvrpcpb.PrimaryMismatch{LockInfo: &lockInfo{LockType: kvrpcpb.Op_SharedLock}}}}
+
 func lockOf(key, primary string, start, ttl uint64) Lock {
 	return Lock{Key: []byte(key), Primary: []byte(primary), StartTS: ts(start), TTL: ttl, TxnSize: 2}
 }
@@ -370,6 +373,37 @@ r1 PessimisticRollback [a]@900 upto=901`,
 		answers: map[string][]any{"Check": {&checked{Error: &keyErr{PrimaryMismatch: &kvrpcpb.PrimaryMismatch{}}}}},
 		log:     `r2 Check p@900 caller=0`,
 		err:     errMismatch,
+	}, {
+		name:    "a pessimistic lock whose primary key others share is an orphan",
+		locks:   []Lock{pessimistic(lockOf("a", "p", 900, 300))},
+		answers: map[string][]any{"Check": {sharedPrimary}},
+		log: `r2 Check p@900 caller=0 pessimistic
+r1 PessimisticRollback [a]@900 upto=901`,
+	}, {
+		name:    "a lock whose primary key others share is asked for again",
+		locks:   []Lock{lockOf("a", "p", 900, 300)},
+		answers: map[string][]any{"Check": {sharedPrimary, &checked{CommitVersion: ts(950)}}},
+		log: `r2 Check p@900 caller=0
+r2 Check p@900 caller=0
+r1 Resolve [a]@900 commit=950`,
+	}, {
+		name:    "an expired lock whose primary key others share, of one that committed",
+		locks:   []Lock{lockOf("a", "p", 100, 300)},
+		answers: map[string][]any{"Check": {sharedPrimary}, "Secondaries": {&secondary{CommitTs: ts(150)}}},
+		log: `r2 Check p@100 caller=0
+r2 Secondaries [p]@100
+r1 Resolve [a]@100 commit=150`,
+	}, {
+		name:  "an expired lock whose primary key others share no more when that is asked",
+		locks: []Lock{lockOf("a", "p", 100, 300)},
+		answers: map[string][]any{
+			"Check":       {sharedPrimary, &checked{Action: kvrpcpb.Action_TTLExpireRollback}},
+			"Secondaries": {&secondary{Locks: []*lockInfo{{Key: []byte("p"), LockVersion: ts(100)}}}},
+		},
+		log: `r2 Check p@100 caller=0
+r2 Secondaries [p]@100
+r2 Check p@100 caller=0
+r1 Resolve [a]@100 commit=0`,
 	}, {
 		name:    "locks of both kinds are one transaction, not to be taken for a pessimistic one",
 		locks:   []Lock{pessimistic(lockOf("a", "p", 100, 300)), lockOf("b", "p", 100, 300)},

@@ -28,6 +28,9 @@ func (r *Resolver) Settle(ctx context.Context, call *router.Call, start uint64, 
 	t := &txn{start: start, primary: primary, settle: true}
 	q := query{now: math.MaxUint64, rollback: true}
 	err := r.check(ctx, call, t, q)
+	if err == errShared {
+		err = r.checkShared(ctx, call, t)
+	}
 	if err == nil && t.async != nil {
 		others = t.async.GetSecondaries()
 		if err = r.recover(ctx, call, t); errors.Is(err, errNotAsync) {

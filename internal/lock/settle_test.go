@@ -87,6 +87,16 @@ r1 Resolve [a]@100 commit=0`,
 		answers: map[string][]any{"Check": {&checked{Error: &keyErr{PrimaryMismatch: &kvrpcpb.PrimaryMismatch{}}}}},
 		log:     ask,
 		err:     errMismatch,
+	}, {
+		name:    "its primary key is shared by others, and it committed there",
+		answers: map[string][]any{"Check": {sharedPrimary}, "Secondaries": {&secondary{CommitTs: ts(150)}}},
+		log:     ask + "\nr2 Secondaries [p]@100",
+		status:  Status{State: Committed, CommitTS: ts(150)},
+	}, {
+		name:    "its primary key is shared by others, and it is rolled back there",
+		answers: map[string][]any{"Check": {sharedPrimary}, "Secondaries": {&secondary{}}},
+		log:     ask + "\nr2 Secondaries [p]@100",
+		status:  Status{State: RolledBack},
 	}} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -93,6 +93,18 @@ func onPessimistic(fn func(ctx context.Context, tx *tikv.Txn) error) func(contex
 	}
 }
 
+// onPipelined is a pipelined transaction that has flushed a key.
+func onPipelined(fn func(ctx context.Context, tx *tikv.Txn) error) func(context.Context, *parkTest) (func(context.Context) error, error) {
+	return func(ctx context.Context, p *parkTest) (func(context.Context) error, error) {
+		tx, err := p.client.Begin(ctx, tikv.WithPipelined(tikv.Pipeline{}), tikv.WithTxnLimits(1, 1<<20))
+		if err != nil {
+			return nil, err
+		}
+		err = errors.Join(tx.Put([]byte("mine"), []byte("1")), tx.Put([]byte("next"), nil), tx.Put([]byte("last"), nil))
+		return func(ctx context.Context) error { return errors.Join(fn(ctx, tx), tx.Rollback(ctx)) }, err
+	}
+}
+
 func onFair(fn func(ctx context.Context, f *tikv.FairLock) error) func(context.Context, *parkTest) (func(context.Context) error, error) {
 	return func(ctx context.Context, p *parkTest) (func(context.Context) error, error) {
 		tx, err := p.client.Begin(ctx, tikv.WithPessimistic())
@@ -242,6 +254,11 @@ var cancelCalls = []cancelCall{
 
 	{"Txn.Get", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.Get(ctx, parkKeys[0]); return err }), readPoints, false},
 	{"Txn.BatchGet", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.BatchGet(ctx, parkKeys); return err }), readPoints, false},
+	{"Txn.Get of a flushed key", onPipelined(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.Get(ctx, []byte("mine")); return err }), flushPoints, true},
+	{"Txn.BatchGet of a flushed key", onPipelined(func(ctx context.Context, tx *tikv.Txn) error {
+		_, err := tx.BatchGet(ctx, append([][]byte{[]byte("mine")}, parkKeys...))
+		return err
+	}), flushPoints, true},
 	{"Txn.GetVersions", onTxn(func(ctx context.Context, tx *tikv.Txn) error { _, err := tx.GetVersions(ctx, parkKeys); return err }), readPoints, false},
 	{"Txn.Scan", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return drain(tx.Scan(ctx, tikv.Range{})) }), readPoints, false},
 	{"Txn.Lock", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return tx.Lock(ctx, parkKeys) }), nil, false},
@@ -262,6 +279,8 @@ var cancelCalls = []cancelCall{
 	{"FairLock.Done", onFair(func(ctx context.Context, f *tikv.FairLock) error { return f.Done(ctx) }), nil, false},
 	{"FairLock.Cancel", onFair(func(ctx context.Context, f *tikv.FairLock) error { return f.Cancel(ctx) }), nil, false},
 	{"Txn.Commit", onLockable(func(ctx context.Context, tx *tikv.Txn) error { return tx.Commit(ctx) }), with(streamPoints, atTimestamp, atLock, atStatus, atForwarded, atDrain, atLatch), true},
+	{"Txn.Commit pipelined", onPipelined(func(ctx context.Context, tx *tikv.Txn) error { return tx.Commit(ctx) }), with(flushPoints, atTimestamp), true},
+	{"Txn.Rollback pipelined", onPipelined(func(ctx context.Context, tx *tikv.Txn) error { return tx.Rollback(ctx) }), flushPoints, true},
 	{"Txn.Rollback", onTxn(func(ctx context.Context, tx *tikv.Txn) error { return tx.Rollback(ctx) }), nil, false},
 }
 

@@ -84,6 +84,7 @@ type txnConfig struct {
 	pessimism any // txn.Pessimistic(); nil: optimistic
 	handed    any // begunFunc
 	lockFirst any // lockFirst
+	pipeline  any // layFunc
 }
 
 // The kinds of options. set returns what is wrong with the value, or nothing.
@@ -150,7 +151,8 @@ func WithMaxAttempts(n int) RunOption {
 }
 
 // WithTxnLimits bounds the keys and the bytes of keys and values that a transaction
-// buffers: a write beyond is refused with ErrTooLarge, and changes nothing.
+// buffers: a write beyond is refused with ErrTooLarge, and changes nothing. In a pipelined
+// transaction it first makes all that is buffered be flushed.
 func WithTxnLimits(keys, bytes int) TxnOption {
 	return txnOption{"WithTxnLimits", func(c *txnConfig) string {
 		c.maxKeys, c.maxBytes = keys, bytes

@@ -318,6 +318,7 @@ func stopPD(t *testing.T, p *parkTest) (func(), func() int) {
 var (
 	readPoints   = with(streamPoints, atStatus, atSharedStatus, atSafePoint)
 	streamPoints = []*parkPoint{atLookup, atSharedLoad, atStore, atDial, atQueue, atStreamWrite, atResponse, atBackoff, atFull, atAway}
+	flushPoints  = []*parkPoint{atStreamWrite, atQueue, atResponse, atBackoff, atFull, atAway} // of a client that knows all it needs
 	unaryPoints  = []*parkPoint{atLookup, atSharedLoad, atStore, atDial, atResponse, atBackoff, atFull, atAway}
 	tsPoints     = []*parkPoint{atTimestamp, atSharedTS, atPDAway}
 	openPoints   = []*parkPoint{atDial, atMembers, atKeyspace, atPDAway}

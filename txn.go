@@ -58,7 +58,14 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 		start = uint64(cfg.startTS)
 		age   time.Duration
 		err   error
+
+		pipeline any
 	)
+	if lay, ok := cfg.pipeline.(layFunc); ok {
+		if pipeline, err = lay(c, op, cfg); err != nil {
+			return nil, err
+		}
+	}
 	if start == 0 {
 		start, err = c.engine.pd.Timestamp(ctx)
 	} else {
@@ -71,7 +78,7 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 		return nil, mapError(c.errorContext(op, c.engine.txn), err)
 	}
 	var tx *Txn
-	if cfg.pessimism != nil {
+	if cfg.pessimism != nil || pipeline != nil {
 		tx = &Txn{c: c, cfg: cfg, t: new(txn.Txn)}
 	} else {
 		n := &newTxn{Txn: Txn{c: c, cfg: cfg}}
@@ -80,7 +87,7 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 	c.engine.txns.BeginIn(tx.t, start, age, txn.Options{
 		Read: c.readOptions(cfg.view, cfg.route, false), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
 		KeyPrefix: len(c.engine.txn.Key(nil)), Assertions: cfg.assertions.wire(),
-		Pessimism: cfg.pessimism,
+		Pessimism: cfg.pessimism, Pipeline: pipeline,
 	})
 	return tx, nil
 }
@@ -94,7 +101,7 @@ func (tx *Txn) CommitTS() (Timestamp, bool) {
 	return ts, ts != 0
 }
 
-// Len counts the buffered keys.
+// Len counts the buffered keys, without what a pipelined transaction has flushed.
 func (tx *Txn) Len() int { return tx.t.Len() }
 
 // Size is the bytes of the buffered keys and values.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/errorpb"
@@ -162,3 +163,8 @@ func BrokenAt(ctx context.Context, c *Call, e *errorpb.Error) error {
 
 // RegionOf is the region of the last attempt.
 func RegionOf(c *Call) uint64 { return c.region }
+
+// Met reports whether one of the call's last attempts ended for the reason.
+func Met(c *Call, reason Reason) bool {
+	return slices.ContainsFunc(c.attempts.last, func(a Attempt) bool { return a.Reason == reason })
+}

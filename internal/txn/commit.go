@@ -46,6 +46,9 @@ func (t *Txn) Commit(ctx context.Context, op string, o CommitOptions) error {
 		return err
 	}
 	defer t.leave()
+	if t.pipe != nil {
+		return t.pipe.commit(ctx, op, o)
+	}
 	if err := t.mayCommit(); err != nil {
 		return err
 	}
@@ -169,6 +172,11 @@ func (c *commit) run(ctx context.Context) error {
 	case c.protocol != TwoPhase:
 		return c.committed(c.commitTS)
 	}
+	return c.conclude(ctx)
+}
+
+// conclude commits the primary key at a fresh timestamp: all locks are there.
+func (c *commit) conclude(ctx context.Context) error {
 	ts, err := c.timestamp(ctx)
 	if err != nil {
 		return c.fail(err)

@@ -39,6 +39,9 @@ func (t *Txn) FairLock() (*Stage, error) {
 		return nil, err
 	}
 	defer t.leave()
+	if err := t.whole(); err != nil {
+		return nil, err
+	}
 	if t.pess == nil {
 		return &Stage{t: t}, nil
 	}

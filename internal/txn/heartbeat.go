@@ -134,13 +134,13 @@ func (t *Txn) beatDue() {
 		case t.forsaken():
 			t.Abandon()
 			return
-		case t.uptime() >= maxUptime:
+		case t.uptime() >= t.maxUptime():
 			if t.beat.end(key, true, false) {
-				t.fail("it is older than an hour, and its locks are kept alive no longer")
+				t.fail("it is older than " + t.maxUptime().String() + ", and its locks are kept alive no longer")
 			}
 			return
 		}
-		gone, err := t.sendHeartbeat(ctx, key)
+		gone, err := t.sendBeat(ctx, key)
 		if err != nil && ctx.Err() == nil {
 			t.e.log.LogAttrs(ctx, slog.LevelWarn, "heartbeat failed", slog.Uint64("start_ts", t.StartTS()), slog.Any("error", err))
 		}
@@ -155,8 +155,24 @@ func (t *Txn) beatDue() {
 	})
 }
 
-// sendHeartbeat reports gone if the lock is not there any more.
-func (t *Txn) sendHeartbeat(ctx context.Context, key []byte) (gone bool, err error) {
+// maxUptime is how old the transaction may become.
+func (t *Txn) maxUptime() time.Duration {
+	if t.pipe != nil {
+		return maxAge
+	}
+	return maxUptime
+}
+
+func (t *Txn) sendBeat(ctx context.Context, key []byte) (gone bool, err error) {
+	if t.pipe != nil {
+		return t.pipe.beat(ctx, key)
+	}
+	return t.sendHeartbeat(ctx, key, 0)
+}
+
+// sendHeartbeat reports gone if the lock is not there any more. minCommitTS, which is for
+// locks that were flushed, is a timestamp that the transaction does not commit before.
+func (t *Txn) sendHeartbeat(ctx context.Context, key []byte, minCommitTS uint64) (gone bool, err error) {
 	o := t.opts.Read.CallOptions
 	o.RetryFor = beatEvery
 	call := t.e.call(ctx, "heartbeat", o)
@@ -166,6 +182,7 @@ func (t *Txn) sendHeartbeat(ctx context.Context, key []byte) (gone bool, err err
 		PrimaryLock:   key,
 		StartVersion:  t.StartTS(),
 		AdviseLockTtl: uint64((t.uptime() + beatTTL).Milliseconds()),
+		MinCommitTs:   minCommitTS,
 	}
 	resp, err := sendKey[*kvrpcpb.TxnHeartBeatResponse](ctx, t.e, call, key, req)
 	if err != nil {

@@ -53,10 +53,13 @@ func (t *Txn) clear() {
 // its locks. It is called once.
 func (t *Txn) letGo() (done <-chan struct{}) {
 	t.beat.stop()
-	if t.pess == nil {
-		return nil
+	switch {
+	case t.pess != nil:
+		return t.pess.letGo(t)
+	case t.pipe != nil:
+		return t.pipe.letGo()
 	}
-	return t.pess.letGo(t)
+	return nil
 }
 
 // committed is the end of a transaction that has committed.

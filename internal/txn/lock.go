@@ -52,6 +52,9 @@ func (t *Txn) Lock(ctx context.Context, op string, wanted [][]byte, o LockOption
 		return nil, err
 	}
 	defer t.leave()
+	if err := t.whole(); err != nil {
+		return nil, err
+	}
 	if t.pess == nil {
 		return t.lockLater(ctx, op, wanted, o)
 	}

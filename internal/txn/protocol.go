@@ -18,6 +18,7 @@ const (
 	OnePhase                   // the prewrite of the only request commits as well
 	Async                      // it has committed when all keys are locked
 	TwoPhase                   // it has committed when its primary key has
+	Piped                      // as in two phases, of which the first went on as long as it was written
 )
 
 // Mode says which protocols a commit may use.

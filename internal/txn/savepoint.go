@@ -22,6 +22,9 @@ func (t *Txn) Savepoint() (Savepoint, error) {
 		return Savepoint{}, err
 	}
 	defer t.leave()
+	if err := t.whole(); err != nil {
+		return Savepoint{}, err
+	}
 	return Savepoint{t, t.buf.Savepoint()}, nil
 }
 
@@ -42,5 +45,8 @@ func (t *Txn) Writes() (*membuf.Cursor, error) {
 		return nil, err
 	}
 	defer t.guard.endRead()
+	if err := t.whole(); err != nil {
+		return nil, err
+	}
 	return t.buf.Freeze().Scan(keys.Range{}, false), nil
 }

@@ -18,6 +18,7 @@ type Options struct {
 	KeyPrefix         int // bytes of each key that are not counted
 	Assertions        kvrpcpb.AssertionLevel
 	Pessimism         any // nil: it is optimistic; else what Pessimistic returns
+	Pipeline          any // nil, or what Pipelined returns
 }
 
 // Txn is a transaction: a snapshot, a buffer of writes and, if it is pessimistic, locks.
@@ -40,6 +41,7 @@ type Txn struct {
 	fellBack atomic.Bool
 
 	pess *pessimist // nil: it is optimistic
+	pipe pipeline   // nil: it is not pipelined
 	beat heartbeat
 	held func() bool
 }
@@ -58,6 +60,9 @@ func (e *Engine) BeginIn(t *Txn, start uint64, age time.Duration, o Options) {
 	t.buf.Limit(membuf.Limits{Keys: o.MaxKeys, Bytes: o.MaxBytes, Prefix: o.KeyPrefix})
 	if p, ok := o.Pessimism.(pessimism); ok {
 		t.pess = &pessimist{pessimism: p, asOf: start, asked: t.begun.Add(-t.age)}
+	}
+	if lay, ok := o.Pipeline.(func(*Txn) pipeline); ok {
+		t.pipe = lay(t)
 	}
 }
 
@@ -101,6 +106,9 @@ func (t *Txn) Get(ctx context.Context, op string, key []byte) ([]byte, error) {
 	case membuf.Delete:
 		return nil, ErrNotFound
 	}
+	if t.pipe != nil {
+		return t.pipe.get(ctx, op, key)
+	}
 	return t.snap.Get(ctx, op, key)
 }
 
@@ -128,7 +136,11 @@ func (t *Txn) lookAt(ctx context.Context, op string, wanted [][]byte, versions b
 			ask, at = append(ask, key), append(at, i)
 		}
 	}
-	if err := t.snap.BatchGet(ctx, op, ask, versions, func(i int, v Value) { out[at[i]] = v }); err != nil {
+	get := t.snap.BatchGet
+	if t.pipe != nil {
+		get = t.pipe.batchGet
+	}
+	if err := get(ctx, op, ask, versions, func(i int, v Value) { out[at[i]] = v }); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -221,6 +233,9 @@ func (t *Txn) change(fn func() error) error {
 	}
 	defer t.leave()
 	err := fn()
+	if t.pipe != nil {
+		err = t.pipe.changed(fn, err)
+	}
 	t.count()
 	return err
 }
@@ -237,5 +252,8 @@ func (t *Txn) Pages(op string, r keys.Range, o ScanOptions) (*MergedPages, error
 		return nil, err
 	}
 	defer t.guard.endRead()
+	if err := t.whole(); err != nil {
+		return nil, err
+	}
 	return newMergedPages(t, t.buf.Freeze(), op, r, o), nil
 }

@@ -114,7 +114,7 @@ type Pair struct {
 }
 
 // Pairs is decoded from a response that has pairs: RawBatchGetResponse,
-// RawScanResponse, BatchGetResponse, ScanResponse and BufferBatchGetResponse.
+// RawScanResponse, BatchGetResponse and ScanResponse.
 type Pairs struct {
 	ErrorField protowire.Number // of the response's own KeyError; 0: it has none
 

@@ -155,8 +155,9 @@ func (p *prewrite) sortAndSkip(muts []mutation) []mutation {
 	return muts
 }
 
-// run prewrites all keys and returns those that are locked by others: then, or if the
-// transaction turns out to be committed, nothing is to be written.
+// run prewrites all keys and returns those that are locked by others: then, but for a
+// flush (commands/flush.rs, process_write), or if the transaction turns out to be
+// committed, nothing is to be written.
 func (p *prewrite) run(muts []mutation) (locked []*kvrpcpb.KeyError, err error) {
 	var assertion error // reported only if there is no other error but locks
 	for i := range muts {
@@ -201,7 +202,7 @@ func (p *prewrite) run(muts []mutation) (locked []*kvrpcpb.KeyError, err error) 
 		}
 		return nil, err
 	}
-	if len(locked) > 0 && assertion == nil {
+	if len(locked) > 0 && assertion == nil && p.generation == 0 {
 		p.clear()
 	}
 	return locked, assertion

@@ -233,4 +233,31 @@ func ExampleBatchError() {
 		return nil
 	})
 	// Output: [failed failed] true true
+
+// A transaction of any size: what is written goes to the cluster meanwhile, and shows when
+// it commits.
+func ExampleWithPipelined() {
+	tour(func(ctx context.Context, client *tikv.Client) error {
+		tx, err := client.Begin(ctx, tikv.WithPipelined(tikv.Pipeline{}), tikv.WithTxnLimits(1000, 1<<20))
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback(ctx) // does nothing after Commit
+		for i := range 2500 {
+			if err := tx.Put(fmt.Appendf(nil, "row%04d", i), []byte("new")); err != nil {
+				return err // of a flush: a conflict, say
+			}
+		}
+		first, err := tx.Get(ctx, []byte("row0000")) // its own, from the cluster
+		if err != nil {
+			return err
+		}
+		if err := tx.Commit(ctx); err != nil {
+			return err
+		}
+		fmt.Printf("%s, %d keys flushed\n", first, tx.Progress().Keys)
+		return nil
+	})
+	// Output: new, 2500 keys flushed
+}
 }

@@ -10,28 +10,33 @@ import (
 	"github.com/tikv-go/tikv/playground"
 )
 
-// pipelinedWorks are the RPCs of pipelined transactions. The first flush is of the primary
-// key alone.
+// pipelinedWorks are the RPCs of pipelined transactions. Three generations are flushed:
+// {a, b, y}, the primary key alone at first, {a, b, z} and {y, z}.
 func pipelinedWorks() []faultWork {
-	flushing := func(e *faultTest) {
-		e.tx = begin(e.t, e.client, tikv.WithPipelined(tikv.Pipeline{}), tikv.WithTxnLimits(len(faultKeys), 1<<20))
-		e.must(putAll(e.tx, "first", faultKeys...))
+	begun := func(e *faultTest) {
+		e.tx = begin(e.t, e.client, tikv.WithPipelined(tikv.Pipeline{}), tikv.WithTxnLimits(3, 1<<20))
 	}
 	commit := func(e *faultTest) error {
-		e.must(putAll(e.tx, "new", faultKeys...)) // two generations
+		if err := putAll(e.tx, "first", faultKeys...); err != nil {
+			return err
+		}
+		if err := putAll(e.tx, "new", faultKeys...); err != nil {
+			return err
+		}
 		return e.tx.Commit(e.ctx)
 	}
 	write := func(rpc, name string, skip int, behind bool) faultWork {
 		return faultWork{
 			rpc: rpc, name: name + ", pipelined", skip: skip, behind: behind, mode: tikv.CommitTwoPhase,
-			begin: flushing, do: commit, check: (*faultTest).committed,
+			begin: begun, do: commit, check: (*faultTest).committed,
 		}
 	}
 	works := []faultWork{
 		write("KvFlush", "of the primary", 0, false),
-		write("KvFlush", "of its region", 1, false),
+		write("KvFlush", "beside it", 1, false),
 		write("KvFlush", "of another region", 2, false),
 		write("KvFlush", "of the primary again", 3, false),
+		write("KvFlush", "of what is left", 5, false),
 		write("KvCommit", "of the primary", 0, false),
 		write("KvResolveLock", "after the commit", 0, true),
 		write("KvResolveLock", "after the commit, of another region", 1, true),
@@ -49,10 +54,14 @@ func pipelinedWorks() []faultWork {
 		works = append(works, w)
 	}
 	beat := write("KvTxnHeartBeat", "of a long transaction", 0, true)
+	beat.begin = func(e *faultTest) {
+		begun(e)
+		e.must(putAll(e.tx, "first", faultKeys...))
+		<-time.After(5 * time.Second)
+	}
 	beat.do = func(e *faultTest) error {
-		e.must(putAll(e.tx, "new", faultKeys...))
-		<-time.After(15 * time.Second)
-		return e.tx.Commit(e.t.Context())
+		<-time.After(6 * time.Second)
+		return commit(e)
 	}
 	return append(works, beat)
 }
@@ -124,7 +133,7 @@ func TestPipelinedBroadcastFaults(t *testing.T) {
 					p.Errorf("%v", got)
 				}
 				p.over(tx)
-				if told.Hits() < 9 {
+				if told.Hits() < 12 { // two heartbeats, the commit, and the end of the locks
 					p.Errorf("%d stores were told", told.Hits())
 				}
 				told.Remove()

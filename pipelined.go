@@ -74,21 +74,13 @@ func (p Pipeline) lay(c *Client, op string, cfg *txnConfig) (any, error) {
 	return txn.Pipelined(txn.PipelineOptions{
 		FlushConcurrency: p.FlushConcurrency, ResolveConcurrency: p.ResolveConcurrency, Throttle: p.Throttle,
 		DiskFull: o.DiskFull, Source: o.Source,
-		Stores: c.tikvStores,
-		SendStore: func(ctx context.Context, call *router.Call, store uint64, req transport.Message, resp router.Answer) error {
-			return router.SendStore(ctx, c.engine.router, call, store, req, resp)
+		SendStore: func(ctx context.Context, call *router.Call, id uint64, req transport.Message, resp router.Answer) error {
+			if store, err := router.Store(ctx, c.engine.router, call, id); err != nil || store.TiFlash() {
+				return err
+			}
+			return router.SendStore(ctx, c.engine.router, call, id, req, resp)
 		},
 	}), nil
-}
-
-// tikvStores are those that are known.
-func (c *Client) tikvStores() (ids []uint64) {
-	for _, s := range c.engine.regions.Load().Stores() {
-		if !s.TiFlash() {
-			ids = append(ids, s.ID)
-		}
-	}
-	return ids
 }
 
 // Progress is how far something long has got: what was done, and where there is something

@@ -40,6 +40,15 @@ func (p *plumbing) begin(n int, opts ...tikv.BeginOption) *tikv.Txn {
 	return begin(p.T, p.c, append([]tikv.BeginOption{tikv.WithPipelined(tikv.Pipeline{}), tikv.WithTxnLimits(n, 1<<30)}, opts...)...)
 }
 
+// open returns a client that the test may close before its end.
+func (p *plumbing) open(opts ...tikv.Option) *tikv.Client {
+	p.Helper()
+	c, err := tikv.Open(p.Context(), p.cluster.PD(), append(p.cluster.ClientOptions(), opts...)...)
+	must(p.T, err)
+	p.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 // put writes keys from on, as many as n.
 func (p *plumbing) put(tx *tikv.Txn, value string, from, n int) {
 	p.Helper()
@@ -315,9 +324,13 @@ func TestPipelinedFails(t *testing.T) {
 			tx := begin(p.T, p.other, tikv.WithPessimistic())
 			must(p.T, tx.Lock(p.Context(), ks("k07")))
 		}, want: tikv.ErrWriteConflict},
-		"exists":    {before: func(p *plumbing) { commit(p.T, p.other, "k08", "other") }, want: tikv.ErrAlreadyExists},
-		"away":      {during: func(p *plumbing) { p.cluster.Inject(playground.Fault{Method: "KvFlush", Key: b("k07"), DropRequest: true}) }, want: tikv.ErrUnavailable},
-		"disk full": {during: func(p *plumbing) { p.cluster.Inject(playground.Fault{Method: "KvFlush", Key: b("k07"), RegionError: playground.DiskFull}) }, want: tikv.ErrDiskFull},
+		"exists": {before: func(p *plumbing) { commit(p.T, p.other, "k08", "other") }, want: tikv.ErrAlreadyExists},
+		"away": {during: func(p *plumbing) {
+			p.cluster.Inject(playground.Fault{Method: "KvFlush", Key: b("k07"), DropRequest: true})
+		}, want: tikv.ErrUnavailable},
+		"disk full": {during: func(p *plumbing) {
+			p.cluster.Inject(playground.Fault{Method: "KvFlush", Key: b("k07"), RegionError: playground.DiskFull})
+		}, want: tikv.ErrDiskFull},
 	} {
 		t.Run(name, func(t *testing.T) {
 			piping(t, func(p *plumbing) {
@@ -333,7 +346,7 @@ func TestPipelinedFails(t *testing.T) {
 				}
 				if c.during != nil {
 					c.during(p)
-					was = p.all(p.other.Latest())
+					was = p.all(p.snapshot(p.other))
 				}
 				p.put(tx, "v", 6, 2)
 				must(p.T, tx.Insert(b("k08"), b("v")))
@@ -366,25 +379,22 @@ func TestPipelinedMeetsLocks(t *testing.T) {
 	for name, dies := range map[string]bool{"alive": false, "dead": true} {
 		t.Run(name, func(t *testing.T) {
 			piping(t, func(p *plumbing) {
-				mortal, err := tikv.Open(p.Context(), p.cluster.PD(), append(p.cluster.ClientOptions(), tikv.WithCloseTimeout(0))...)
-				must(p.T, err)
+				mortal := p.open(tikv.WithCloseTimeout(0))
 				owner := begin(p.T, mortal, tikv.WithPessimistic())
 				must(p.T, owner.Lock(p.Context(), ks("k02", "k07")))
-				tx := p.begin(3)
-				p.put(tx, "v", 1, 9)
+				tx := p.begin(3, tikv.WithRetryFor(time.Minute))
+				p.put(tx, "v", 1, 6)
 				if dies {
 					must(p.T, mortal.Close())
 				} else {
 					<-time.After(10 * time.Second)
 					must(p.T, owner.Rollback(p.Context()))
 				}
+				p.put(tx, "v", 7, 3)
 				must(p.T, tx.Commit(p.Context()))
 				p.over(tx)
 				if got := p.all(p.snapshot(p.other)); len(got) != 9 {
 					p.Errorf("%v", got)
-				}
-				if !dies {
-					must(p.T, mortal.Close())
 				}
 			})
 		})
@@ -395,8 +405,7 @@ func TestPipelinedMeetsLocks(t *testing.T) {
 func TestPipelinedClientDies(t *testing.T) {
 	piping(t, func(p *plumbing) {
 		commit(p.T, p.other, "k01", "old")
-		mortal, err := tikv.Open(p.Context(), p.cluster.PD(), append(p.cluster.ClientOptions(), tikv.WithCloseTimeout(0))...)
-		must(p.T, err)
+		mortal := p.open(tikv.WithCloseTimeout(0))
 		p.c = mortal
 		tx := p.begin(3)
 		p.put(tx, "new", 0, 13)
@@ -411,7 +420,7 @@ func TestPipelinedClientDies(t *testing.T) {
 			p.Errorf("%v", got)
 		}
 		<-time.After(30 * time.Second)
-		for range 2 {
+		for range 4 { // each removes the locks of a region
 			if got := p.all(p.snapshot(p.other)); !maps.Equal(got, map[string]string{"k01": "old"}) {
 				p.Errorf("%v", got)
 			}
@@ -431,8 +440,7 @@ func TestPipelinedClientDies(t *testing.T) {
 // Close ends a flush that is under way, and removes what was flushed.
 func TestPipelinedClose(t *testing.T) {
 	piping(t, func(p *plumbing) {
-		c, err := tikv.Open(p.Context(), p.cluster.PD(), p.cluster.ClientOptions()...)
-		must(p.T, err)
+		c := p.open()
 		p.c = c
 		tx := p.begin(3)
 		p.put(tx, "new", 0, 6)
@@ -460,13 +468,13 @@ func TestPipelinedResolves(t *testing.T) {
 				p.put(tx, "new", 0, 15)
 				held := p.cluster.Inject(playground.Fault{Method: "KvResolveLock", StartTS: uint64(tx.StartTS()), Hold: true})
 				var rolled chan error
-				n := 15
+				n, regions := 15, 8
 				if name == "commit" {
 					must(p.T, tx.Commit(p.Context()))
 				} else {
 					synctest.Wait()
 					rolled = start(p.Context(), func(ctx context.Context) error { return tx.Rollback(ctx) })
-					n = 0
+					n, regions = 0, 6 // the last keys were not flushed
 				}
 				synctest.Wait()
 				if got := p.all(p.snapshot(p.other)); len(got) != n || p.locks() < 11 {
@@ -491,7 +499,7 @@ func TestPipelinedResolves(t *testing.T) {
 					}
 				}
 				p.over(tx)
-				if got := len(p.all(p.snapshot(p.other))); got != n || tx.Progress().Regions != 8 {
+				if got := len(p.all(p.snapshot(p.other))); got != n || tx.Progress().Regions != regions {
 					p.Errorf("%d keys are seen, %+v", got, tx.Progress())
 				}
 			})
@@ -601,9 +609,12 @@ func TestPipelinedLosesItsLock(t *testing.T) {
 // A transaction does not live for ever.
 func TestPipelinedLimitOfLife(t *testing.T) {
 	piping(t, func(p *plumbing) {
-		tx := p.begin(3)
+		started, err := p.c.Timestamp(p.Context())
+		must(p.T, err)
+		<-time.After(24*time.Hour - 10*time.Minute)
+		tx := p.begin(3, tikv.WithStartTS(started))
 		p.put(tx, "new", 0, 9)
-		<-time.After(24*time.Hour - time.Minute)
+		<-time.After(9 * time.Minute)
 		if p.locks() == 0 {
 			p.Error("it has ended before")
 		}

@@ -2,10 +2,13 @@ package txn
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
+	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/task"
 )
 
@@ -41,7 +44,7 @@ func (p *pipe) beat(ctx context.Context, key []byte) (gone bool, err error) {
 	return false, nil
 }
 
-// broadcast tells every store what the transaction has come to. Nobody waits for it, and
+// broadcast tells every store that has a replica what the transaction has come to. Nobody waits for it, and
 // nothing depends on it: it spares others questions.
 func (p *pipe) broadcast(s *kvrpcpb.TxnStatus) {
 	s.StartTs = p.t.StartTS()
@@ -53,8 +56,19 @@ func (p *pipe) forget(s *kvrpcpb.TxnStatus) {
 	time.AfterFunc(forgetAfter, func() { p.broadcast(s) })
 }
 
+// replicas notes the stores of a region.
+func (p *pipe) replicas(r *region.Region) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range r.NumPeers() {
+		p.stores[r.Peer(i).GetStoreId()] = struct{}{}
+	}
+}
+
 func (p *pipe) tell(ctx context.Context, s *kvrpcpb.TxnStatus) {
-	stores := p.o.Stores()
+	p.mu.Lock()
+	stores := slices.Sorted(maps.Keys(p.stores))
+	p.mu.Unlock()
 	_ = task.Each(ctx, broadcastParallel, len(stores), func(ctx context.Context, i int) error {
 		o := p.t.opts.Read.CallOptions
 		o.RetryFor, o.Route = broadcastFor, nil

@@ -44,6 +44,9 @@ func (p *pipe) flush(ctx context.Context, f *flight) error {
 	if err != nil {
 		return err
 	}
+	for _, run := range runs {
+		p.replicas(run.Region)
+	}
 	for parts := batches(runs, 0, g.muts.size, nil); len(parts) > 0; {
 		n := min(len(parts), p.width.now)
 		if err := g.wave(ctx, parts[:n]); err != nil {
@@ -98,6 +101,7 @@ func (g *generation) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.replicas(region)
 	if err := s.send(ctx, part{region: region, from: at, to: at + 1}); err != nil {
 		return err
 	}

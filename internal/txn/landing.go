@@ -89,7 +89,7 @@ func (p *pipe) letGo() (done <-chan struct{}) {
 			p.resolved(nil, nil)
 			return
 		}
-		p.rollBack(ctx)
+		p.rollBack(ctx, f)
 	}) {
 		close(over)
 	}
@@ -97,17 +97,27 @@ func (p *pipe) letGo() (done <-chan struct{}) {
 }
 
 // rollBack rolls the primary key back first, so that all who meet the other locks know at
-// once, and no request that comes late can commit.
-func (p *pipe) rollBack(ctx context.Context) {
-	call := p.owedCall(ctx)
-	req := &kvrpcpb.BatchRollbackRequest{Context: p.context(), StartVersion: p.t.StartTS(), Keys: [][]byte{p.primary}}
-	resp, err := sendKey[*kvrpcpb.BatchRollbackResponse](ctx, p.t.e, call, p.primary, req)
-	if err == nil && resp.GetError() != nil {
-		err = keyError(call, p.t.StartTS(), resp.GetError())
+// once, and then the keys of a flush that did not come to its end: the records keep its
+// requests that come late from locking anything. Where a lock was flushed, its removal
+// leaves such a record as well (TiKV src/storage/txn/actions/check_txn_status.rs,
+// rollback_lock).
+func (p *pipe) rollBack(ctx context.Context, f *flight) {
+	parts := [][][]byte{{p.primary}}
+	if f != nil && f.err != nil {
+		var rest [][]byte
+		cursor := f.view.Scan(keys.Range{}, false)
+		for e, ok := cursor.Next(); ok; e, ok = cursor.Next() {
+			rest = append(rest, e.Key)
+		}
+		parts = append(parts, rest)
 	}
-	if err != nil {
-		p.leftBehind(ctx, err)
-		return
+	c := &commit{t: p.t, e: p.t.e, o: CommitOptions{DiskFull: p.o.DiskFull, Source: p.o.Source}, start: p.t.StartTS()}
+	for _, part := range parts {
+		err := c.spread(ctx, p.owedCall(ctx), part, func(s *errand, keys [][]byte) { s.fillRollback(c, keys) })
+		if err != nil {
+			p.leftBehind(ctx, err)
+			return
+		}
 	}
 	p.resolve(ctx, 0)
 }

@@ -39,11 +39,12 @@ type pipe struct {
 	deleted, emptied atomic.Bool
 	decided          atomic.Bool // the commit timestamp may have been issued
 
-	mu    sync.Mutex
-	lower []byte // all flushed keys are from lower to upper; nil: there are none
-	upper []byte
-	done  Progress
-	ended time.Time // when the last lock had gone
+	mu     sync.Mutex
+	stores map[uint64]struct{} // that have replicas of what was flushed
+	lower  []byte              // all flushed keys are from lower to upper; nil: there are none
+	upper  []byte
+	done   Progress
+	ended  time.Time // when the last lock had gone
 }
 
 // flight is a generation that is being written out.
@@ -59,7 +60,7 @@ type flight struct {
 func newPipe(t *Txn, o PipelineOptions) pipeline {
 	// The transaction's own locks are no obstacle to its reads of what was before.
 	t.snap.Bypass([]uint64{t.StartTS()}, nil)
-	return &pipe{t: t, o: o, width: newWidth(o.FlushConcurrency)}
+	return &pipe{t: t, o: o, width: newWidth(o.FlushConcurrency), stores: make(map[uint64]struct{})}
 }
 
 // changed comes after fn, which has changed the buffer or failed with err. What does not

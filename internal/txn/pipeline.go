@@ -31,8 +31,7 @@ type PipelineOptions struct {
 	DiskFull kvrpcpb.DiskFullOpt
 	Source   uint64 // for change feeds
 
-	Stores func() []uint64 // those that are known
-	// SendStore sends a request to one of them.
+	// SendStore sends a request to a store of TiKV's, and nothing to others.
 	SendStore func(ctx context.Context, call *router.Call, store uint64, req transport.Message, resp router.Answer) error
 }
 

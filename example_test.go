@@ -233,6 +233,7 @@ func ExampleBatchError() {
 		return nil
 	})
 	// Output: [failed failed] true true
+}
 
 // A transaction of any size: what is written goes to the cluster meanwhile, and shows when
 // it commits.
@@ -259,5 +260,4 @@ func ExampleWithPipelined() {
 		return nil
 	})
 	// Output: new, 2500 keys flushed
-}
 }

@@ -42,7 +42,7 @@ func TestFaults(t *testing.T) {
 
 // faultWorks are all calls, by protocol.
 func faultWorks() []faultWork {
-	return slices.Concat(rawWorks(), readWorks(), optimisticWorks(), resolvingWorks(), pessimisticWorks(), fairWorks(), pdWorks())
+	return slices.Concat(rawWorks(), readWorks(), optimisticWorks(), resolvingWorks(), pessimisticWorks(), fairWorks(), pipelinedWorks(), pdWorks())
 }
 
 // faultWork is a call that sends an RPC.

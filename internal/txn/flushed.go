@@ -189,24 +189,33 @@ func (a *asking) take(ctx context.Context, call *router.Call, index []int, pairs
 // it: it is not to be committed at the timestamp of the transaction's start.)
 func (a *asking) look(ctx context.Context, call *router.Call, i int) error {
 	key, start := a.keys[i], a.p.t.StartTS()
-	req := &kvrpcpb.ScanLockRequest{
-		Context: &kvrpcpb.Context{}, MaxVersion: start, StartKey: key, EndKey: append(bytes.Clone(key), 0), Limit: 1,
+	for {
+		req := &kvrpcpb.ScanLockRequest{
+			Context: &kvrpcpb.Context{}, MaxVersion: start, StartKey: key, EndKey: append(bytes.Clone(key), 0), Limit: 1,
+		}
+		resp, err := sendKey[*kvrpcpb.ScanLockResponse](ctx, a.p.t.e, call, key, req)
+		if err == nil && resp.GetError() != nil {
+			if err = a.meet(ctx, call, resp.GetError()); err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if locks := resp.GetLocks(); len(locks) > 0 && locks[0].GetLockVersion() == start {
+			a.found(i, locks[0].GetLockType() == kvrpcpb.Op_Put)
+		} // else it is gone since, and with it the transaction
+		return nil
 	}
-	resp, err := sendKey[*kvrpcpb.ScanLockResponse](ctx, a.p.t.e, call, key, req)
-	switch {
-	case err != nil:
-		return err
-	case resp.GetError() != nil:
-		return keyError(call, start, resp.GetError())
-	case len(resp.GetLocks()) == 0 || resp.GetLocks()[0].GetLockVersion() != start:
-		return nil // it is gone since, and with it the transaction
-	}
+}
+
+// found sets a key that was flushed: as empty, or as deleted.
+func (a *asking) found(i int, empty bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if resp.GetLocks()[0].GetLockType() == kvrpcpb.Op_Put {
+	if empty {
 		a.set(i, []byte{})
 	} else {
 		a.set(i, nil)
 	}
-	return nil
 }

@@ -86,8 +86,9 @@
 //	})
 //
 // Writes stay in memory until the commit: [Txn.Writes] shows them, [Txn.Savepoint] and
-// [Txn.RollbackTo] take some back, [WithTxnLimits] bounds them. [Client.Begin] is for who
-// wants to commit by himself; [Txn.Rollback] may be deferred.
+// [Txn.RollbackTo] take some back, [WithTxnLimits] bounds them. A transaction that writes more
+// than fits is one [WithPipelined], which goes to the cluster while it is written.
+// [Client.Begin] is for who wants to commit by himself; [Txn.Rollback] may be deferred.
 //
 // How a transaction commits is chosen by its size: with one request, asynchronously, or in
 // two phases ([WithCommitMode]).

@@ -59,6 +59,12 @@ func allOurRemains() []ourRemains {
 		{name: "async, pessimistic, secondary not prewritten", left: 2, leave: func(o *ourCorpse) {
 			o.locked("a", "z").write().lose("KvPrewrite", "z").prewritten("async", 1)
 		}},
+		{name: "flushed", left: 2, leave: func(o *ourCorpse) { o.begin("pipelined").write().lose("KvCommit").commit("two-phase") }},
+		{name: "flushed, primary committed", left: 1, committed: true, leave: func(o *ourCorpse) {
+			o.begin("pipelined").write()
+			o.losses = append(o.losses, o.fault(map[string]any{"method": "KvResolveLock", "drop_request": true}))
+			o.commit("two-phase").ends()
+		}},
 		{name: "one phase that fell back: its region split", left: 2, committed: true, together: true, leave: func(o *ourCorpse) {
 			o.written()
 			o.split("m")

@@ -37,8 +37,8 @@ type command struct {
 	End   string `json:"end"`
 	Times int    `json:"times"`
 	TS    uint64 `json:"ts"`
-	// Option is how a transaction begins, "pessimistic", or commits: "async", "two-phase",
-	// "auto" or "causal".
+	// Option is how a transaction begins, "pessimistic" or "pipelined", or commits: "async",
+	// "two-phase", "auto" or "causal".
 	Option string `json:"option"`
 	Die    bool   `json:"die"`
 }
@@ -115,8 +115,11 @@ func (p *peer) do(ctx context.Context, c command, a *answer) error {
 		return p.count(ctx, c)
 	case "begin":
 		opts := []tikv.BeginOption{tikv.WithCommitMode(tikv.CommitTwoPhase)} // the tests know its requests
-		if c.Option == "pessimistic" {
+		switch c.Option {
+		case "pessimistic":
 			opts = append(opts, tikv.WithPessimistic())
+		case "pipelined":
+			opts = append(opts, tikv.WithPipelined(tikv.Pipeline{}), tikv.WithTxnLimits(1, 1<<20))
 		}
 		tx, err := p.client.Begin(ctx, opts...)
 		p.tx, p.stage = tx, nil

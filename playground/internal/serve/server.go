@@ -119,8 +119,8 @@ func (s *Server) Stop() {
 		return
 	}
 	r.tasks.Refuse()
+	r.gate.Quit() // before what it does is ended, of which nobody is to hear
 	r.tasks.Cancel(ErrStopped)
-	r.gate.Quit()
 	r.grpc.Stop()
 	r.tasks.Close(ErrStopped)
 	r.gate.Resume() // what was closed while paused is closed for the other side too

@@ -35,6 +35,8 @@ type Client struct {
 
 	walker codec.Walker
 
+	open atomic.Pointer[ender] // *openTxns; nil: there were none
+
 	closing  atomic.Bool
 	closed   chan struct{} // closed when Close has done its work
 	closeErr error         // set before closed
@@ -243,6 +245,9 @@ func (c *Client) Close() error {
 		c.closeErr = abandoned(late)
 	}
 	e.stop(router.ErrClosed)
+	if open := c.open.Load(); open != nil {
+		(*open).end()
+	}
 	if w := c.cfg.view.watch; w != nil {
 		w.tellClosed(ctx, c.cfg.logger, late, time.Since(began))
 	}

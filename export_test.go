@@ -20,3 +20,9 @@ func (c *Client) SlowScore(store uint64) float64 {
 
 // Owed are the tasks that a client owes the cluster, by name.
 func (c *Client) Owed() []string { return c.engine.owed.Running() }
+
+// Causes of ends that come from without, for tests.
+var (
+	ErrTxnDropped  = errDropped
+	ErrNotReturned = errNotReturned
+)

@@ -1,6 +1,7 @@
 package tikv
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,9 +11,11 @@ import (
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/transport"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 // Hook observes a client. A hook implements one or more of the interfaces below;
@@ -33,6 +36,20 @@ type Hook any
 type RPCHook interface {
 	StartRPC(ctx context.Context, info CallInfo) context.Context
 	EndRPC(ctx context.Context, info CallInfo, res CallResult)
+}
+
+// TxnHook sees every transaction, each attempt of RunTxn for itself, from when it has its
+// start timestamp to its end. RunTxn's function and its Commit get the context that StartTxn
+// returns, of several hooks that of the last; EndTxn gets it in any case. EndTxn is told
+// once, on the goroutine that ended the transaction, before its call returns: see TxnResult
+// for what ends one. A transaction that was begun and dropped, without Commit or Rollback,
+// is told of when that is noticed: by a later Begin, or by Close.
+//
+// Begin and Commit do not wait for what hooks are told by others, and a hook must not end
+// the transaction.
+type TxnHook interface {
+	StartTxn(ctx context.Context, info TxnInfo) context.Context
+	EndTxn(ctx context.Context, info TxnInfo, res TxnResult)
 }
 
 // RetryHook sees each wait before another attempt, before it begins.
@@ -100,7 +117,12 @@ type CallResult struct {
 	Err           error
 	ResponseBytes int // 0 for a stream
 	Elapsed       time.Duration
+
+	details []byte
 }
+
+// Server is what TiKV says that the answer took, as far as it does.
+func (r CallResult) Server() ServerStats { return detailed(r.details) }
 
 // RetryInfo is a wait before another attempt.
 type RetryInfo struct {
@@ -178,6 +200,9 @@ func (c *Client) extra(v viewConfig) *router.Extra {
 // interceptors does not link what they take. Its methods name no type that leads to the
 // client's parts: the linker would keep all methods of those.
 type watching interface {
+	Count(f router.Figure, why router.Reason, n int64)
+	ofTxn() (with watching, own any) // own is a *Recorder; nil: nobody looks at transactions
+	starts() any                     // a startTxnFunc; nil: nobody is told
 	watcher(logger *slog.Logger) *router.Watcher
 	observe(ctx context.Context, logger *slog.Logger, storeAt func(addr string) uint64) seams
 	tellClosed(ctx context.Context, logger *slog.Logger, names []string, elapsed time.Duration)
@@ -192,6 +217,8 @@ type watch struct {
 	conn         []ConnHook
 	topology     []TopologyHook
 	close        []CloseHook
+	txn          []TxnHook
+	recorders    []*Recorder
 }
 
 // watchOf returns a copy of w, to be changed.
@@ -203,6 +230,7 @@ func watchOf(w watching) *watch {
 	return &watch{
 		interceptors: old.interceptors, rpc: slices.Clip(old.rpc), retry: slices.Clip(old.retry),
 		conn: slices.Clip(old.conn), topology: slices.Clip(old.topology), close: slices.Clip(old.close),
+		txn: slices.Clip(old.txn), recorders: slices.Clip(old.recorders),
 	}
 }
 
@@ -210,6 +238,9 @@ func watchOf(w watching) *watch {
 func (w *watch) add(hook Hook) (ok bool) {
 	if h, is := hook.(RPCHook); is {
 		w.rpc, ok = append(w.rpc, h), true
+	}
+	if h, is := hook.(TxnHook); is {
+		w.txn, ok = append(w.txn, h), true
 	}
 	if h, is := hook.(RetryHook); is {
 		w.retry, ok = append(w.retry, h), true
@@ -228,7 +259,7 @@ func (w *watch) add(hook Hook) (ok bool) {
 
 // watcher is w in use, nil where nobody sees an attempt.
 func (w *watch) watcher(logger *slog.Logger) *router.Watcher {
-	if len(w.rpc)+len(w.retry)+len(w.interceptors) == 0 {
+	if len(w.rpc)+len(w.retry)+len(w.interceptors)+len(w.recorders) == 0 {
 		return nil
 	}
 	used := *w
@@ -236,19 +267,32 @@ func (w *watch) watcher(logger *slog.Logger) *router.Watcher {
 	return router.NewWatcher(&used)
 }
 
+// glimpse is what is known of an attempt.
+type glimpse struct {
+	info    CallInfo
+	field   protowire.Number // of the details in the answer
+	details []byte
+}
+
+// peek keeps the details of an answer.
+func (g *glimpse) peek(answer []byte) { g.details = bytes.Clone(wire.Field(answer, g.field)) }
+
 // Begin implements router.Watch.
 func (w *watch) Begin(ctx context.Context, a *router.Watched) (context.Context, error) {
-	info := callInfo(a)
+	g := &glimpse{info: callInfo(a)}
 	for _, intercept := range w.interceptors {
-		if err := refusal(ctx, intercept, &info); err != nil {
+		if err := refusal(ctx, intercept, &g.info); err != nil {
 			return ctx, err
 		}
 	}
-	if err := info.Call.give(ctx, &a.Fields); err != nil {
+	if err := g.info.Call.give(ctx, &a.Fields); err != nil {
 		return ctx, err
 	}
-	a.State = &info
-	return w.startRPC(ctx, info), nil
+	a.State = g
+	if g.field = wire.DetailField(a.Method); g.field != 0 && len(w.rpc)+len(w.recorders) > 0 {
+		a.Peek = g.peek
+	}
+	return w.startRPC(ctx, g.info), nil
 }
 
 // startRPC tells the hooks of an attempt, and returns its context.
@@ -271,11 +315,17 @@ func (w *watch) endRPC(ctx context.Context, info CallInfo, res CallResult) {
 
 // End implements router.Watch.
 func (w *watch) End(ctx context.Context, a *router.Watched, o router.Outcome) {
-	info, ok := a.State.(*CallInfo)
+	g, ok := a.State.(*glimpse)
 	if !ok {
 		return
 	}
-	w.endRPC(ctx, *info, CallResult{Reason: Reason(o.Reason), Err: public(o.Err), ResponseBytes: o.ResponseBytes, Elapsed: o.Elapsed})
+	res := CallResult{Reason: Reason(o.Reason), Err: public(o.Err), ResponseBytes: o.ResponseBytes, Elapsed: o.Elapsed, details: g.details}
+	if o.Sent {
+		for _, r := range w.recorders {
+			r.saw(&g.info, &res)
+		}
+	}
+	w.endRPC(ctx, g.info, res)
 }
 
 // Pause implements router.Watch.

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/router"
+	"github.com/tikv-go/tikv/internal/txn"
 )
 
 // RunTxn runs fn in a transaction and commits it, running fn again on a fresh
@@ -42,7 +44,12 @@ func (c *Client) RunTxn(ctx context.Context, fn func(ctx context.Context, tx *Tx
 			return attempted(op, attempt, err)
 		}
 		r.learn(err)
-		if end := c.engine.router.Wait(ctx, pace, backoff.Conflict); end != nil {
+		began := time.Now()
+		end := c.engine.router.Wait(ctx, pace, backoff.Conflict)
+		if w := cfg.view.watch; w != nil {
+			w.Count(router.BackoffTime, router.ReasonNone, int64(time.Since(began)))
+		}
+		if end != nil {
 			return attempted(op, attempt, errors.Join(mapError(c.errorContext(op, c.engine.txn), end), err))
 		}
 	}
@@ -80,39 +87,41 @@ func (r *runner) learn(err error) {
 
 // attempt is one run of fn. However it ends, its transaction has ended afterwards.
 func (r *runner) attempt(ctx context.Context, n int) error {
-	tx, err := r.begin(ctx)
+	tx, ctx, err := r.begin(ctx, n)
 	if err != nil {
 		return err
 	}
-	defer tx.t.Abandon()
-	tx.attempt = n
+	end := txn.End{Fate: txn.RolledBack, Err: errNotReturned, Own: true}
+	defer func() { tx.t.Abandon(end) }()
 	if err := r.fn(ctx, tx); err != nil {
-		_ = tx.t.Rollback(ctx)
+		end.Err = err
+		_ = tx.t.RollbackFor(ctx, err)
 		return err
 	}
 	if tx.t.Ended() {
 		return nil // fn has committed or rolled back by itself
 	}
-	return tx.Commit(ctx)
+	end.Err = tx.Commit(ctx)
+	return end.Err
 }
 
 // begin starts the transaction of an attempt. Where it is pessimistic because of
 // conflicts, it holds their keys as they were at its start: where others write them while
 // it waits it begins anew, for fn has not run yet.
-func (r *runner) begin(ctx context.Context) (*Txn, error) {
+func (r *runner) begin(ctx context.Context, n int) (*Txn, context.Context, error) {
 	for {
-		tx, err := r.c.begin(ctx, r.op, r.cfg)
+		tx, under, err := r.c.begin(ctx, r.op, r.cfg, n)
 		first, ok := r.cfg.lockFirst.(lockFirst)
 		if err != nil || !ok || r.cfg.pessimism == nil || len(r.first) == 0 {
-			return tx, err
+			return tx, under, err
 		}
-		err = first.lock(ctx, tx, r.first)
+		err = first.lock(under, tx, r.first)
 		if err == nil {
-			return tx, nil
+			return tx, under, nil
 		}
-		_ = tx.t.Rollback(ctx)
+		_ = tx.t.RollbackFor(under, err)
 		if !errors.Is(err, ErrWriteConflict) {
-			return nil, err
+			return nil, ctx, err
 		}
 	}
 }

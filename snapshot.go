@@ -6,8 +6,10 @@ import (
 	"iter"
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/txn"
 )
 
@@ -54,7 +56,11 @@ func (c *Client) Snapshot(ctx context.Context, opts ...SnapshotOption) (*Snapsho
 		// The client's clock has a part in it: the first read makes sure that it is past.
 		return v.at(ts, false), nil
 	}
+	began := time.Now()
 	ts, err := c.engine.pd.Timestamp(ctx)
+	if w := v.cfg.view.watch; w != nil {
+		w.Count(router.TimestampTime, router.ReasonNone, int64(time.Since(began)))
+	}
 	if err != nil {
 		return nil, mapError(c.errorContext(op, c.engine.txn), err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tikv-go/tikv/internal/codec"
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/txn"
 )
 
@@ -20,6 +21,8 @@ type Txn struct {
 	c   *Client
 	t   *txn.Txn
 	cfg *txnConfig // not changed any more
+
+	rec any // its own *Recorder; nil: nobody looks
 
 	attempt int // of RunTxn; 0: it is none of its. Its address keeps the handle alive, without making an interface of it
 }
@@ -46,15 +49,18 @@ func (c *Client) Begin(ctx context.Context, opts ...BeginOption) (*Txn, error) {
 		}
 		cfg = &own
 	}
-	tx, err := c.begin(ctx, op, cfg)
+	tx, _, err := c.begin(ctx, op, cfg, 0)
 	if begun, ok := cfg.handed.(begunFunc); ok && err == nil {
 		begun(tx)
 	}
 	return tx, err
 }
 
-func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, error) {
+// begin begins the attempt of RunTxn, or a transaction of Begin if it is 0. It returns the
+// context that hooks have made for it.
+func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig, attempt int) (*Txn, context.Context, error) {
 	var (
+		began = time.Now()
 		start = uint64(cfg.startTS)
 		age   time.Duration
 		err   error
@@ -63,7 +69,7 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 	)
 	if lay, ok := cfg.pipeline.(layFunc); ok {
 		if pipeline, err = lay(c, op, cfg); err != nil {
-			return nil, err
+			return nil, ctx, err
 		}
 	}
 	if start == 0 {
@@ -75,21 +81,32 @@ func (c *Client) begin(ctx context.Context, op string, cfg *txnConfig) (*Txn, er
 		}
 	}
 	if err != nil {
-		return nil, mapError(c.errorContext(op, c.engine.txn), err)
+		return nil, ctx, mapError(c.errorContext(op, c.engine.txn), err)
+	}
+	view, rec := cfg.view, any(nil)
+	if view.watch != nil {
+		view.watch, rec = view.watch.ofTxn()
 	}
 	var tx *Txn
-	if cfg.pessimism != nil || pipeline != nil {
+	if cfg.pessimism != nil || pipeline != nil || rec != nil {
 		tx = &Txn{c: c, cfg: cfg, t: new(txn.Txn)}
 	} else {
 		n := &newTxn{Txn: Txn{c: c, cfg: cfg}}
 		tx, n.Txn.t = &n.Txn, &n.t
 	}
+	tx.attempt, tx.rec = attempt, rec
 	c.engine.txns.BeginIn(tx.t, start, age, txn.Options{
-		Read: c.readOptions(cfg.view, cfg.route, false), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
+		Read: c.readOptions(view, cfg.route, false), MaxKeys: cfg.maxKeys, MaxBytes: cfg.maxBytes,
 		KeyPrefix: len(c.engine.txn.Key(nil)), Assertions: cfg.assertions.wire(),
 		Pessimism: cfg.pessimism, Pipeline: pipeline,
 	})
-	return tx, nil
+	tx.t.Spent(router.TimestampTime, began)
+	if rec != nil {
+		if start, ok := view.watch.starts().(startTxnFunc); ok {
+			ctx = start(ctx, tx)
+		}
+	}
+	return tx, ctx, nil
 }
 
 // StartTS is the timestamp reads see.

@@ -155,13 +155,20 @@ func (a *asker) plain(t *txn) bool {
 }
 
 // resolve asks once for every transaction, and removes the locks of those that are over.
-func (r *Resolver) resolve(ctx context.Context, call *router.Call, txns []txn, a asker) error {
+func (r *Resolver) resolve(ctx context.Context, call *router.Call, txns []txn, a asker) (err error) {
+	began := time.Now()
 	if len(txns) == 1 {
-		return r.resolveOne(ctx, call, &txns[0], a)
+		err = r.resolveOne(ctx, call, &txns[0], a)
+	} else {
+		err = task.Each(ctx, parallel, len(txns), func(ctx context.Context, i int) error {
+			return r.resolveOne(ctx, call, &txns[i], a)
+		})
 	}
-	return task.Each(ctx, parallel, len(txns), func(ctx context.Context, i int) error {
-		return r.resolveOne(ctx, call, &txns[i], a)
-	})
+	for i := range txns {
+		call.Count(router.LocksMet, router.Lock, int64(len(txns[i].locks)))
+	}
+	call.Count(router.ResolveTime, router.Lock, int64(time.Since(began)))
+	return err
 }
 
 func (r *Resolver) resolveOne(ctx context.Context, call *router.Call, t *txn, a asker) error {

@@ -112,6 +112,7 @@ func (r *Router) deliver(ctx context.Context, call *Call, to transport.Target, r
 // an answer.
 func (r *Router) read(ctx context.Context, call *Call, to transport.Target, resp Answer, t *try) {
 	t.ended = time.Now()
+	call.sent(t.ended.Sub(t.began))
 	t.store.Done(outcomeOf(ctx, t, to.Forward != ""), t.ended, t.ended.Sub(t.began), t.err)
 	if t.err != nil {
 		t.rule, t.mayRun = failureOf(t.err)

@@ -42,6 +42,8 @@ type Call struct {
 
 	// Extra is what else the view asks for; nil: nothing.
 	Extra *Extra
+	// Tally counts what the call costs; nil: nobody does.
+	Tally *Tally
 	// Method is the name of the request's method, where its type does not tell.
 	Method string
 	// Exchange, if not nil, makes an attempt instead of the transport: it sends req, and
@@ -83,7 +85,7 @@ func (c *Call) PartInto(part *Call) {
 	*part = Call{
 		Op: c.Op, Codec: c.Codec, Resend: c.Resend, Decides: c.Decides, Owed: c.Owed,
 		Timeout: c.Timeout, Priority: c.Priority, RequestSource: c.RequestSource,
-		Route: c.Route, Extra: c.Extra, Method: c.Method, Exchange: c.Exchange, plainly: c.plainly, retold: c.retold, RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
+		Route: c.Route, Extra: c.Extra, Tally: c.Tally, Method: c.Method, Exchange: c.Exchange, plainly: c.plainly, retold: c.retold, RetryFor: c.RetryFor, Key: c.Key, begun: c.begun, sends: c.sends, lost: slices.Clone(c.lost),
 		attempts: attempts{last: slices.Clone(c.attempts.last), total: c.attempts.total},
 	}
 	if c.Retry != nil {
@@ -122,7 +124,10 @@ func (c *Call) Refuse(text string) error {
 }
 
 // Note records an attempt that got no answer.
-func (c *Call) Note(a Attempt) { c.attempts.add(a) }
+func (c *Call) Note(a Attempt) {
+	c.attempts.add(a)
+	c.Count(Retries, a.Reason, 1)
+}
 
 // begin starts the call's clock, and returns the time.
 func (c *Call) begin() time.Time {

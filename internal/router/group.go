@@ -164,8 +164,10 @@ func (r *Router) scan(ctx context.Context, call *Call, at keys.Range, limit int)
 	defer cancel()
 	began := time.Now()
 	batch, err := r.cfg.Regions.Scan(bounded, at, limit)
+	took := time.Since(began)
+	call.Count(LookupTime, PD, int64(took))
 	if err != nil {
-		call.Note(Attempt{Reason: PD, Elapsed: time.Since(began), Err: err})
+		call.Note(Attempt{Reason: PD, Elapsed: took, Err: err})
 	}
 	return batch
 }

@@ -94,7 +94,9 @@ func (r *Router) wait(ctx context.Context, call *Call, kind backoff.Kind, limit 
 	}
 	pace := call.pace(ctx, budget)
 	slept := pace.Slept()
+	began := time.Now()
 	err := pace.WaitTelling(waiting, kind, limit, call.pausing(ctx))
+	call.waited(time.Since(began))
 	call.attempts.delayed(pace.Slept() - slept)
 	if err != nil {
 		return call.end(ctx, err, regionID)
@@ -183,6 +185,8 @@ func (r *Router) load(ctx context.Context, call *Call, key []byte, locate func(c
 		bounded, cancel := r.bounded(ctx, call)
 		found, err := locate(bounded, key)
 		cancel()
+		took := time.Since(began)
+		call.Count(LookupTime, PD, int64(took))
 		kind := backoff.PD
 		switch {
 		case err == nil:
@@ -193,14 +197,14 @@ func (r *Router) load(ctx context.Context, call *Call, key []byte, locate func(c
 			}
 			stale, kind = true, backoff.RegionMiss
 		case ctx.Err() != nil:
-			call.Note(Attempt{Reason: PD, Elapsed: time.Since(began), Err: err})
+			call.Note(Attempt{Reason: PD, Elapsed: took, Err: err})
 			return nil, call.end(ctx, context.Cause(ctx), 0)
 		case isClosed(err):
 			return nil, call.end(ctx, ErrClosed, 0)
 		case errors.Is(err, pd.ErrWrongCluster):
 			return nil, &Refused{Op: call.Op, Addr: "PD", Message: err.Error()}
 		}
-		call.Note(Attempt{Reason: PD, Elapsed: time.Since(began), Err: err})
+		call.Note(Attempt{Reason: PD, Elapsed: took, Err: err})
 		if err := r.wait(ctx, call, kind, 0, 0); err != nil {
 			return nil, err
 		}

@@ -30,6 +30,9 @@ type Watch interface {
 	End(ctx context.Context, a *Watched, o Outcome)
 	// Pause comes before a wait.
 	Pause(ctx context.Context, p Pause)
+	// Count says that a figure has grown by n, and what a retry or a wait is about. RPCs and
+	// RPCTime are told by End.
+	Count(f Figure, why Reason, n int64)
 }
 
 // Watcher is a Watch in use. It is made by NewWatcher alone, so that a program that
@@ -54,6 +57,8 @@ type Watched struct {
 	Request           transport.Message
 
 	State any // Begin's, for End
+	// Peek, if Begin sets it, sees the encoded answer, which is valid while it runs.
+	Peek func(answer []byte)
 }
 
 // Fields are what a Watch may change of a request.
@@ -71,6 +76,7 @@ type Outcome struct {
 	Err           error
 	ResponseBytes int
 	Elapsed       time.Duration
+	Sent          bool // it was handed to the transport
 }
 
 // Pause is a wait before another attempt. Method is empty where no attempt was made yet: a
@@ -156,6 +162,7 @@ func show(ctx context.Context, r *Router, w Watch, call *Call, to transport.Targ
 	if err != nil {
 		return nil, &Vetoed{Op: call.Op, Err: err}
 	}
+	s.count.peek = s.Peek
 	return s, nil
 }
 
@@ -165,7 +172,7 @@ func (s *sight) tell(t try) {
 	if s.request != nil {
 		s.request.ResourceGroupTag, s.request.ResourceControlContext = s.tag, s.group
 	}
-	o := Outcome{Err: t.err, ResponseBytes: s.count.n, Elapsed: time.Since(s.began)}
+	o := Outcome{Err: t.err, ResponseBytes: s.count.n, Elapsed: time.Since(s.began), Sent: !t.ended.IsZero()}
 	if t.rule != nil {
 		o.Reason = t.rule.reason
 	}
@@ -232,12 +239,16 @@ func (c *Call) veto(ctx context.Context, v *Vetoed, regionID uint64) error {
 // counter counts the bytes of an answer.
 type counter struct {
 	Answer
-	n int
+	n    int
+	peek func(answer []byte)
 }
 
 // Unmarshal implements transport.Decoder.
 func (c *counter) Unmarshal(data []byte) error {
 	c.n += len(data)
+	if c.peek != nil {
+		c.peek(data)
+	}
 	return c.Answer.Unmarshal(data)
 }
 

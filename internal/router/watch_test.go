@@ -23,6 +23,9 @@ func (w *watcher) Begin(ctx context.Context, a *Watched) (context.Context, error
 	w.began = append(w.began, *a)
 	return ctx, w.begin(a)
 }
+
+func (w *watcher) Count(Figure, Reason, int64) {}
+
 func (w *watcher) End(_ context.Context, _ *Watched, o Outcome) { w.ended = append(w.ended, o) }
 func (w *watcher) Pause(_ context.Context, p Pause)             { w.waits = append(w.waits, p) }
 

@@ -45,14 +45,22 @@ func (t *Txn) Commit(ctx context.Context, op string, o CommitOptions) error {
 	if err := t.guard.write(); err != nil {
 		return err
 	}
-	defer t.leave()
+	if err := t.mayCommit(o); err != nil {
+		t.leave()
+		return err
+	}
+	end := End{Fate: Failed, Err: ErrPanicked}
+	defer func() { t.leaveWith(end) }() // also where the check panics
+	err := t.carryOut(ctx, op, o)
+	end = endOf(err)
+	return err
+}
+
+// carryOut is Commit for who is inside.
+func (t *Txn) carryOut(ctx context.Context, op string, o CommitOptions) error {
 	if t.pipe != nil {
 		return t.pipe.commit(ctx, op, o)
 	}
-	if err := t.mayCommit(); err != nil {
-		return err
-	}
-	defer t.guard.finish()
 	if t.buf.Len() == 0 {
 		return nil
 	}
@@ -62,6 +70,7 @@ func (t *Txn) Commit(ctx context.Context, op string, o CommitOptions) error {
 	if len(c.muts.keys) == 0 {
 		return nil
 	}
+	t.wrote.Keys, t.wrote.Bytes = uint32(len(c.muts.keys)), c.muts.bytes
 	if t.uptime() > maxAge {
 		return &Aborted{StartTS: c.start, Why: "it is older than a day"}
 	}
@@ -84,7 +93,9 @@ func (t *Txn) Commit(ctx context.Context, op string, o CommitOptions) error {
 	if t.e.latches == nil || t.pess.holds() {
 		return t.ended(c.run(ctx))
 	}
+	began := time.Now()
 	release, err := t.e.latches.Hold(ctx, c.muts.keys, c.start)
+	t.Spent(router.LatchTime, began)
 	if err != nil {
 		var conflict *Conflict
 		if !errors.As(err, &conflict) {
@@ -182,7 +193,9 @@ func (c *commit) conclude(ctx context.Context) error {
 		return c.fail(err)
 	}
 	c.t.decide()
+	began := time.Now()
 	ts, err = c.commitPrimary(ctx, ts)
+	c.t.Spent(router.CommitTime, began)
 	if err != nil {
 		return c.fail(err)
 	}

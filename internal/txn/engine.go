@@ -90,6 +90,14 @@ type CallOptions struct {
 	RetryFor      time.Duration // the budget where ctx has no deadline; 0: the default
 	Route         *router.Route // of reads
 	Extra         *router.Extra
+	Tally         *router.Tally // nil: nothing is counted
+}
+
+// spent counts the time since began.
+func (o *CallOptions) spent(f router.Figure, began time.Time) {
+	d := int64(time.Since(began))
+	o.Tally.Add(f, d)
+	o.Extra.Count(f, router.ReasonNone, d)
 }
 
 // budget is the default of CallOptions.RetryFor; owedFor is that of what is done when
@@ -115,7 +123,7 @@ func (e *Engine) call(ctx context.Context, op string, o CallOptions) *router.Cal
 func (e *Engine) callWith(op string, o CallOptions, retry *backoff.Retry) router.Call {
 	return router.Call{
 		Op: op, Codec: e.codec, Resend: true, Priority: o.Priority, RequestSource: o.RequestSource,
-		RetryFor: o.retryFor(), Retry: retry, Route: o.Route, Extra: o.Extra,
+		RetryFor: o.retryFor(), Retry: retry, Route: o.Route, Extra: o.Extra, Tally: o.Tally,
 	}
 }
 

@@ -12,8 +12,11 @@ type guard struct {
 	readers int
 	busy    bool
 	done    bool
-	cleared bool                    // what it left in the cluster is being dealt with
-	failure error                   // what ended it, if that was none of its own calls
+	cleared bool  // what it left in the cluster is being dealt with
+	failure error // what ended it, if that was none of its own calls
+	end     End   // how it ended, once it is done
+	told    bool  // to those who asked for it
+	ask     *asker
 	cut     context.CancelCauseFunc // ends the call that is inside
 }
 
@@ -51,10 +54,29 @@ func (g *guard) write() error {
 	return nil
 }
 
-func (g *guard) endWrite() {
+func (g *guard) endWrite() (last bool) { return g.leave(true, nil) }
+
+// leave is the end of the call inside, or of the transaction, or of both: with an end all
+// further calls are refused. An end from outside that is a failure is their error, and ends
+// the call inside if that can be cut. leave reports, once, that the transaction has ended
+// and that nobody is inside who might yet end it in another way: who learns it tells.
+func (g *guard) leave(inside bool, e *End) (last bool) {
 	g.mu.Lock()
-	g.busy = false
-	g.mu.Unlock()
+	defer g.mu.Unlock()
+	if inside {
+		g.busy = false
+	}
+	if e != nil && (inside || !g.done) {
+		if g.done, g.end = true, *e; !inside && e.Fate == Failed {
+			g.failure = e.Err
+		}
+	}
+	if !inside && g.failure != nil && g.cut != nil {
+		g.cut(g.failure)
+	}
+	last = g.done && !g.busy && !g.told
+	g.told = g.told || last
+	return last
 }
 
 // over is the error of calls that come too late. g.mu is held.
@@ -65,26 +87,7 @@ func (g *guard) over() error {
 	return ErrDone
 }
 
-// finish refuses all further calls.
-func (g *guard) finish() {
-	g.mu.Lock()
-	g.done = true
-	g.mu.Unlock()
-}
-
-// fail refuses all further calls, and ends the one that can be cut, with err.
-func (g *guard) fail(err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.done {
-		g.done, g.failure = true, err
-	}
-	if g.cut != nil {
-		g.cut(err)
-	}
-}
-
-// cuttable makes fail end the call that is inside by cut; nil: no more.
+// cuttable makes a failure end the call that is inside by cut; nil: no more.
 func (g *guard) cuttable(cut context.CancelCauseFunc) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -132,7 +132,7 @@ func (t *Txn) beatDue() {
 		case key == nil:
 			return
 		case t.forsaken():
-			t.Abandon()
+			t.Abandon(End{Fate: RolledBack, Err: ErrDropped})
 			return
 		case t.uptime() >= t.maxUptime():
 			if t.beat.end(key, true, false) {

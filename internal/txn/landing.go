@@ -16,14 +16,18 @@ import (
 	"github.com/tikv-go/tikv/internal/task"
 )
 
+// mayCommit refuses what comes too late.
+func (p *pipe) mayCommit(o CommitOptions) error {
+	if o.DiskFull != p.o.DiskFull || o.Source != p.o.Source {
+		return &Misuse{"WithPipelined", "needs WithDiskFull and WithTxnSource at Begin: it writes before it commits"}
+	}
+	return nil
+}
+
 // commit writes out what is left and commits the primary key, which decides. All other
 // locks are dealt with when the caller has been told.
 func (p *pipe) commit(ctx context.Context, op string, o CommitOptions) error {
 	t := p.t
-	if o.DiskFull != p.o.DiskFull || o.Source != p.o.Source {
-		return &Misuse{"WithPipelined", "needs WithDiskFull and WithTxnSource at Begin: it writes before it commits"}
-	}
-	defer t.guard.finish()
 	if t.uptime() > maxAge {
 		return &Aborted{StartTS: t.StartTS(), Why: "it is older than a day"}
 	}
@@ -35,6 +39,8 @@ func (p *pipe) commit(ctx context.Context, op string, o CommitOptions) error {
 	if err == nil {
 		err = p.await(ctx)
 	}
+	flushed := p.progress()
+	t.wrote.Keys, t.wrote.Bytes = uint32(flushed.Keys), flushed.Bytes
 	if err == nil && p.primary != nil {
 		err = p.conclude(ctx, op, o)
 	}

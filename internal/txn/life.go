@@ -38,8 +38,16 @@ func (t *Txn) ended(err error) error {
 
 // leave ends a call that was alone.
 func (t *Txn) leave() {
-	t.guard.endWrite()
+	last := t.guard.endWrite()
 	t.clear()
+	t.tell(last)
+}
+
+// leaveWith ends the call that ends the transaction.
+func (t *Txn) leaveWith(e End) {
+	last := t.guard.leave(true, &e)
+	t.clear()
+	t.tell(last)
 }
 
 // clear lets go of what a transaction that has ended holds.
@@ -73,8 +81,7 @@ func (t *Txn) committed() {
 
 // fail ends the transaction, and its calls.
 func (t *Txn) fail(why string) {
-	t.guard.fail(&Aborted{StartTS: t.StartTS(), Why: why})
-	t.clear()
+	t.Abandon(End{Fate: Failed, Err: &Aborted{StartTS: t.StartTS(), Why: why}})
 }
 
 // doomed ends the transaction if err, of the call that is inside, says that others have
@@ -82,25 +89,28 @@ func (t *Txn) fail(why string) {
 func (t *Txn) doomed(err error) {
 	var gone *Aborted
 	if errors.As(err, &gone) {
-		t.guard.fail(gone)
+		t.Abandon(End{Fate: Failed, Err: gone})
 	}
 }
 
 // Rollback ends the transaction. Its unlocks go on without ctx, which bounds the wait for
 // them alone.
-func (t *Txn) Rollback(ctx context.Context) error {
+func (t *Txn) Rollback(ctx context.Context) error { return t.RollbackFor(ctx, nil) }
+
+// RollbackFor is Rollback because of an error of the caller's own.
+func (t *Txn) RollbackFor(ctx context.Context, cause error) error {
 	switch err := t.guard.write(); {
 	case err == ErrBusy:
 		return err
 	case err != nil: // it has ended
 		return nil
 	}
-	t.guard.finish()
-	t.guard.endWrite()
-	if !t.guard.clear() {
-		return nil
+	last := t.guard.leave(true, &End{Fate: RolledBack, Err: cause, Own: true})
+	var done <-chan struct{}
+	if t.guard.clear() {
+		done = t.letGo()
 	}
-	done := t.letGo()
+	t.tell(last)
 	if done == nil {
 		return nil
 	}
@@ -112,10 +122,12 @@ func (t *Txn) Rollback(ctx context.Context) error {
 	}
 }
 
-// Abandon ends the transaction whatever its other calls do: they end by themselves.
-func (t *Txn) Abandon() {
-	t.guard.finish()
+// Abandon ends the transaction whatever its other calls do: they end by themselves, of one
+// that has failed at once.
+func (t *Txn) Abandon(e End) {
+	last := t.guard.leave(false, &e)
 	t.clear()
+	t.tell(last)
 }
 
 // HeldBy makes held, which reports whether anybody can still use the transaction, be asked

@@ -67,6 +67,7 @@ func (t *Txn) Lock(ctx context.Context, op string, wanted [][]byte, o LockOption
 		return nil, err
 	}
 	if len(l.keys) > 0 {
+		defer t.Spent(router.LockTime, l.began)
 		if err := l.lock(ctx); err != nil {
 			t.doomed(err)
 			return nil, t.ended(err)
@@ -213,7 +214,7 @@ func (l *lockCall) start(ctx context.Context, fresh bool) error {
 // fresh fetches a timestamp.
 func (l *lockCall) fresh(ctx context.Context, ts *uint64) (err error) {
 	began := time.Now()
-	if *ts, err = l.t.e.pd.Timestamp(ctx); err != nil {
+	if *ts, err = l.t.timestamp(ctx); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -279,7 +280,7 @@ func (l *lockCall) send(ctx context.Context, p stretch) error {
 	r := l.t.e.takeLock(ctx, l, p)
 	defer l.t.e.giveLock(r)
 	r.fill(ctx)
-	return r.finish(ctx, l.t.e.router.SendInto(ctx, &r.call, p.Region, &r.req, &r.resp))
+	return r.finish(ctx, r.waited(l.t.e.router.SendInto(ctx, &r.call, p.Region, &r.req, &r.resp)))
 }
 
 // sendAll locks parts together: the requests go out from here, and only what meets
@@ -294,7 +295,7 @@ func (l *lockCall) sendAll(ctx context.Context, parts []stretch) error {
 	l.t.e.router.SendAll(ctx, parcels, nil)
 	var left []int // those that came to anything but locks
 	for i, r := range all {
-		if parcels[i].Err != nil || len(r.resp.Errors) > 0 || r.take() != nil {
+		if r.waited(parcels[i].Err) != nil || len(r.resp.Errors) > 0 || r.take() != nil {
 			left = append(left, i)
 		}
 	}
@@ -467,7 +468,7 @@ func (l *lockCall) results(ctx context.Context, wanted [][]byte) ([]Held, error)
 	if len(ask) == 0 {
 		return out, nil
 	}
-	now := l.t.e.Snapshot(l.t.pess.asOf, true, l.t.opts.Read)
+	now := l.t.e.Snapshot(l.t.pess.asOf, true, *l.t.opts.Read)
 	err := now.BatchGet(ctx, l.op, ask, false, func(i int, v Value) { out[at[i]] = Held{Value: v.Bytes, Exists: true} })
 	return out, err
 }

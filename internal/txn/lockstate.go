@@ -123,7 +123,10 @@ func (t *Txn) revive(locks []lock.Lock) {
 
 // mayCommit refuses a commit in the middle of a statement: which of its locks the
 // transaction is to keep is not known.
-func (t *Txn) mayCommit() error {
+func (t *Txn) mayCommit(o CommitOptions) error {
+	if t.pipe != nil {
+		return t.pipe.mayCommit(o)
+	}
 	if t.pess != nil && t.pess.stage != nil {
 		return &Misuse{"Commit", "is called before FairLock's Done or Cancel"}
 	}

@@ -114,7 +114,16 @@ func (r *lockRequest) send(ctx context.Context) error {
 	if r.wait.lock != nil {
 		defer r.l.t.e.locks.Waits(&r.call, r.l.t.StartTS(), *r.wait.lock)()
 	}
-	return r.l.t.e.router.SendInto(ctx, &r.call, r.part.Region, &r.req, &r.resp)
+	return r.waited(r.l.t.e.router.SendInto(ctx, &r.call, r.part.Region, &r.req, &r.resp))
+}
+
+// waited counts the time that an answered request was in TiKV's queue; err is what became
+// of it.
+func (r *lockRequest) waited(err error) error {
+	if ns := r.resp.GetExecDetailsV2().GetWriteDetail().GetPessimisticLockWaitNanos(); err == nil && ns > 0 {
+		r.call.Count(router.LockWait, router.Lock, int64(ns))
+	}
+	return err
 }
 
 // judge tells the locks whose owners have to be asked for from one that was written so

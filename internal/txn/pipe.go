@@ -150,6 +150,7 @@ func (p *pipe) fly(ctx context.Context, f *flight) {
 		began := time.Now()
 		err = p.flush(ctx, f)
 		p.pace.took(time.Since(began))
+		p.t.Spent(router.PrewriteTime, began)
 	}
 	p.land(f, err)
 }
@@ -159,9 +160,10 @@ func (p *pipe) land(f *flight, err error) {
 	defer p.t.e.commits.add(-1)
 	f.cancel(nil)
 	if f.err = err; err != nil {
-		p.t.guard.fail(err)
+		last := p.t.guard.leave(false, &End{Fate: Failed, Err: err})
 		close(f.done)
 		p.t.clear()
+		p.t.tell(last)
 		return
 	}
 	p.mu.Lock()

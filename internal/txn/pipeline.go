@@ -17,6 +17,7 @@ type pipeline interface {
 	changed(fn func() error, err error) error
 	get(ctx context.Context, op string, key []byte) ([]byte, error)
 	batchGet(ctx context.Context, op string, keys [][]byte, versions bool, set func(i int, v Value)) error
+	mayCommit(o CommitOptions) error
 	commit(ctx context.Context, op string, o CommitOptions) error
 	letGo() (done <-chan struct{})
 	beat(ctx context.Context, key []byte) (gone bool, err error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -57,22 +58,26 @@ func (c *commit) prewrite(ctx context.Context) error {
 		return err
 	}
 	parts := batches(runs, 0, c.muts.size, c.parts[:0])
+	c.t.wrote.Regions = uint32(len(runs))
 	if c.protocol = c.choose(len(parts)); c.protocol != TwoPhase {
 		c.t.decide()
 		if err := c.bound(ctx); err != nil {
 			return err
 		}
 	}
+	began := time.Now()
 	if len(parts) == 1 {
 		c.send(ctx, s, parts[0])
 		_ = c.finishPart(ctx, s)
-		return c.failures.verdict(ctx, c.protocol)
+	} else {
+		c.prewriteAll(ctx, &s.call, parts)
 	}
-	return c.prewriteAll(ctx, &s.call, parts)
+	c.t.Spent(router.PrewriteTime, began)
+	return c.failures.verdict(ctx, c.protocol)
 }
 
 // prewriteAll sends the requests, a window at a time.
-func (c *commit) prewriteAll(ctx context.Context, call *router.Call, parts []part) error {
+func (c *commit) prewriteAll(ctx context.Context, call *router.Call, parts []part) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	base := *call
@@ -106,7 +111,6 @@ func (c *commit) prewriteAll(ctx context.Context, call *router.Call, parts []par
 			break
 		}
 	}
-	return c.failures.verdict(ctx, c.protocol)
 }
 
 // finish does what is left to do of requests that were answered, unless it is of no use any

@@ -94,12 +94,20 @@ func (c *commit) fallBack() {
 	}
 }
 
+// timestamp fetches one.
+func (t *Txn) timestamp(ctx context.Context) (uint64, error) {
+	began := time.Now()
+	ts, err := t.e.pd.Timestamp(ctx)
+	t.Spent(router.TimestampTime, began)
+	return ts, err
+}
+
 // timestamp is a time as the difference of two timestamps.
 func timestamp(d time.Duration) uint64 { return uint64(d.Milliseconds()) << 18 }
 
 // fresh returns a new timestamp, above the one that the commit has to come after.
 func (c *commit) fresh(ctx context.Context) (uint64, error) {
-	ts, err := c.e.pd.Timestamp(ctx)
+	ts, err := c.t.timestamp(ctx)
 	if err != nil || ts > c.o.After {
 		return ts, err
 	}
@@ -115,7 +123,7 @@ func (c *commit) fresh(ctx context.Context) (uint64, error) {
 		if err := c.e.router.Wait(ctx, &call, backoff.Kind{Name: backoff.CommitLag.Name, Base: d, Cap: d}); err != nil {
 			return 0, err
 		}
-		if ts, err = c.e.pd.Timestamp(ctx); err != nil || ts > c.o.After {
+		if ts, err = c.t.timestamp(ctx); err != nil || ts > c.o.After {
 			return ts, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/membuf"
+	"github.com/tikv-go/tikv/internal/router"
 )
 
 // Options are how a transaction works.
@@ -21,6 +22,13 @@ type Options struct {
 	Pipeline          any // nil, or what Pipelined returns
 }
 
+// kept are the Options that are of use later.
+type kept struct {
+	Read       *ReadOptions
+	KeyPrefix  int
+	Assertions kvrpcpb.AssertionLevel
+}
+
 // Txn is a transaction: a snapshot, a buffer of writes and, if it is pessimistic, locks.
 // Its calls are admitted by its guard, so that it may be used, though not usefully, by
 // several goroutines at once.
@@ -29,7 +37,7 @@ type Txn struct {
 	e     *Engine
 	room  Room
 	snap  *Snapshot // in room
-	opts  Options
+	opts  kept
 	age   time.Duration // of the start timestamp when the transaction began
 	begun time.Time
 
@@ -39,6 +47,8 @@ type Txn struct {
 	commitTS atomic.Uint64
 	protocol atomic.Uint32 // a Protocol
 	fellBack atomic.Bool
+	wrote    Written
+	tally    router.Tally
 
 	pess *pessimist // nil: it is optimistic
 	pipe pipeline   // nil: it is not pipelined
@@ -55,8 +65,10 @@ func (e *Engine) Begin(start uint64, age time.Duration, o Options) *Txn {
 
 // BeginIn is Begin in memory that nothing else uses.
 func (e *Engine) BeginIn(t *Txn, start uint64, age time.Duration, o Options) {
-	t.e, t.opts, t.age, t.begun = e, o, max(age, 0), time.Now()
+	t.e, t.age, t.begun = e, max(age, 0), time.Now()
+	o.Read.Tally = &t.tally
 	t.snap = e.SnapshotIn(&t.room, start, true, o.Read)
+	t.opts = kept{&t.snap.opts, o.KeyPrefix, o.Assertions}
 	t.buf.Limit(membuf.Limits{Keys: o.MaxKeys, Bytes: o.MaxBytes, Prefix: o.KeyPrefix})
 	if p, ok := o.Pessimism.(pessimism); ok {
 		t.pess = &pessimist{pessimism: p, asOf: start, asked: t.begun.Add(-t.age)}
@@ -76,6 +88,21 @@ func (t *Txn) CommitTS() uint64 { return t.commitTS.Load() }
 // in another way at first.
 func (t *Txn) Protocol() (p Protocol, fellBack bool) {
 	return Protocol(t.protocol.Load()), t.fellBack.Load()
+}
+
+// Tally is what the transaction's calls have cost so far.
+func (t *Txn) Tally() *router.Tally { return &t.tally }
+
+// Spent counts the time since began, spent before the transaction was there.
+func (t *Txn) Spent(f router.Figure, began time.Time) { t.opts.Read.spent(f, began) }
+
+// Begun is when the transaction began here.
+func (t *Txn) Begun() time.Time { return t.begun }
+
+// Written is what a commit was to write, and so far how.
+type Written struct {
+	Keys, Regions uint32
+	Bytes         int
 }
 
 // Snapshot is what the transaction reads without its writes.

@@ -141,6 +141,18 @@ func TestPessimisticLockWaits(t *testing.T) {
 	})
 }
 
+// A call that fails lets go of what it has locked, also of what it asked for again as of a
+// later time.
+func TestFailedLockLeavesNothing(t *testing.T) {
+	dueling(t, func(d *duel) {
+		ctx := d.Context()
+		must(d.T, d.one.Lock(ctx, ks("z")))
+		commit(d.T, d.c, "b", "newer")
+		d.is(d.two.Lock(ctx, ks("b", "z"), tikv.WithNoWait()), tikv.ErrLocked)
+		d.same("held", d.held(), "a:1(a) z:1(a) ")
+	})
+}
+
 // The locks of who has died are resolved soon, and not waited for.
 func TestLockOfTheDead(t *testing.T) {
 	dueling(t, func(d *duel) {

@@ -421,6 +421,8 @@ func deadAreas() []area {
 			}
 			return e.gets(e.snapshot(), "a", "z")
 		}},
+		{"our pessimistic lock", true, func(e *env) string { return e.lockedByOurs(false) }},
+		{"our fair lock", true, func(e *env) string { return e.lockedByOurs(true) }},
 		{"our asking for its outcome", false, func(e *env) string {
 			// Whoever asks settles it, whatever of it is left.
 			left := e.locks()[0]
@@ -470,6 +472,27 @@ func deadAreas() []area {
 		all = append(all, a)
 	}
 	return all
+}
+
+// lockedByOurs lets our client lock the keys, and returns what they held then.
+func (e *env) lockedByOurs(fair bool) string {
+	e.Helper()
+	ours := e.c.peer(e.T)
+	ours.ask(e.T, command{Do: "begin", Option: "pessimistic"})
+	if fair {
+		ours.ask(e.T, command{Do: "fair"})
+	}
+	got := make(map[string][]byte)
+	for _, k := range []string{"z", "a"} {
+		a := ours.try(e.T, command{Do: "lock", Key: string(e.key(k))})
+		if a.Value != nil {
+			got[k] = []byte(*a.Value)
+		} else if a.Kind != "absent" {
+			e.Fatalf("%+v", a)
+		}
+	}
+	ours.ask(e.T, command{Do: "rollback"})
+	return e.value2(got["a"], got["z"])
 }
 
 // collect lets the official client collect garbage. Today's PD wants to know first that

@@ -37,7 +37,7 @@ func TestWriteSkewIsAccepted(t *testing.T) {
 			}
 			txs[i] = tx
 			ts[i].Began, ts[i].StartTS = r.tick(), uint64(tx.StartTS())
-			if err := w.play(t.Context(), tx, &ts[i], []step{{batchGet, []int{0, 1}}, {appendTo, []int{i}}}); err != nil {
+			if err := w.play(t.Context(), tx, &ts[i], []step{{do: batchGet, keys: []int{0, 1}}, {do: appendTo, keys: []int{i}}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -69,7 +69,7 @@ func TestReadCommittedIsCaught(t *testing.T) {
 			t.Fatal(err)
 		}
 		txn.Began = r.tick()
-		if err := w.play(t.Context(), tx, &txn, []step{{appendTo, []int{0}}, {appendTo, []int{1}}}); err != nil {
+		if err := w.play(t.Context(), tx, &txn, []step{{do: appendTo, keys: []int{0}}, {do: appendTo, keys: []int{1}}}); err != nil {
 			t.Fatal(err)
 		}
 		txn.Commit = r.tick()

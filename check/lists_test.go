@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 // TestLists lets workers read lists and append to them in transactions while the cluster
 // is disturbed, and checks what they were told.
 func TestLists(t *testing.T) {
-	histories(t, Lists, 120, func(r *run) {
+	histories(t, Lists, 100, func(r *run) {
 		r.mode, r.methods = playground.KeyTxn, append(listsMethods[:len(listsMethods):len(listsMethods)], pdMethods...)
 		r.make((*worker).txn, r.readLists)
 	})
@@ -52,10 +53,14 @@ func (r *run) add(t *Txn) {
 	r.history.Txns = append(r.history.Txns, *t)
 }
 
-// step is a part of a transaction.
+// step is a part of a transaction. Those that lock do it at once in a pessimistic
+// transaction, and when it commits in another.
 type step struct {
-	do   stepKind
-	keys []int
+	do    stepKind
+	keys  []int
+	late  bool          // appendTo and insertInto without a lock, in whatever transaction
+	fair  bool          // locks in a statement of fair locking
+	hurry time.Duration // a lock is waited for no longer; 0: as long as the caller waits
 }
 
 type stepKind uint8
@@ -68,6 +73,8 @@ const (
 	appendTo
 	insertInto // as appendTo, but claims that an empty list is absent
 	lock
+	lockRead
+	share // lockRead together with others
 )
 
 // script is what a transaction will do.
@@ -76,21 +83,62 @@ func (w *worker) script(reads bool) []step {
 	for i := range steps {
 		s := &steps[i]
 		s.keys = []int{w.key()}
-		switch n := w.rng.IntN(20); {
+		switch n := w.rng.IntN(24); {
 		case n < 12 && !reads:
-			s.do = appendTo + stepKind(n%2)
-		case n == 12 && !reads:
-			s.do = lock
+			s.do, s.late, s.fair = appendTo+stepKind(n%2), w.rng.IntN(6) == 0, w.rng.IntN(4) == 0
+		case n < 16 && !reads:
+			s.do = lock + stepKind(n%3)
+			s.fair = s.do != share && w.rng.IntN(4) == 0
 		default:
 			s.do = stepKind(n % int(scanBack+1))
 		}
-		if s.do == batchGet {
-			for range 1 + w.rng.IntN(3) {
+		if s.do == batchGet || s.do == lockRead {
+			for range w.rng.IntN(4) {
 				s.keys = append(s.keys, w.key())
 			}
 		}
+		if w.rng.IntN(6) == 0 {
+			s.hurry = time.Duration(w.rng.IntN(20)) * time.Millisecond
+		}
 	}
 	return steps
+}
+
+// fit makes a step one that the transaction may do after those before, and that loses
+// nobody's append by itself: the first lock is not shared; what is shared is neither written
+// nor locked otherwise; what is written without a lock is not locked afterwards, which would
+// say that it may be written over what is newer.
+func (s step) fit(before []step) step {
+	var locked, alone, shared, late bool
+	for _, b := range before {
+		same := slices.ContainsFunc(s.keys, func(key int) bool { return slices.Contains(b.keys, key) })
+		switch {
+		case b.do == share:
+			shared = shared || same
+		case b.do >= appendTo && b.late:
+			late = late || same
+		case b.do >= appendTo:
+			locked, alone = true, alone || same
+		}
+	}
+	if s.do == share && !locked {
+		s.do = lockRead
+	}
+	switch s.do {
+	case appendTo, insertInto:
+		if s.late = late || s.late && !alone; shared {
+			s.do = batchGet
+		}
+	case lock, lockRead:
+		if shared || late {
+			s.do = batchGet
+		}
+	case share:
+		if alone || late {
+			s.do = batchGet
+		}
+	}
+	return s
 }
 
 // txn makes one transaction, of one kind or another.
@@ -151,8 +199,12 @@ func (w *worker) protocol() (opts []tikv.CommitOption, causal bool) {
 // begin makes a transaction by hand.
 func (w *worker) begin(ctx context.Context) error {
 	opts, causal := w.protocol()
-	t := Txn{Worker: w.id, Begin: w.tick(), Outcome: Failed, Causal: causal}
-	tx, err := w.client().Begin(ctx)
+	t := Txn{Worker: w.id, Begin: w.tick(), Outcome: Failed, Causal: causal, Pessimistic: w.rng.IntN(2) == 0}
+	var begin []tikv.BeginOption
+	if t.Pessimistic {
+		begin = append(begin, tikv.WithPessimistic())
+	}
+	tx, err := w.client().Begin(ctx, begin...)
 	if err != nil {
 		return unexpected(err)
 	}
@@ -160,7 +212,7 @@ func (w *worker) begin(ctx context.Context) error {
 	if err := w.play(ctx, tx, &t, w.script(false)); err != nil {
 		t.Note = note(err)
 		w.add(&t)
-		return errors.Join(unexpected(err), tx.Rollback(ctx))
+		return errors.Join(unexpected(err), unexpected(tx.Rollback(ctx)))
 	}
 	t.Commit = w.tick()
 	err = tx.Commit(ctx, opts...)
@@ -205,6 +257,13 @@ func (w *worker) runTxn(ctx context.Context) error {
 		steps = w.script(false)
 		opts  = []tikv.RunOption{tikv.WithMaxAttempts(1 + w.rng.IntN(5))}
 	)
+	var pessimistic bool
+	switch w.rng.IntN(8) {
+	case 0, 1, 2:
+		pessimistic, opts = true, append(opts, tikv.WithPessimistic())
+	case 3:
+		pessimistic, opts = true, append(opts, tikv.WithPessimisticAfter(1+w.rng.IntN(2)))
+	}
 	protocol, causal := w.protocol()
 	for _, o := range protocol {
 		opts = append(opts, o)
@@ -215,7 +274,10 @@ func (w *worker) runTxn(ctx context.Context) error {
 			w.add(t)
 		}
 		tx = now
-		t = &Txn{Worker: w.id, Begin: next, Began: w.tick(), StartTS: uint64(tx.StartTS()), Outcome: Failed, Causal: causal}
+		t = &Txn{
+			Worker: w.id, Begin: next, Began: w.tick(), StartTS: uint64(tx.StartTS()), Outcome: Failed,
+			Causal: causal, Pessimistic: pessimistic,
+		}
 		err := w.play(ctx, tx, t, steps)
 		if next = w.tick(); err == nil {
 			t.Commit = next
@@ -233,38 +295,127 @@ func (w *worker) runTxn(ctx context.Context) error {
 	return unexpected(err)
 }
 
-// play does the steps and notes what they show.
+// play does the steps and notes what they show. A transaction whose lock was not to be had
+// may go on without.
 func (w *worker) play(ctx context.Context, tx *tikv.Txn, t *Txn, steps []step) error {
+	var done []step
 	for _, s := range steps {
+		s = s.fit(done)
 		var err error
 		switch s.do {
 		case appendTo, insertInto:
-			err = w.append(ctx, tx, t, s.keys[0], s.do == insertInto)
-		case lock:
-			err = tx.Lock(ctx, [][]byte{keyOf(s.keys[0])})
+			err = w.append(ctx, tx, t, s)
+		case lock, lockRead, share:
+			err = w.lock(ctx, tx, t, s)
 		default:
 			err = read(ctx, tx, t, s)
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+			done = append(done, s)
+		case s.hurry == 0 || ctx.Err() != nil || !goesOn(err):
 			return err
 		}
 	}
 	return nil
 }
 
+// goesOn reports whether a transaction may go on after an error of a lock.
+func goesOn(err error) bool {
+	return errors.Is(err, tikv.ErrLocked) || errors.Is(err, tikv.ErrDeadlock) || errors.Is(err, tikv.ErrUnavailable) ||
+		errors.Is(err, context.DeadlineExceeded)
+}
+
 // append reads a list and writes it with one element more.
-func (w *worker) append(ctx context.Context, tx *tikv.Txn, t *Txn, key int, insert bool) error {
-	if err := readOne(ctx, tx, t, key); err != nil {
+func (w *worker) append(ctx context.Context, tx *tikv.Txn, t *Txn, s step) error {
+	key := s.keys[0]
+	var err error
+	if t.Pessimistic && !s.late {
+		err = w.lock(ctx, tx, t, s)
+	} else {
+		err = readOne(ctx, tx, t, key)
+	}
+	if err != nil {
 		return err
 	}
 	list := t.Ops[len(t.Ops)-1].Read
 	value := int(w.value.Add(1))
 	t.Ops = append(t.Ops, Op{Key: key, Append: value})
 	data := encodeList(append(list[:len(list):len(list)], value))
-	if insert && len(list) == 0 {
+	if s.do == insertInto && len(list) == 0 {
 		return tx.Insert(keyOf(key), data)
 	}
 	return tx.Put(keyOf(key), data)
+}
+
+// lock locks lists and, but for a step that is only this, reads them.
+func (w *worker) lock(ctx context.Context, tx *tikv.Txn, t *Txn, s step) error {
+	patient := ctx
+	if s.hurry > 0 {
+		short, cancel := context.WithTimeout(ctx, s.hurry)
+		defer cancel()
+		ctx = short
+	}
+	var got []tikv.Locked
+	var err error
+	if s.fair {
+		got, err = w.lockFairly(ctx, patient, tx, s)
+	} else {
+		got, err = lockOnce(ctx, tx, s)
+	}
+	if err != nil {
+		return err
+	}
+	for i, l := range got {
+		if err := t.saw(s.keys[i], l.Value); err != nil {
+			return err
+		}
+		t.Ops[len(t.Ops)-1].Locked = true
+	}
+	return nil
+}
+
+// lockFairly is lockOnce in a statement of fair locking, of one attempt or two.
+func (w *worker) lockFairly(ctx, patient context.Context, tx *tikv.Txn, s step) (got []tikv.Locked, err error) {
+	stage, err := tx.FairLock()
+	if err != nil {
+		return nil, err
+	}
+	for again := w.rng.IntN(2) == 0; ; again = false {
+		if got, err = lockOnce(ctx, tx, s); err != nil || !again {
+			break
+		}
+		if err = stage.Retry(ctx); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = stage.Done(ctx)
+	}
+	w.statements.Add(1)
+	if slices.ContainsFunc(got, func(l tikv.Locked) bool { return l.ConflictTS != 0 }) {
+		w.above.Add(1)
+	}
+	if err != nil {
+		if failed := stage.Cancel(patient); failed != nil {
+			err = errors.Join(err, failed)
+		}
+	}
+	return got, err
+}
+
+func lockOnce(ctx context.Context, tx *tikv.Txn, s step) ([]tikv.Locked, error) {
+	names := make([][]byte, len(s.keys))
+	for i, key := range s.keys {
+		names[i] = keyOf(key)
+	}
+	switch s.do {
+	case lock:
+		return nil, tx.Lock(ctx, names)
+	case share:
+		return tx.BatchGetForUpdate(ctx, names, tikv.WithShared())
+	}
+	return tx.BatchGetForUpdate(ctx, names)
 }
 
 func read(ctx context.Context, from tikv.Reader, t *Txn, s step) error {
@@ -358,6 +509,7 @@ func unexpected(err error) error {
 	switch {
 	case err == nil, errors.Is(err, tikv.ErrUndetermined), errors.Is(err, tikv.ErrWriteConflict), errors.Is(err, tikv.ErrTxnAborted),
 		errors.Is(err, tikv.ErrUnavailable), errors.Is(err, tikv.ErrAlreadyExists), errors.Is(err, tikv.ErrClosed), errors.Is(err, tikv.ErrDiskFull),
+		errors.Is(err, tikv.ErrLocked), errors.Is(err, tikv.ErrDeadlock),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return nil
 	}

@@ -14,7 +14,7 @@ import (
 // TestRegisters lets workers read, write and swap raw keys while the cluster is disturbed,
 // and checks that what they were told is linearizable.
 func TestRegisters(t *testing.T) {
-	histories(t, Registers, 80, func(r *run) {
+	histories(t, Registers, 100, func(r *run) {
 		r.mode, r.methods = playground.KeyRaw, append(registersMethods[:len(registersMethods):len(registersMethods)], pdMethods...)
 		r.make((*worker).call, r.readRegisters)
 	})

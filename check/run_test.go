@@ -59,6 +59,8 @@ type run struct {
 	history History
 	err     error
 
+	statements   atomic.Int64 // of fair locking
+	above        atomic.Int64 // those that locked above a newer commit
 	counts       playground.Counts
 	disturbances int
 	took         time.Duration // fake
@@ -251,7 +253,11 @@ func (s *summary) addHistory(h *History) {
 	s.add("histories", 1)
 	s.add("operations", h.Operations())
 	for i := range h.Txns {
-		s.add(h.Txns[i].Outcome.String(), 1)
+		t := &h.Txns[i]
+		s.add(t.Outcome.String(), 1)
+		if t.Pessimistic && t.Outcome == Done && t.writes() {
+			s.add("pessimistic", 1)
+		}
 	}
 	for i := range h.Calls {
 		s.add(h.Calls[i].Outcome.String(), 1)
@@ -277,7 +283,8 @@ func (s *summary) addCluster(c playground.Counts, disturbances int, took time.Du
 // least is what a whole test has to have met, for each of its histories.
 var least = map[Kind]map[string]float64{
 	Lists: {"operations": 2000, "done": 200, "failed": 20, "unknown": 1, "disturbances": 20, "splits": 2, "merges": 1,
-		"leader moves": 2, "starts": 0.3, "lost": 10, "commits": 100, "conflicts": 20, "rollbacks": 1},
+		"leader moves": 2, "starts": 0.3, "lost": 10, "commits": 100, "conflicts": 20, "rollbacks": 1,
+		"pessimistic": 50, "fair statements": 25, "locked above a commit": 0.5},
 	Registers: {"operations": 2000, "done": 1500, "failed": 1, "unknown": 5, "disturbances": 20, "splits": 2, "merges": 1,
 		"leader moves": 2, "starts": 0.3, "lost": 10},
 }
@@ -352,6 +359,8 @@ func oneHistory(t *testing.T, kind Kind, seed uint64, s schedule, do func(r *run
 	}
 	sum.addHistory(&r.history)
 	t.Log(sum.addCluster(r.counts, r.disturbances, r.took))
+	sum.add("fair statements", int(r.statements.Load()))
+	sum.add("locked above a commit", int(r.above.Load()))
 	if len(found) > 0 || err != nil {
 		r.history.Found = found
 		t.Error(failed(&r.history, journal))

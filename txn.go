@@ -13,10 +13,10 @@ import (
 )
 
 // Txn is a read-write transaction of Client.Begin or Client.RunTxn. Reads show the cluster as
-// of StartTS, and the transaction's own writes, which stay in memory until it commits. Reads
-// may run concurrently with each other; a write, lock, Commit or Rollback that overlaps
-// another call returns ErrTxnBusy, a call after the end ErrTxnDone. A handle that is dropped
-// lets go of its locks.
+// of StartTS, and the transaction's own writes, which stay in memory until it commits
+// (WithPipelined: until they are flushed). Reads may run concurrently with each other; a
+// write, lock, Commit or Rollback that overlaps another call returns ErrTxnBusy, a call after
+// the end ErrTxnDone. A handle that is dropped lets go of its locks.
 type Txn struct {
 	c   *Client
 	t   *txn.Txn

@@ -164,9 +164,10 @@
 // # Seeing in
 //
 // [WithLogger] gives the client a logger; by default it is silent. [WithHooks] shows every
-// attempt, retry, connection and change of the topology to values of yours ([RPCHook],
-// [RetryHook], [ConnHook], [TopologyHook], [CloseHook]). An [Interceptor] may change or
-// refuse what is sent. [Client.Stores] tells how the stores are.
+// attempt, retry, transaction, connection and change of the topology to values of yours
+// ([RPCHook], [RetryHook], [TxnHook], [ConnHook], [TopologyHook], [CloseHook]). An
+// [Interceptor] may change or refuse what is sent. [Txn.Stats] and a [Recorder] say what a
+// transaction or the calls of a view have cost, [Client.Stores] how the stores are.
 //
 //	type retries struct{ n atomic.Int64 }
 //

@@ -96,9 +96,9 @@ func faultStays(t *testing.T, kind faultKind, deadline time.Duration) {
 		case kind.mayRun && call.writes:
 			want = tikv.ErrUndetermined
 		}
-		// Stores whose connections break as soon as they are used are left alone for a while,
-		// which may be as long as there is time: then nothing was sent.
-		if want == tikv.ErrUndetermined && kind.fault.Disconnect && leftAlone(err) {
+		// Stores that do not answer, or whose connections break as soon as they are used, are left alone
+		// for a while, which may be as long as there is time: then nothing was sent.
+		if want == tikv.ErrUndetermined && leftAlone(err) {
 			want = tikv.ErrUnavailable
 		}
 		if !errors.Is(err, want) || tikv.NotSent(err) == (want == tikv.ErrUndetermined) {

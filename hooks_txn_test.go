@@ -100,6 +100,13 @@ func hookCases() map[string]hookCase {
 		"one phase":  {run()(one), "begin 1, end 1 committed one-phase", nil, true, "tikv.(*Txn).Commit("},
 		"async":      {run()(keep), "begin 1, end 1 committed async", nil, true, "tikv.(*Txn).Commit("},
 		"two phases": {run(inTwoPhases)(keep), "begin 1, end 1 committed two-phase", nil, true, "tikv.(*Txn).Commit("},
+		"pipelined":  {run(tikv.WithPipelined(tikv.Pipeline{}))(keep), "begin 1, end 1 committed pipelined", nil, true, "tikv.(*Txn).Commit("},
+		"a lost flush": {func(t *testing.T, cluster *tikvtest.Cluster, c *tikv.Client) error {
+			return c.RunTxn(t.Context(), func(ctx context.Context, tx *tikv.Txn) error {
+				commit(t, cluster.Open(), "a", "first")
+				return keep(ctx, tx)
+			}, tikv.WithPipelined(tikv.Pipeline{}), tikv.WithMaxAttempts(1))
+		}, "begin 1, end 1 failed", tikv.ErrWriteConflict, true, "tikv.(*Txn).Commit("},
 		"commits": {by(nil, func(ctx context.Context, tx *tikv.Txn) error {
 			return errors.Join(one(ctx, tx), tx.Commit(ctx), tx.Rollback(ctx))
 		}), "begin 1, end 1 committed one-phase", nil, true, "tikv.(*Txn).Commit("},

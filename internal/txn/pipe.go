@@ -63,18 +63,23 @@ func newPipe(t *Txn, o PipelineOptions) pipeline {
 	return &pipe{t: t, o: o, width: newWidth(o.FlushConcurrency), stores: make(map[uint64]struct{})}
 }
 
-// changed comes after fn, which has changed the buffer or failed with err. What does not
-// fit into the buffer is written when it has been handed over.
-func (p *pipe) changed(fn func() error, err error) error {
+// makeRoom comes after a change that has failed with err: what does not fit into the buffer
+// is written when it has been handed over.
+func (p *pipe) makeRoom(err error) (made bool, _ error) {
 	var full *membuf.TooLarge
-	if errors.As(err, &full) && p.t.buf.Len() > 0 {
-		if err := p.handOver(p.t.e.tasks.Context()); err != nil {
-			return err
-		}
-		err = fn()
+	if !errors.As(err, &full) || p.t.buf.Len() == 0 {
+		return false, err
 	}
-	if err != nil || !p.due() {
-		return err
+	if err := p.handOver(p.t.e.tasks.Context()); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// changed comes after a change of the buffer.
+func (p *pipe) changed() error {
+	if !p.due() {
+		return nil
 	}
 	return p.handOver(p.t.e.tasks.Context())
 }

@@ -14,7 +14,8 @@ import (
 // pipeline is what a pipelined transaction does in another way. A program that has none
 // does not link it.
 type pipeline interface {
-	changed(fn func() error, err error) error
+	makeRoom(err error) (made bool, _ error)
+	changed() error
 	get(ctx context.Context, op string, key []byte) ([]byte, error)
 	batchGet(ctx context.Context, op string, keys [][]byte, versions bool, set func(i int, v Value)) error
 	mayCommit(o CommitOptions) error

@@ -163,14 +163,18 @@ func (t *Txn) lookAt(ctx context.Context, op string, wanted [][]byte, versions b
 			ask, at = append(ask, key), append(at, i)
 		}
 	}
-	get := t.snap.BatchGet
-	if t.pipe != nil {
-		get = t.pipe.batchGet
-	}
-	if err := get(ctx, op, ask, versions, func(i int, v Value) { out[at[i]] = v }); err != nil {
+	if err := t.fetch(ctx, op, ask, versions, at, out); err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// fetch reads what the buffer does not have, the i-th key for out[at[i]].
+func (t *Txn) fetch(ctx context.Context, op string, keys [][]byte, versions bool, at []int, out []Value) error {
+	if t.pipe != nil {
+		return t.pipe.batchGet(ctx, op, keys, versions, func(i int, v Value) { out[at[i]] = v })
+	}
+	return t.snap.BatchGet(ctx, op, keys, versions, func(i int, v Value) { out[at[i]] = v })
 }
 
 // Claim is what a write says of its key, as the transaction sees it: of what the
@@ -260,8 +264,14 @@ func (t *Txn) change(fn func() error) error {
 	}
 	defer t.leave()
 	err := fn()
-	if t.pipe != nil {
-		err = t.pipe.changed(fn, err)
+	if err != nil && t.pipe != nil { // which is not given fn: that would put it on the heap
+		var made bool
+		if made, err = t.pipe.makeRoom(err); made {
+			err = fn()
+		}
+	}
+	if err == nil && t.pipe != nil {
+		err = t.pipe.changed()
 	}
 	t.count()
 	return err

@@ -68,6 +68,21 @@ func TestFairLock(t *testing.T) {
 			must(d.T, stage.Done(ctx), d.two.Put(b("x"), b("2")), d.two.Commit(ctx))
 			want(d.T, d.c.Latest(), "x", "2")
 		},
+		// The commit that it is locked above has a timestamp that PD has yet to issue.
+		"who begins after its commit sees it": func(d *duel) {
+			ctx := d.Context()
+			rival := begin(d.T, d.c, tikv.WithCommitMode(tikv.CommitAuto))
+			must(d.T, rival.Put(b("z"), b("won")), rival.Commit(ctx))
+			stage := d.fair(d.two)
+			if got := d.lockOne(d.two, "z"); got.ConflictTS == 0 {
+				d.Errorf("%+v", got)
+			}
+			must(d.T, stage.Done(ctx), d.two.Put(b("z"), b("two")))
+			must(d.T, d.two.Commit(ctx, tikv.WithCommitMode(tikv.CommitAuto), tikv.WithCausalConsistency()))
+			snap, err := d.c.Snapshot(ctx)
+			must(d.T, err)
+			want(d.T, snap, "z", "two")
+		},
 		"a newer timestamp knows the commit": func(d *duel) {
 			ts := commit(d.T, d.c, "x", "won")
 			stage := d.fair(d.two)

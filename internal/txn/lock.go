@@ -171,6 +171,12 @@ func (l *lockCall) lock(ctx context.Context) error {
 	if err == nil {
 		err = l.run(ctx)
 	}
+	if err == nil && l.force && l.got[0].ConflictTS != 0 {
+		// A commit timestamp that TiKV calculated may be the next that PD issues. What the
+		// transaction does at it from now on, and what commits above that without asking PD,
+		// must not be ahead of who begins afterwards.
+		_, err = l.t.e.pd.Timestamp(ctx)
+	}
 	if err != nil {
 		l.undo(ctx, err)
 		return err

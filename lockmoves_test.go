@@ -120,6 +120,24 @@ func TestLockComesLate(t *testing.T) {
 	}
 }
 
+// What was written without a lock may have one, of a call that has failed, although the
+// transaction has no other.
+func TestWriteOverALateLock(t *testing.T) {
+	dueling(t, func(d *duel) {
+		ctx := d.Context()
+		late := d.cluster.Inject(playground.Fault{Method: "KvPessimisticLock", Key: b("y"), StartTS: uint64(d.two.StartTS()), Hold: true})
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		d.is(d.two.Lock(short, ks("y")), context.DeadlineExceeded)
+		synctest.Wait()
+		late.Remove()
+		d.same("held", d.held(), "a:1(a) y:2(y) ")
+		must(d.T, d.two.Put(b("y"), b("two")), d.two.Put(b("x"), b("two")), d.two.Commit(ctx))
+		want(d.T, d.c.Latest(), "y", "two")
+		d.same("held", d.held(), "a:1(a) ")
+	})
+}
+
 // A lock whose region nobody leads ends with its budget, as other calls do.
 func TestLockOfNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

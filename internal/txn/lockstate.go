@@ -61,9 +61,10 @@ func Pessimistic() any { return pessimistic{} }
 // pessimistic is the only pessimism.
 type pessimistic struct{}
 
-// holds reports whether anything was locked, so that the transaction has to commit as a
-// pessimistic one.
-func (p *pessimist) holds() bool { return p != nil && p.primary != nil }
+// holds reports whether anything was locked, or may have been by a call that failed, so that
+// the transaction has to commit as a pessimistic one: another's prewrite may not meet a
+// pessimistic lock of its own (TiKV src/storage/txn/actions/prewrite.rs, check_lock).
+func (p *pessimist) holds() bool { return p != nil && (p.primary != nil || p.unsure) }
 
 // locked reports whether the transaction holds key in the cluster.
 func (t *Txn) locked(key []byte) bool {

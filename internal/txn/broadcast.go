@@ -44,8 +44,8 @@ func (p *pipe) beat(ctx context.Context, key []byte) (gone bool, err error) {
 	return false, nil
 }
 
-// broadcast tells every store that has a replica what the transaction has come to. Nobody waits for it, and
-// nothing depends on it: it spares others questions.
+// broadcast tells every store that has a replica what the transaction has come to. Nobody
+// waits for it, and nothing depends on it: it spares others questions.
 func (p *pipe) broadcast(s *kvrpcpb.TxnStatus) {
 	s.StartTs = p.t.StartTS()
 	p.t.e.tasks.Go("broadcast", func(ctx context.Context) { p.tell(ctx, s) })

@@ -74,6 +74,7 @@ func TestReadCommittedIsCaught(t *testing.T) {
 		}
 		txn.Commit = r.tick()
 		w.ended(&txn, tx, tx.Commit(t.Context()))
+		synctest.Wait() // key 0 is committed in the background, key 1 waits at the fault
 		look := Txn{Begin: r.tick(), Outcome: Done}
 		snap, err := client.Snapshot(t.Context(), tikv.WithIsolation(tikv.IsolationRC))
 		if err != nil {

@@ -48,7 +48,7 @@ func (c counts) slack() slack {
 	return together
 }
 
-const tries = 3 // a count that is worse is worse each time
+const tries = 6 // a count that is worse is worse each time
 
 // countedCases are the rows of baseline.json, each with its number of operations.
 var countedCases = []struct {

@@ -26,6 +26,7 @@ const (
 	header   = 8
 	unit     = 4
 	minBlock = 256
+	doubled  = 8 << 10    // until where the memory doubles with each block
 	maxBlock = unit << 16 // what a place can tell
 	// maxRecord is the longest record that shares a block.
 	maxRecord = maxBlock / 4
@@ -44,7 +45,7 @@ func (a *arena) add(key, value []byte) place {
 	} else {
 		if n > cap(a.tail)-len(a.tail) {
 			a.open = uint32(len(a.blocks))
-			a.tail = a.grow(max(n, min(2*cap(a.tail), maxBlock), minBlock))[:0]
+			a.tail = a.grow(max(n, a.next()))[:0]
 		}
 		at = place{a.open, uint16(len(a.tail) / unit)}
 		r = a.tail
@@ -55,6 +56,16 @@ func (a *arena) add(key, value []byte) place {
 	r = append(r, key...)
 	_ = append(r, value...)
 	return at
+}
+
+// next is the size of the next block: while there is little as much as all so far, then a
+// quarter of it, so that little stays unused.
+func (a *arena) next() int {
+	n := a.size
+	if n >= doubled {
+		n /= 4
+	}
+	return min(max(n, minBlock), maxBlock)
 }
 
 func (a *arena) grow(n int) []byte {

@@ -181,8 +181,8 @@ func (b *Buffer) slot(key, value []byte) (s *slot, isNew bool) {
 		b.prefix = b.arena.blocks.key(s.place())
 		return s, true
 	}
-	if n := shared(b.prefix, key); n < len(b.prefix) {
-		b.narrow(n)
+	if !bytes.HasPrefix(key, b.prefix) {
+		b.narrow(shared(b.prefix, key))
 	}
 	b.root = b.own(b.root)
 	if b.root.full() {

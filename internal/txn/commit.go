@@ -66,7 +66,10 @@ func (t *Txn) carryOut(ctx context.Context, op string, o CommitOptions) error {
 	}
 	c := &commit{t: t, e: t.e, op: op, o: o, start: t.StartTS(), room: t.e.takeRoom()}
 	defer c.giveRoom()
-	c.muts.collect(t.buf.Freeze(), t.buf.Len(), t.pess.holds(), &c.few)
+	if t.buf.Len() > fewMutations {
+		c.more = t.e.takeMore()
+	}
+	c.muts.collect(t.buf.Freeze(), t.buf.Len(), t.pess.holds(), &c.few, c.more)
 	if len(c.muts.keys) == 0 {
 		return nil
 	}
@@ -118,7 +121,8 @@ type commit struct {
 	muts  mutations
 	start uint64
 	ttl   time.Duration
-	busy  bool // tasks use what is in its room
+	busy  bool  // tasks use what is in its room
+	more  *more // nil: few are enough
 
 	primary      int    // index in muts.held
 	minTS, maxTS uint64 // between which TiKV may choose the commit timestamp
@@ -152,8 +156,9 @@ func (e *Engine) takeRoom() *room {
 	return &room{}
 }
 
-// giveRoom takes back what nobody refers to any more.
+// giveRoom takes back what nobody refers to any more. Tasks need keys, but no mutations.
 func (c *commit) giveRoom() {
+	c.e.giveMore(c.more)
 	if !c.busy {
 		*c.room = room{}
 		c.e.rooms.Put(c.room)

@@ -70,6 +70,7 @@ type Engine struct {
 	rooms     sync.Pool // *room
 	prewrites sync.Pool // *prewriting
 	errands   sync.Pool // *errand
+	mores     sync.Pool // *more
 	lockings  sync.Pool // *lockRequest
 
 	commits inflight

@@ -31,7 +31,7 @@ func (p *pipe) flush(ctx context.Context, f *flight) error {
 		}
 	}
 	g := &generation{p: p, number: f.generation}
-	g.muts.collect(f.view, f.keys, false, &g.few)
+	g.muts.collect(f.view, f.keys, false, &g.few, new(more))
 	if err := p.settleClaims(ctx, &g.muts); err != nil {
 		return err
 	}

@@ -37,13 +37,50 @@ type few struct {
 	each [fewMutations]kvrpcpb.Mutation
 }
 
+// more is the memory of more mutations, kept for the next commit. Not so their keys:
+// these are needed when it is over.
+type more struct {
+	all  []*kvrpcpb.Mutation
+	each []kvrpcpb.Mutation
+}
+
+// moreKept is how many mutations are kept memory for.
+const moreKept = 4096
+
+// take returns room for n mutations.
+func (r *more) take(n int) ([]*kvrpcpb.Mutation, []kvrpcpb.Mutation) {
+	if cap(r.each) < n {
+		r.all, r.each = make([]*kvrpcpb.Mutation, 0, n), make([]kvrpcpb.Mutation, n)
+	}
+	r.each = r.each[:n]
+	return r.all[:0], r.each
+}
+
+func (e *Engine) takeMore() *more {
+	if r, _ := e.mores.Get().(*more); r != nil {
+		return r
+	}
+	return &more{}
+}
+
+// giveMore takes back what nobody refers to any more.
+func (e *Engine) giveMore(r *more) {
+	if r == nil || cap(r.each) > moreKept {
+		return
+	}
+	clear(r.each)
+	e.mores.Put(r)
+}
+
 // collect turns a buffer of n entries into mutations (facts section 3.2, "Op choice"), of a
-// transaction that holds locks if pessimistic is set.
-func (m *mutations) collect(view membuf.View, n int, pessimistic bool, room *few) {
-	m.keys, m.all = room.keys[:0], room.all[:0]
-	each := room.each[:]
+// transaction that holds locks if pessimistic is set. They lie in few if
+// that is enough, or else in more.
+func (m *mutations) collect(view membuf.View, n int, pessimistic bool, few *few, more *more) {
+	m.keys, m.all = few.keys[:0], few.all[:0]
+	each := few.each[:]
 	if n > fewMutations {
-		m.keys, m.all, each = make([][]byte, 0, n), make([]*kvrpcpb.Mutation, 0, n), make([]kvrpcpb.Mutation, n)
+		m.keys = make([][]byte, 0, n)
+		m.all, each = more.take(n)
 	}
 	checked := 0
 	c := view.Scan(keys.Range{}, false)

@@ -13,7 +13,7 @@ import (
 // the two services alone.
 const (
 	morePackages = 25
-	moreBytes    = 2<<20 + 32<<10
+	moreBytes    = 2 << 20
 )
 
 var linkable = []string{
@@ -57,7 +57,7 @@ func measure(t *testing.T, name string) linked {
 		}
 	}
 	bin := filepath.Join(t.TempDir(), name)
-	run(t, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, dir)
+	run(t, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", bin, dir)
 	info, err := os.Stat(bin)
 	if err != nil {
 		t.Fatal(err)

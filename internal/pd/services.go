@@ -7,13 +7,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pingcap/kvproto/pkg/meta_storagepb"
 	"github.com/pingcap/kvproto/pkg/pdpb"
 	"github.com/pingcap/kvproto/pkg/tsopb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/tikv-go/tikv/internal/keys"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 // services are what stands beside PD where its service mode is API_SVC_MODE. Immutable.
@@ -71,15 +71,16 @@ func (c *Client) askRouters(ctx context.Context, m *members) (routers []string) 
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, suspicion, errSilent)
 	defer cancel()
-	resp, err := meta_storagepb.NewMetaStorageClient(conn).Get(ctx, &meta_storagepb.GetRequest{Key: path, RangeEnd: keys.PrefixEnd(path)})
-	if err != nil || resp.GetHeader().GetError() != nil {
+	var list wire.Listing
+	err = conn.Invoke(ctx, wire.ListMethod, &wire.ListRequest{Key: path, End: keys.PrefixEnd(path)}, &list)
+	if err != nil || list.Refused {
 		return nil
 	}
-	for _, kv := range resp.GetKvs() {
+	for _, value := range list.Values {
 		var entry struct {
 			Addr string `json:"service-addr"`
 		}
-		if json.Unmarshal(kv.GetValue(), &entry) != nil {
+		if json.Unmarshal(value, &entry) != nil {
 			continue
 		}
 		if addr, err := hostPort(entry.Addr); err == nil {

@@ -13,6 +13,9 @@ type frame struct{ data mem.BufferSlice }
 // received is a message that its receiver decodes, and frees.
 type received struct{ data mem.Buffer }
 
+// encoder is a message that encodes itself, as every Message does.
+type encoder interface{ Marshal() ([]byte, error) }
+
 // grpcCodec encodes kvproto's messages with their own methods, frames not at all, and
 // the few messages of google's protobuf (grpc.health) with that. What is received in
 // pieces is put together in a buffer of its pool.
@@ -26,7 +29,7 @@ func (grpcCodec) Marshal(v any) (mem.BufferSlice, error) {
 	switch m := v.(type) {
 	case *frame:
 		return m.data, nil
-	case Message:
+	case encoder:
 		data, err := m.Marshal()
 		return mem.BufferSlice{mem.SliceBuffer(data)}, err
 	case proto.Message:
@@ -42,7 +45,7 @@ func (c grpcCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	case *received:
 		m.data = data.MaterializeToBuffer(c.pool)
 		return nil
-	case Message:
+	case Decoder:
 		return m.Unmarshal(data.Materialize())
 	case proto.Message:
 		return proto.Unmarshal(data.Materialize(), m)

@@ -157,10 +157,14 @@ func FuzzAnswers(f *testing.F) {
 	for _, m := range answers() {
 		f.Add(encoded(f, m))
 	}
+	for _, m := range listings() {
+		f.Add(encoded(f, m))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		compareValue(t, data)
 		comparePairs(t, data)
 		compareVerdicts(t, data)
+		compareListing(t, data)
 	})
 }
 

@@ -227,7 +227,7 @@ func (b *bank) restartStore(rng *rand.Rand) error {
 	if err := b.cluster.Stop(store); err != nil {
 		return err
 	}
-	<-time.After(time.Duration(rng.IntN(300)) * time.Millisecond)
+	<-time.After(time.Duration(1+rng.IntN(300)) * time.Millisecond)
 	return b.cluster.Start(store)
 }
 

@@ -40,7 +40,7 @@ func replicaWeather(ctx context.Context, t *testing.T, cluster *tikvtest.Cluster
 		case 1:
 			if restarts && r.IntN(3) == 0 {
 				must(t, cluster.Stop(playground.Store(store)))
-				<-time.After(time.Duration(r.IntN(300)) * time.Millisecond)
+				<-time.After(time.Duration(1+r.IntN(300)) * time.Millisecond)
 				must(t, cluster.Start(playground.Store(store)))
 				continue
 			}
@@ -228,9 +228,10 @@ func readAll(ctx context.Context, view tikv.Reader, n int, r *rand.Rand) (map[st
 	return got, nil
 }
 
+// sleep waits for some time at least: docs/testing.md, what soaks found.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
-	case <-time.After(d):
+	case <-time.After(max(1, d)):
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

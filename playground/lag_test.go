@@ -475,7 +475,7 @@ func randomLag(t *testing.T, seed uint64) {
 				<-time.After(time.Millisecond)
 				continue
 			}
-			<-time.After(time.Duration(n(20)) * time.Millisecond)
+			<-time.After(time.Duration(1+n(20)) * time.Millisecond)
 			for resp.OnePcCommitTs == 0 {
 				r := c.topo.ByID(region)
 				if r.Leader == nil {
@@ -578,7 +578,7 @@ func randomLag(t *testing.T, seed uint64) {
 			defer work.Done()
 			for i := range 60 {
 				write(key, i+1)
-				<-time.After(time.Duration(n(10)) * time.Millisecond)
+				<-time.After(time.Duration(1+n(10)) * time.Millisecond)
 			}
 		}()
 		for range 2 {

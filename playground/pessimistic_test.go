@@ -689,7 +689,7 @@ func (h *holders) transaction(startTS uint64, random *rand.Rand) {
 		if locked = h.lock(startTS, key, wait, i == 0, random.IntN(2) == 0); !locked {
 			break
 		}
-		pass(time.Duration(random.IntN(30)) * time.Millisecond)
+		pass(time.Duration(1+random.IntN(30)) * time.Millisecond)
 	}
 	h.mu.Lock()
 	for key, holder := range h.of {

@@ -50,7 +50,7 @@ func TestCountersSurviveTheWeather(t *testing.T) {
 					if err := c.Stop(playground.Store(store)); err != nil {
 						t.Error(err)
 					}
-					<-time.After(time.Duration(r.IntN(500)) * time.Millisecond)
+					<-time.After(time.Duration(1+r.IntN(500)) * time.Millisecond)
 					if err := c.Start(playground.Store(store)); err != nil {
 						t.Error(err)
 					}

@@ -29,8 +29,9 @@ func (d *dice) n(n int) int {
 	return d.r.IntN(n)
 }
 
-// pause waits for up to 4 ms of the bubble's time.
-func (d *dice) pause() { <-time.After(time.Duration(d.n(4)) * time.Millisecond) }
+// pause waits for up to 4 ms of the bubble's time, and for some: docs/testing.md, what
+// soaks found.
+func (d *dice) pause() { <-time.After(max(1, time.Duration(d.n(4))*time.Millisecond)) }
 
 // slowStore is an engine in which what was checked grows old before it is used.
 type slowStore struct {

@@ -141,42 +141,51 @@ func (p *Pairs) GetRegionError() *errorpb.Error { return p.RegionError }
 
 const fieldPairs = 2 // in all of those responses
 
-// Unmarshal decodes one of those responses. Small keys and values share memory in blocks
-// of at most blockSize, so that who keeps one of many keeps no more than that.
+// blockSize is the most bytes of a response that are copied in one piece.
+const blockSize = 16 << 10
+
+// Unmarshal decodes one of those responses. Keys and values share memory in blocks of at
+// most blockSize, so that who keeps one of many keeps no more than that.
 func (p *Pairs) Unmarshal(data []byte) error {
-	if count := countPairs(data); cap(p.Pairs) < count {
-		p.Pairs = make([]Pair, 0, count)
-	}
-	if err := p.refer(data); err != nil {
-		clear(p.Pairs)
-		p.Pairs, p.Bytes = p.Pairs[:0], 0
-		return err
-	}
-	b := block{left: p.Bytes}
-	for i := range p.Pairs {
-		pair := &p.Pairs[i]
-		pair.Key, pair.Value = b.copy(pair.Key), b.copy(pair.Value)
+	for len(data) > 0 {
+		n := blockOf(data)
+		err := p.block(data[:n])
+		if err != nil {
+			clear(p.Pairs)
+			p.Pairs, p.Bytes = p.Pairs[:0], 0
+			return err
+		}
+		data = data[n:]
 	}
 	return nil
 }
 
-// countPairs counts the pairs of a response, those before what is malformed.
-func countPairs(data []byte) (count int) {
-	for len(data) > 0 {
-		num, _, _, n := field(data)
-		if n < 0 {
-			break
-		}
-		data = data[n:]
-		if num == fieldPairs {
-			count++
-		}
+// blockOf is the length of the fields at the beginning of data that fit in a block, or of
+// the first if it does not, or is malformed.
+func blockOf(data []byte) (end int) {
+	if len(data) <= blockSize {
+		return len(data)
 	}
-	return count
+	for end < len(data) {
+		_, _, _, n := field(data[end:])
+		switch {
+		case n < 0 && end == 0:
+			return len(data)
+		case n < 0, end > 0 && end+n > blockSize:
+			return end
+		}
+		end += n
+	}
+	return end
 }
 
-// refer reads a response. Its pairs refer to data.
-func (p *Pairs) refer(data []byte) (err error) {
+// block reads fields of a response. What is larger than a block is one pair: its key and
+// its value have their own memory each.
+func (p *Pairs) block(data []byte) (err error) {
+	large := len(data) > blockSize
+	if !large {
+		data = bytes.Clone(data)
+	}
 	for len(data) > 0 {
 		num, body, _, n := field(data)
 		if n < 0 {
@@ -186,10 +195,11 @@ func (p *Pairs) refer(data []byte) (err error) {
 		switch num {
 		case fieldPairs:
 			var pair Pair
-			if pair, err = readPair(body); err == nil {
-				p.Pairs = append(p.Pairs, pair)
-				p.Bytes += len(pair.Key) + len(pair.Value)
+			if pair, err = readPair(body); large {
+				pair.Key, pair.Value = append([]byte{}, pair.Key...), append([]byte{}, pair.Value...)
 			}
+			p.Pairs = append(p.Pairs, pair)
+			p.Bytes += len(pair.Key) + len(pair.Value)
 		case 1:
 			p.RegionError, err = regionError(body)
 		case p.ErrorField:
@@ -212,6 +222,7 @@ const (
 
 // readPair reads a pair, which refers to data.
 func readPair(data []byte) (p Pair, err error) {
+	key, val := data[:0:0], data[:0:0] // not nil
 	for len(data) > 0 && err == nil {
 		num, body, value, n := field(data)
 		if n < 0 {
@@ -222,44 +233,15 @@ func readPair(data []byte) (p Pair, err error) {
 		case fieldPairError:
 			p.Error, err = keyError(body)
 		case fieldPairKey:
-			p.Key = body
+			key = body[:len(body):len(body)]
 		case fieldPairValue:
-			p.Value = body
+			val = body[:len(body):len(body)]
 		case fieldPairCommitTS:
 			p.CommitTS = value
 		}
 	}
+	p.Key, p.Value = key, val
 	return p, err
-}
-
-const (
-	blockSize = 16 << 10
-	blockItem = 2 << 10 // what is bigger has its own memory
-)
-
-// block gives out memory for many small things.
-type block struct {
-	free []byte
-	left int // bytes that are still to come, at most
-}
-
-// copy returns a copy of data, never nil, to which nothing can be appended in place.
-func (b *block) copy(data []byte) []byte {
-	n := len(data)
-	b.left -= n
-	if n == 0 {
-		return []byte{}
-	}
-	if n > blockItem {
-		return bytes.Clone(data)
-	}
-	if n > len(b.free) {
-		b.free = make([]byte, min(blockSize, b.left+n))
-	}
-	out := b.free[:n:n]
-	copy(out, data)
-	b.free = b.free[n:]
-	return out
 }
 
 // Prewritten is decoded from a kvrpcpb.PrewriteResponse, as Value is from its response.

@@ -118,7 +118,7 @@ func answers() []message {
 		{Key: []byte("a"), Value: []byte("1"), CommitTs: 5},
 		{Error: &kvrpcpb.KeyError{Locked: &kvrpcpb.LockInfo{Key: []byte("b"), LockVersion: 7}}, Key: []byte("b")},
 		{Key: []byte("c")},
-		{Key: []byte("d"), Value: make([]byte, blockItem+1)},
+		{Key: []byte("d"), Value: make([]byte, blockSize+1)},
 	}
 	for i := range 300 {
 		pairs = append(pairs, &kvrpcpb.KvPair{Key: fmt.Appendf(nil, "key%d", i), Value: make([]byte, i)})

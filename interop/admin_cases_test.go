@@ -96,9 +96,9 @@ func gcArea() area {
 		}),
 		alone("a service's hold ends with its life", func(e *env) {
 			low, high := e.now(), e.now()
-			service(e, "backup", 60, low)
+			service(e, "backup", 3600, low)
 			e.same("least", service(e, "gc_worker", math.MaxInt64, high), low)
-			e.advance(2 * time.Minute)
+			e.advance(2 * time.Hour)
 			e.same("least", service(e, "gc_worker", math.MaxInt64, high), high)
 			e.collect(high)
 		}),

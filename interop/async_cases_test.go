@@ -2,13 +2,11 @@ package interop
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
-	tikverr "github.com/tikv/client-go/v2/error"
 	"github.com/tikv/client-go/v2/kv"
 	"github.com/tikv/client-go/v2/tikv"
 	"github.com/tikv/client-go/v2/txnkv/transaction"
@@ -307,12 +305,10 @@ func asyncArea() area {
 						if err := tx.Set(e.key("n"), fmt.Append(nil, count+1)); err != nil {
 							return err
 						}
-						err = tx.Commit(e.Context())
-						var again *tikverr.ErrRetryable
-						switch {
+						switch err = tx.Commit(e.Context()); {
 						case err == nil:
 							done++
-						case !tikverr.IsErrWriteConflict(err) && !errors.As(err, &again) && !strings.Contains(err.Error(), "try again later"):
+						case !again(err):
 							return err
 						}
 					}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -108,7 +107,7 @@ func TestAsyncCommitTogether(t *testing.T) {
 				switch {
 				case err == nil:
 					n++
-				case !tikverr.IsErrWriteConflict(err) && !strings.Contains(err.Error(), "try again later"):
+				case !again(err):
 					return err
 				}
 			}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/tikv/client-go/v2/config"
 	"github.com/tikv/client-go/v2/rawkv"
 	"github.com/tikv/client-go/v2/txnkv"
+	"github.com/tikv/client-go/v2/txnkv/transaction"
 	"go.uber.org/zap"
 )
 
@@ -38,6 +40,9 @@ func TestMain(m *testing.M) {
 
 func testMain(m *testing.M) int {
 	log.ReplaceGlobals(zap.NewNop(), nil) // the official client logs to standard output
+	// Pessimistic and flushed locks live on while this process does not get to its
+	// heartbeats; those of who is to die are another process's.
+	atomic.StoreUint64(&transaction.ManagedLockTTL, uint64(patience.Milliseconds()))
 	dir, err := os.MkdirTemp("", "tikv-interop-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -278,9 +283,13 @@ func (p *peer) die(t *testing.T, c command) {
 	}
 }
 
+// patience is how long a step against processes may take: it ends what hangs, on whatever
+// machine.
+const patience = 5 * time.Minute
+
 // within is a context for one step against processes.
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -300,15 +300,17 @@ func (e *env) die() {
 	e.Helper()
 	var pairs, splits []string
 	var losing []*injected
-	for i, r := range allRemains() {
+	for i := range allRemains() {
 		pairs = append(pairs, casePrefix(i)+"a=old", casePrefix(i)+"z=old")
 		splits = append(splits, casePrefix(i), casePrefix(i)+"m")
-		if r.name == "one phase that fell back" {
-			losing = append(losing, e.fault(map[string]any{"method": "KvCommit", "key": []byte(casePrefix(i) + "a"), "skip": 1, "drop_request": true}))
-		}
 	}
 	e.put(pairs...)
 	e.split(splits...)
+	for i, r := range allRemains() {
+		if r.name == "one phase that fell back" {
+			losing = append(losing, e.fault(map[string]any{"method": "KvCommit", "key": []byte(casePrefix(i) + "a"), "drop_request": true}))
+		}
+	}
 	losing = append(losing, e.fault(map[string]any{"method": "KvResolveLock", "drop_request": true}))
 	died := exec.Command(os.Args[0])
 	died.Env = append(os.Environ(), corpseRole+"="+strings.Join(e.c.PD, ","))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -176,7 +177,7 @@ func (e *env) eventually(what string, ok func() bool) {
 	e.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	for !ok() {
 		select {
@@ -292,6 +293,17 @@ func (e *env) same(what string, got, want any) {
 		e.Fatalf("%s: %.500s, want %.500s", what, g, w)
 	}
 }
+
+// again tells whether an error asks for the transaction to be run again: a conflict, or a
+// lock that another took for one of the dead, because it outlived its time.
+func again(err error) bool {
+	var retry *tikverr.ErrRetryable
+	return tikverr.IsErrWriteConflict(err) || errors.As(err, &retry) || err != nil && strings.Contains(err.Error(), "try again later")
+}
+
+// cleaned waits until a transaction whose commit failed has rolled back what it wrote, which
+// the official client does behind its caller's back.
+func cleaned(tx *transaction.KVTxn) { transaction.TxnProbe{KVTxn: tx}.GetCommitter().WaitCleanup() }
 
 // locks are the case's.
 func (e *env) locks() []*txnlock.Lock {

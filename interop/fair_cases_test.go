@@ -2,6 +2,7 @@ package interop
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	tikverr "github.com/tikv/client-go/v2/error"
@@ -35,18 +36,16 @@ func fairCases() []kase {
 		})},
 		{name: "deadlock", run: dueling(func(d *duel) {
 			d.must(d.lock(d.two, kv.LockNoWait, "z"))
-			done := async(func() error { return d.lock(d.one, kv.LockAlwaysWait, "z") })
-			d.waiters(1)
-			d.two.StartAggressiveLocking()
-			var dead *tikverr.ErrDeadlock
-			if err := d.lock(d.two, kv.LockAlwaysWait, "a"); !errors.As(err, &dead) || dead.LockTs != d.one.StartTS() {
-				d.Fatal(err)
+			txns, keys := []*transaction.KVTxn{d.one, d.two}, []string{"a", "z"}
+			for _, tx := range txns {
+				tx.StartAggressiveLocking()
 			}
-			d.two.CancelAggressiveLocking(d.ctx())
-			d.must(d.two.Rollback())
-			if err := <-done; !tikverr.IsErrWriteConflict(err) {
-				d.Fatal(err)
-			}
+			victim, err, ends := d.circle(txns, keys)
+			d.inCircle(err, victim, txns, keys)
+			txns[victim].CancelAggressiveLocking(d.ctx())
+			d.must(txns[victim].Rollback())
+			d.must(<-ends[1-victim])
+			txns[1-victim].DoneAggressiveLocking(d.ctx())
 		})},
 		{name: "cancelled", run: dueling(func(d *duel) {
 			d.two.StartAggressiveLocking()
@@ -59,9 +58,9 @@ func fairCases() []kase {
 				d.Fatal(err)
 			}
 			d.two.CancelAggressiveLocking(d.ctx()) // unlocks behind the caller's back
-			err := d.lock(three, 5000, "a")
+			err := d.lock(three, kv.LockAlwaysWait, "a")
 			if tikverr.IsErrWriteConflict(err) { // three waited and was woken: it asks again
-				err = d.lock(three, 5000, "a")
+				err = d.lock(three, kv.LockAlwaysWait, "a")
 			}
 			d.must(err)
 		})},
@@ -162,22 +161,30 @@ func fairCases() []kase {
 				tx.StartAggressiveLocking()
 				return async(func() error { return d.lock(tx, kv.LockAlwaysWait, "a") })
 			}
-			second := wait(d.two)
+			waits := map[*transaction.KVTxn]<-chan error{d.two: wait(d.two)}
 			d.waiters(1)
-			third := wait(three)
+			waits[three] = wait(three)
 			d.waiters(2)
 			d.set(d.one, "a=one")
 			d.must(d.one.Commit(d.ctx()))
-			d.must(<-second)
+			first, last := d.two, three // or the other way round, where one has just asked again
+			select {
+			case err := <-waits[d.two]:
+				d.must(err)
+			case err := <-waits[three]:
+				d.must(err)
+				first, last = three, d.two
+			}
 			d.waiters(1)
-			d.two.DoneAggressiveLocking(d.ctx())
-			d.set(d.two, "a=two")
-			d.must(d.two.Commit(d.ctx()))
-			d.must(<-third)
-			three.DoneAggressiveLocking(d.ctx())
-			d.set(three, "a=three")
-			d.must(three.Commit(d.ctx()))
-			d.want(nil, "a=three")
+			for i, tx := range []*transaction.KVTxn{first, last} {
+				if tx == last {
+					d.must(<-waits[last])
+				}
+				tx.DoneAggressiveLocking(d.ctx())
+				d.set(tx, fmt.Sprintf("a=%d", i))
+				d.must(tx.Commit(d.ctx()))
+			}
+			d.want(nil, "a=1")
 			d.same("history", d.history("a"), "Put Put Put Put")
 		})},
 		{name: "timeout", run: dueling(func(d *duel) {

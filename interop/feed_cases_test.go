@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/pingcap/kvproto/pkg/cdcpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -366,6 +367,7 @@ func feedArea() area {
 			done := f.resolved
 			e.splitTxn("m")
 			two := e.put("a=2", "m=2")
+			e.unlocked() // the second region's key is committed behind the answer
 			for f.failed == nil {
 				f.read()
 			}
@@ -404,8 +406,9 @@ func feedArea() area {
 			f.await(two.CommitTS())
 		}},
 		{name: "who follows it through changes has what a reader sees", alone: true, run: func(e *env) {
-			from := e.now()
+			from, follows := e.now(), make(chan struct{})
 			done := async(func() error {
+				<-follows // so that a feed is there when the first region splits
 				for i := range 60 {
 					tx, err := e.txn.Begin()
 					if err != nil {
@@ -431,8 +434,9 @@ func feedArea() area {
 				return nil
 			})
 			m := &mirror{env: e, values: map[string]string{}, at: map[string]uint64{}, locks: map[string]string{}}
-			last := uint64(0)
+			last, once := uint64(0), sync.OnceFunc(func() { close(follows) })
 			m.follow(from, func() uint64 {
+				once()
 				if last == 0 {
 					select {
 					case err := <-done:

@@ -95,7 +95,8 @@ func pdArea() area {
 		}},
 		{name: "timestamps that come late", alone: true, run: func(e *env) {
 			e.post("stall-tso", map[string]any{"stalled": true})
-			done := async(func() error { _, _, err := e.pd().GetTS(e.Context()); return err })
+			// The client's store, which asks again: PD's client alone gives up after 3 s.
+			done := async(func() error { _, err := e.txn.GetTimestamp(e.Context()); return err })
 			select {
 			case err := <-done:
 				e.Fatal(err)

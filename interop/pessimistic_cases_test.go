@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dgryski/go-farm"
+	"github.com/pingcap/kvproto/pkg/deadlock"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	tikverr "github.com/tikv/client-go/v2/error"
 	"github.com/tikv/client-go/v2/kv"
@@ -75,21 +76,85 @@ func (e *env) value(lc *kv.LockCtx, key string) kv.ReturnedValue {
 	return lc.Values[string(e.key(key))]
 }
 
-// waiters asks every store, as TiDB does, until n requests wait.
-func (e *env) waiters(n int) {
+// waiters asks every store, as TiDB does, until n requests wait, and returns how. None
+// waits for more than a second: then the client asks again, and for a moment it does not
+// wait. So who is to be woken may find the lock free instead, and who was to close a circle
+// may find that another has.
+func (e *env) waiters(n int) (found []*deadlock.WaitForEntry) {
 	e.Helper()
 	stores, err := e.txn.GetPDClient().GetAllStores(e.ctx())
 	e.must(err)
 	e.eventually(fmt.Sprintf("%d waiting requests", n), func() bool {
-		found := 0
+		found = nil
 		for _, s := range stores {
-			req := tikvrpc.NewRequest(tikvrpc.CmdLockWaitInfo, &kvrpcpb.GetLockWaitInfoRequest{})
-			resp, err := e.txn.GetTiKVClient().SendRequest(e.ctx(), s.Address, req, 5*time.Second)
-			e.must(err)
-			found += len(resp.Resp.(*kvrpcpb.GetLockWaitInfoResponse).Entries)
+			found = append(found, e.waitersAt(s.Address)...)
 		}
-		return found == n
+		return len(found) == n
 	})
+	return found
+}
+
+func (e *env) waitersAt(addr string) []*deadlock.WaitForEntry {
+	e.Helper()
+	req := tikvrpc.NewRequest(tikvrpc.CmdLockWaitInfo, &kvrpcpb.GetLockWaitInfoRequest{})
+	resp, err := e.txn.GetTiKVClient().SendRequest(e.ctx(), addr, req, patience)
+	e.must(err)
+	return resp.Resp.(*kvrpcpb.GetLockWaitInfoResponse).Entries
+}
+
+// released is how a wait ends for a lock that was rolled back: woken, or with the lock.
+func (e *env) released(err error) {
+	e.Helper()
+	if err != nil && !tikverr.IsErrWriteConflict(err) {
+		e.Fatal(err)
+	}
+}
+
+// circle lets each transaction wait for the key that the next one has locked. One of them
+// closes the circle and is refused; circle returns its number and error, and where the
+// others' ends come.
+func (e *env) circle(txns []*transaction.KVTxn, keys []string) (victim int, refused error, ends []<-chan error) {
+	e.Helper()
+	type end struct {
+		of  int
+		err error
+	}
+	all := make(chan end, len(txns))
+	for i, tx := range txns {
+		done := make(chan error, 1)
+		ends = append(ends, done)
+		go func() {
+			err := e.lock(tx, kv.LockAlwaysWait, keys[(i+1)%len(keys)])
+			done <- err
+			all <- end{i, err}
+		}()
+		if i < len(txns)-1 {
+			e.waiters(i + 1)
+		}
+	}
+	first := <-all
+	return first.of, first.err, ends
+}
+
+// inCircle checks what the victim of a circle is told: whose lock it met, and who waits for
+// whom, beginning with that one.
+func (e *env) inCircle(err error, victim int, txns []*transaction.KVTxn, keys []string) *tikverr.ErrDeadlock {
+	e.Helper()
+	n := len(txns)
+	var dead *tikverr.ErrDeadlock
+	if !errors.As(err, &dead) || dead.LockTs != txns[(victim+1)%n].StartTS() {
+		e.Fatal(err)
+	}
+	var got, want []string
+	for _, w := range dead.GetWaitChain() {
+		got = append(got, fmt.Sprintf("%d>%d %s", w.Txn, w.WaitForTxn, e.bare(w.Key)))
+	}
+	for i := range n {
+		from, to := (victim+1+i)%n, (victim+2+i)%n
+		want = append(want, fmt.Sprintf("%d>%d %s", txns[from].StartTS(), txns[to].StartTS(), keys[to]))
+	}
+	e.same("chain", got, want)
+	return dead
 }
 
 // async runs f and returns where its error comes.
@@ -142,9 +207,7 @@ func pessimisticCases() []kase {
 			done := async(func() error { return d.lock(d.two, kv.LockAlwaysWait, "a") })
 			d.waiters(1)
 			d.must(d.one.Rollback())
-			if err := <-done; !tikverr.IsErrWriteConflict(err) {
-				d.Fatal(err)
-			}
+			d.released(<-done)
 			d.must(d.lock(d.two, kv.LockAlwaysWait, "a", "z"))
 			d.set(d.two, "a=two")
 			d.must(d.two.Commit(d.ctx()))
@@ -152,24 +215,16 @@ func pessimisticCases() []kase {
 		})},
 		{name: "deadlock", run: dueling(func(d *duel) {
 			d.must(d.lock(d.two, kv.LockNoWait, "z")) // in another region
-			done := async(func() error { return d.lock(d.one, kv.LockAlwaysWait, "z") })
-			d.waiters(1)
-			var dead *tikverr.ErrDeadlock
-			err := d.lock(d.two, kv.LockAlwaysWait, "a")
-			if !errors.As(err, &dead) {
-				d.Fatal(err)
-			}
-			if ch := dead.GetWaitChain(); dead.IsRetryable || dead.LockTs != d.one.StartTS() || d.bare(dead.LockKey) != "a" || len(ch) != 2 ||
-				ch[0].Txn != d.one.StartTS() || ch[0].WaitForTxn != d.two.StartTS() || d.bare(ch[0].Key) != "z" ||
-				dead.DeadlockKeyHash != d.hash("z") || ch[1].KeyHash != d.hash("a") ||
-				ch[1].Txn != d.two.StartTS() || ch[1].WaitForTxn != d.one.StartTS() || d.bare(ch[1].Key) != "a" {
+			txns, keys := []*transaction.KVTxn{d.one, d.two}, []string{"a", "z"}
+			victim, err, ends := d.circle(txns, keys)
+			dead, other := d.inCircle(err, victim, txns, keys), 1-victim
+			if ch := dead.GetWaitChain(); dead.IsRetryable || d.bare(dead.LockKey) != keys[other] ||
+				dead.DeadlockKeyHash != d.hash(keys[victim]) || ch[1].KeyHash != d.hash(keys[other]) {
 				d.Fatalf("%+v", dead)
 			}
-			d.must(d.two.Rollback())
-			if err := <-done; !tikverr.IsErrWriteConflict(err) {
-				d.Fatal(err)
-			}
-			d.must(d.lock(d.one, kv.LockAlwaysWait, "z"))
+			d.must(txns[victim].Rollback())
+			d.released(<-ends[other])
+			d.must(d.lock(txns[other], kv.LockAlwaysWait, keys[victim]))
 		})},
 		{name: "lock only if exists", run: dueling(func(d *duel) {
 			d.must(d.one.Rollback())
@@ -347,52 +402,34 @@ func lockingCases() []kase {
 			done := async(func() error { return e.lock(waiter, kv.LockAlwaysWait, "a") })
 			e.waiters(1)
 			addr := e.addr(e.locate(e.wire("a")).Leader.StoreId)
-			req := tikvrpc.NewRequest(tikvrpc.CmdLockWaitInfo, &kvrpcpb.GetLockWaitInfoRequest{})
-			resp, err := e.txn.GetTiKVClient().SendRequest(e.ctx(), addr, req, 5*time.Second)
-			e.must(err)
-			entries := resp.Resp.(*kvrpcpb.GetLockWaitInfoResponse).Entries
-			if len(entries) != 1 || entries[0].Txn != waiter.StartTS() || entries[0].WaitForTxn != holder.StartTS() ||
+			var entries []*deadlock.WaitForEntry
+			e.eventually("one waits at the leader", func() bool {
+				entries = e.waitersAt(addr)
+				return len(entries) == 1
+			})
+			if entries[0].Txn != waiter.StartTS() || entries[0].WaitForTxn != holder.StartTS() ||
 				e.bare(entries[0].Key) != "a" || entries[0].KeyHash != e.hash("a") {
 				e.Fatalf("%+v", entries)
 			}
 			e.must(holder.Rollback())
-			if err := <-done; !tikverr.IsErrWriteConflict(err) {
-				e.Fatal(err)
-			}
+			e.released(<-done)
 			e.waiters(0)
 		}},
 		{name: "deadlock of three", run: func(e *env) {
 			e.split("b", "c")
 			var txns []*transaction.KVTxn
-			for _, k := range []string{"a", "b", "c"} {
+			keys := []string{"a", "b", "c"}
+			for _, k := range keys {
 				tx := e.pessimistic()
 				e.must(e.lock(tx, kv.LockNoWait, k))
 				txns = append(txns, tx)
 			}
-			first := async(func() error { return e.lock(txns[0], kv.LockAlwaysWait, "b") })
-			e.waiters(1)
-			second := async(func() error { return e.lock(txns[1], kv.LockAlwaysWait, "c") })
-			e.waiters(2)
-			var dead *tikverr.ErrDeadlock
-			if err := e.lock(txns[2], kv.LockAlwaysWait, "a"); !errors.As(err, &dead) {
-				e.Fatal(err)
-			}
-			var chain []string
-			for _, w := range dead.GetWaitChain() {
-				chain = append(chain, fmt.Sprintf("%d>%d %s", w.Txn, w.WaitForTxn, e.bare(w.Key)))
-			}
-			e.same("chain", chain, []string{
-				fmt.Sprintf("%d>%d b", txns[0].StartTS(), txns[1].StartTS()),
-				fmt.Sprintf("%d>%d c", txns[1].StartTS(), txns[2].StartTS()),
-				fmt.Sprintf("%d>%d a", txns[2].StartTS(), txns[0].StartTS()),
-			})
-			e.must(txns[2].Rollback())
-			if err := <-second; !tikverr.IsErrWriteConflict(err) {
-				e.Fatal(err)
-			}
-			e.must(txns[1].Rollback())
-			if err := <-first; !tikverr.IsErrWriteConflict(err) {
-				e.Fatal(err)
+			victim, err, ends := e.circle(txns, keys)
+			e.inCircle(err, victim, txns, keys)
+			for i := range 2 { // each is waited for by the one before it
+				behind := (victim + 2 - i) % 3
+				e.must(txns[(behind+1)%3].Rollback())
+				e.released(<-ends[behind])
 			}
 		}},
 		{name: "a waiter goes on after its region has split", run: func(e *env) {
@@ -455,7 +492,7 @@ func (e *env) loseLock(tx *transaction.KVTxn, key string) {
 
 // count adds one to a number under its lock.
 func (e *env) count(key string, fair bool) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	tx, err := e.txn.Begin()
 	if err != nil {

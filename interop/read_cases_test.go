@@ -16,6 +16,7 @@ import (
 	tikverr "github.com/tikv/client-go/v2/error"
 	"github.com/tikv/client-go/v2/kv"
 	"github.com/tikv/client-go/v2/oracle"
+	"github.com/tikv/client-go/v2/tikv"
 	"github.com/tikv/client-go/v2/tikvrpc"
 	"github.com/tikv/client-go/v2/tikvrpc/interceptor"
 	"github.com/tikv/client-go/v2/txnkv/transaction"
@@ -34,7 +35,7 @@ func (e *env) numbers(n int) (all []string) {
 }
 
 // prewritten is a transaction whose locks are there and whose commit does not come until
-// it is told to; it then says what became of it.
+// it is told to; it then says what became of it. The locks do not expire meanwhile.
 func (e *env) prewritten(pairs ...string) (tx *transaction.KVTxn, finish func() error) {
 	e.Helper()
 	tx = e.begin()
@@ -42,6 +43,9 @@ func (e *env) prewritten(pairs ...string) (tx *transaction.KVTxn, finish func() 
 	held := e.fault(map[string]any{"method": "KvCommit", "start_ts": tx.StartTS(), "hold": true})
 	done := async(func() error { return tx.Commit(e.Context()) })
 	held.await(1)
+	primary, _, _ := strings.Cut(slices.Min(pairs), "=")
+	life := uint64(2 * patience.Milliseconds())
+	e.must(e.beat(tikv.StoreProbe{KVStore: e.txn.KVStore}, primary, tx.StartTS(), life, life))
 	return tx, func() error {
 		held.remove()
 		return <-done
@@ -549,7 +553,7 @@ func replicaArea() area {
 			for _, s := range stores {
 				ask := func() uint64 {
 					req := tikvrpc.NewRequest(tikvrpc.CmdStoreSafeTS, &kvrpcpb.StoreSafeTSRequest{KeyRange: &kvrpcpb.KeyRange{}})
-					resp, err := e.txn.GetTiKVClient().SendRequest(e.ctx(), s.Address, req, 5*time.Second)
+					resp, err := e.txn.GetTiKVClient().SendRequest(e.ctx(), s.Address, req, patience)
 					e.must(err)
 					return resp.Resp.(*kvrpcpb.StoreSafeTSResponse).SafeTs
 				}

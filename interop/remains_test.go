@@ -35,7 +35,7 @@ func allOurRemains() []ourRemains {
 
 		{name: "pessimistic locks", left: 2, leave: func(o *ourCorpse) { o.locked("a", "z") }},
 		{name: "pessimistic lock without its primary", left: 1, leave: func(o *ourCorpse) { o.locked("a", "z").unlock("a") }},
-		{name: "pessimistic, prewritten", left: 2, leave: func(o *ourCorpse) { o.locked("a", "z").write().lose("KvCommit").commit("two-phase") }},
+		{name: "pessimistic, prewritten", left: 2, leave: func(o *ourCorpse) { o.locked("a", "z").write().lose("KvCommit").prewritten("two-phase", 2) }},
 		{name: "pessimistic, only the primary prewritten", left: 2, leave: func(o *ourCorpse) { o.locked("a", "z").write().lose("KvPrewrite", "z").prewritten("two-phase", 1) }},
 		{name: "pessimistic, only the secondary prewritten", left: 2, leave: func(o *ourCorpse) { o.locked("a", "z").write().lose("KvPrewrite", "a").prewritten("two-phase", 1) }},
 		{name: "pessimistic, primary committed", left: 1, committed: true, leave: func(o *ourCorpse) {

@@ -122,7 +122,8 @@ func optimisticCases() []kase {
 			e.set(tx, "a=lost", "b=lost", "c=lost")
 			winner := e.put("b=won")
 			e.conflict(tx.Commit(e.ctx()), "b", winner)
-			e.unlocked()
+			cleaned(tx)
+			e.same("locks", len(e.locks()), 0)
 			e.same("left", e.scan(e.snapshot()), "b=won")
 			e.same("history", e.history("b"), "Put Rollback")
 		}},
@@ -272,7 +273,8 @@ func optimisticCases() []kase {
 			if err := tx.Commit(e.ctx()); err == nil || asked <= tx.StartTS() {
 				e.Fatal(err, asked, tx.StartTS())
 			}
-			e.unlocked()
+			cleaned(tx)
+			e.same("locks", len(e.locks()), 0)
 			e.want(nil, "a")
 			e.same("history", e.history("a"), "Rollback")
 		}},
@@ -289,19 +291,14 @@ func optimisticCases() []kase {
 			}
 		}},
 		{name: "waits for a live lock", run: func(e *env) {
-			held := e.fault(map[string]any{"method": "KvCommit", "hold": true, "times": 1})
-			one := e.begin()
-			e.set(one, "a=1")
-			done := async(func() error { return one.Commit(e.Context()) })
-			held.await(1)
+			_, finish := e.prewritten("a=1")
 			two := e.begin()
 			e.set(two, "a=2")
 			looks := e.c.calls(e.T, "KvCheckTxnStatus")
 			other := async(func() error { return two.Commit(e.Context()) })
 			// Then the first look was answered, and has pushed the commit behind the start.
 			e.eventually("a second look at the lock", func() bool { return e.c.calls(e.T, "KvCheckTxnStatus") > looks+1 })
-			held.remove()
-			e.must(<-done)
+			e.must(finish())
 			// Its start was before the commit that it waited for.
 			if err := <-other; !tikverr.IsErrWriteConflict(err) {
 				e.Fatal(err)
@@ -310,15 +307,10 @@ func optimisticCases() []kase {
 		}},
 		{name: "a read pushes a commit ahead", run: func(e *env) {
 			e.put("a=0")
-			held := e.fault(map[string]any{"method": "KvCommit", "hold": true, "times": 1})
-			tx := e.begin()
-			e.set(tx, "a=1", "b=1")
-			done := async(func() error { return tx.Commit(e.Context()) })
-			held.await(1)
+			tx, finish := e.prewritten("a=1", "b=1")
 			at := e.now()
 			e.want(e.txn.GetSnapshot(at), "a=0", "b")
-			held.remove()
-			e.must(<-done)
+			e.must(finish())
 			if tx.CommitTS() <= at {
 				e.Fatalf("read at %d saw nothing, committed at %d", at, tx.CommitTS())
 			}
@@ -326,22 +318,28 @@ func optimisticCases() []kase {
 			e.want(nil, "a=1", "b=1")
 		}},
 		{name: "a lost answer to the primary's commit", run: func(e *env) {
-			lost := e.fault(map[string]any{"method": "KvCommit", "drop_answer": true, "times": 1, "disconnect": true})
-			tx := e.put("a=1")
+			tx := e.begin()
+			e.set(tx, "a=1")
+			lost := e.fault(map[string]any{"method": "KvCommit", "start_ts": tx.StartTS(), "drop_answer": true, "times": 1, "disconnect": true})
+			e.must(tx.Commit(e.ctx()))
 			e.same("hits", lost.hits(), 1)
 			e.want(e.txn.GetSnapshot(tx.CommitTS()), "a=1")
 			e.same("history", e.history("a"), "Put")
 		}},
 		{name: "a lost answer to prewrite", run: func(e *env) {
-			lost := e.fault(map[string]any{"method": "KvPrewrite", "times": 1, "disconnect": true})
-			e.put("a=1", "b=1")
+			tx := e.begin()
+			e.set(tx, "a=1", "b=1")
+			lost := e.fault(map[string]any{"method": "KvPrewrite", "start_ts": tx.StartTS(), "times": 1, "disconnect": true})
+			e.must(tx.Commit(e.ctx()))
 			e.same("hits", lost.hits(), 1)
 			e.same("scan", e.scan(e.snapshot()), "a=1 b=1")
 		}},
 		{name: "prewrite and commit that come twice", run: func(e *env) {
-			prewrite := e.fault(map[string]any{"method": "KvPrewrite", "duplicate": true, "times": 1})
-			commit := e.fault(map[string]any{"method": "KvCommit", "duplicate": true, "times": 1})
-			e.put("a=1")
+			tx := e.begin()
+			e.set(tx, "a=1")
+			prewrite := e.fault(map[string]any{"method": "KvPrewrite", "start_ts": tx.StartTS(), "duplicate": true, "times": 1})
+			commit := e.fault(map[string]any{"method": "KvCommit", "start_ts": tx.StartTS(), "duplicate": true, "times": 1})
+			e.must(tx.Commit(e.ctx()))
 			e.same("hits", []int{prewrite.hits(), commit.hits()}, []int{1, 1})
 			e.same("history", e.history("a"), "Put")
 			e.want(nil, "a=1")
@@ -393,6 +391,23 @@ func diskCases() []kase {
 			e.post("set-store", map[string]any{"store": store + 1, "disk": state})
 		}
 	}
+	// refused commits what full disks do not take: once they are well, or never, since the
+	// official client gives up at some time.
+	refused := func(e *env, tx *transaction.KVTxn) {
+		asked := e.c.calls(e.T, "KvPrewrite")
+		done := async(func() error { return tx.Commit(e.Context()) })
+		e.eventually("it asks again", func() bool { return e.c.calls(e.T, "KvPrewrite") > asked+1 || len(done) > 0 })
+		if len(done) > 0 {
+			if err := <-done; err == nil {
+				e.Fatal("committed on a full disk")
+			}
+			return
+		}
+		disk(e, "ok")
+		if <-done == nil {
+			e.want(nil, "a=2")
+		}
+	}
 	return []kase{
 		{name: "disks almost full", alone: true, run: func(e *env) {
 			disk(e, "almost full")
@@ -403,17 +418,7 @@ func diskCases() []kase {
 			e.want(nil, "a=1")
 			full := e.begin()
 			e.set(full, "a=2")
-			done := async(func() error { return full.Commit(e.Context()) })
-			select {
-			case err := <-done: // the official client gives up at some time
-				if err == nil {
-					e.Fatal("committed on a full disk")
-				}
-			case <-time.After(200 * time.Millisecond):
-				disk(e, "ok")
-				e.must(<-done)
-				e.want(nil, "a=2")
-			}
+			refused(e, full)
 		}},
 		{name: "disks already full", alone: true, run: func(e *env) {
 			e.put("a=1")
@@ -422,17 +427,7 @@ func diskCases() []kase {
 			tx := e.begin()
 			tx.SetDiskFullOpt(kvrpcpb.DiskFullOpt_AllowedOnAlmostFull)
 			e.set(tx, "a=2")
-			done := async(func() error { return tx.Commit(e.Context()) })
-			select {
-			case err := <-done:
-				if err == nil {
-					e.Fatal("committed on a full disk")
-				}
-			case <-time.After(200 * time.Millisecond):
-				disk(e, "ok")
-				e.must(<-done)
-				e.want(nil, "a=2")
-			}
+			refused(e, tx)
 		}},
 	}
 }

@@ -309,7 +309,7 @@ func feedArea() area {
 			e.post("split", map[string]any{"mode": "txn", "key": e.end()})
 			f := e.changes()
 			tx, finish := e.prewritten("a=1")
-			f.tells(tx, "PREWRITE PUT a=1 S")
+			f.tells(tx, "PREWRITE PUT a=1 S", "PREWRITE PUT a=1 S") // again with a longer life
 			at := e.now()
 			other := e.listen(e.end(), at, cdcpb.ChangeDataRequest_TiDB)
 			if other.region == f.region {

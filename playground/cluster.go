@@ -52,6 +52,7 @@ type Cluster struct {
 	api     APIVersion
 	logger  *slog.Logger
 	network *vnet.Network    // nil: TCP
+	ports   *vnet.Ports      // of TCP; nil: none
 	certs   *certs.Authority // nil: plain text
 	engine  storage.Engine
 	lag     *lag.Log // the same, with what stores that are behind have
@@ -102,7 +103,9 @@ func Start(ctx context.Context, opts ...Option) (*Cluster, error) {
 		cuts: make(map[Node]vnet.Directions), healed: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.faults.CountBy(counter.Total)
-	if !cfg.tcp {
+	if cfg.tcp {
+		c.ports = vnet.NewPorts()
+	} else {
 		c.network = vnet.New()
 	}
 	if err := c.start(ctx, cfg); err != nil {
@@ -338,7 +341,7 @@ func (c *Cluster) listen(addr string) (net.Listener, error) {
 	if c.network != nil {
 		return c.network.Listen(addr)
 	}
-	return net.Listen("tcp", addr)
+	return c.ports.Listen(addr)
 }
 
 // DialContext connects to an address of the cluster, over the cluster's network.
@@ -428,6 +431,9 @@ func (c *Cluster) Close() error {
 		c.mu.Lock()
 		c.heal() // what was lost stays so for no one
 		c.mu.Unlock()
+	}
+	if c.ports != nil {
+		c.ports.Close()
 	}
 	for _, s := range c.stores {
 		s.Server().Stop()

@@ -188,7 +188,7 @@ func runPlayground(ctx context.Context, io stdio, f playgroundCommandFlags) (err
 	if err != nil {
 		return err
 	}
-	control := &http.Server{Handler: cluster.ControlHandler(), ReadHeaderTimeout: 5 * time.Second}
+	control := &http.Server{Handler: cluster.ControlHandler(), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(listener) }()
 	defer func() {

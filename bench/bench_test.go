@@ -80,7 +80,7 @@ func TestProgram(t *testing.T) {
 	if err == nil {
 		err = json.Unmarshal(b, &c)
 	}
-	if err != nil || len(c.Rows) != 4 || len(c.Rows[3].Ours) != 2 || c.Rows[3].Ours[1].Ops == 0 || c.Rows[3].Callers != 4 || c.Rows[3].Regions != 3 {
+	if err != nil || len(c.Rows) != 4 || len(c.Rows[3].Ours) != 2 || c.Rows[3].Ours[1].Seconds == 0 || c.Rows[3].Callers != 4 || c.Rows[3].Regions != 3 {
 		t.Fatalf("%v: %s", err, b)
 	}
 	for _, markdown := range []bool{false, true} {

@@ -536,7 +536,7 @@ func replicaArea() area {
 			old := e.put("a=1").CommitTS()
 			e.put("a=2")
 			refused := false
-			for range 10 {
+			for i := 0; i < 100 && !refused; i++ { // who is asked first is drawn
 				snap := e.txn.GetSnapshot(old)
 				snap.SetIsStalenessReadOnly(true)
 				seen := watch(snap)

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tikv-go/tikv"
 	"github.com/tikv-go/tikv/internal/task"
@@ -147,16 +148,16 @@ func TestThousandStarts(t *testing.T) {
 	cycle(10) // what is made once
 	goroutines, before := runtime.NumGoroutine(), heap()
 	cycle(1000)
-	n := runtime.NumGoroutine()
-	for tries := 0; n > goroutines && tries < 10_000; tries++ { // what has said that it is done may not be gone yet
-		runtime.Gosched()
-		n = runtime.NumGoroutine()
-	}
-	if n > goroutines {
-		t.Errorf("%d goroutines, before %d", n, goroutines)
-	}
-	if after := heap(); after > before+1<<20 {
-		t.Errorf("%d bytes of heap, before %d", after, before)
+	// What has said that it is done may not be gone yet.
+	tick, limit := time.NewTicker(10*time.Millisecond), time.NewTimer(5*time.Minute)
+	defer tick.Stop()
+	defer limit.Stop()
+	for runtime.NumGoroutine() > goroutines || heap() > before+1<<20 {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatalf("%d goroutines, before %d; %d bytes of heap, before %d", runtime.NumGoroutine(), goroutines, heap(), before)
+		}
 	}
 }
 

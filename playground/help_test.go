@@ -12,6 +12,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/pdpb"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -56,6 +57,14 @@ func (c *testCluster) conn(addr string) *grpc.ClientConn {
 	}
 	c.conns[addr] = cc
 	return cc
+}
+
+// parted waits until the connection to a node has noticed its end, so that the next request
+// is sent over a new one.
+func (c *testCluster) parted(addr string) {
+	for cc, s := c.conn(addr), connectivity.Ready; cc.GetState() == s; {
+		cc.WaitForStateChange(c.t.Context(), s)
+	}
 }
 
 func (c *testCluster) dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {

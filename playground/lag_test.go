@@ -425,14 +425,20 @@ func TestStoreSafeTS(t *testing.T) {
 // cut off from each other, and leaders move: a replica read sees what was acknowledged
 // before it began, a stale read is refused or sees what there is at its timestamp for good.
 func TestRandomLag(t *testing.T) {
+	counts := map[string]int{}
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { randomLag(t, seed) })
+			synctest.Test(t, func(t *testing.T) { randomLag(t, seed, counts) })
 		})
+	}
+	for _, what := range []string{"not ready", "not led", "locked", "stale", "replica"} {
+		if counts[what] == 0 {
+			t.Errorf("nothing was %s in %v", what, counts)
+		}
 	}
 }
 
-func randomLag(t *testing.T, seed uint64) {
+func randomLag(t *testing.T, seed uint64, counts map[string]int) {
 	c := start(t)
 	region := c.topo.ByKey(nil).ID()
 	type seen struct {
@@ -445,7 +451,6 @@ func randomLag(t *testing.T, seed uint64) {
 		random = rand.New(rand.NewPCG(seed, 2))
 		acked  = map[string]int{}
 		checks []seen
-		counts = map[string]int{}
 	)
 	n := func(n int) int { mu.Lock(); defer mu.Unlock(); return random.IntN(n) }
 	count := func(what string) { mu.Lock(); defer mu.Unlock(); counts[what]++ }
@@ -594,11 +599,6 @@ func randomLag(t *testing.T, seed uint64) {
 	for _, s := range checks {
 		if resp := c.getOn(s.key, s.ts, region, leader, func(*kvrpcpb.Context) {}); resp.RegionError != nil || resp.Error != nil || string(resp.Value) != s.value {
 			t.Errorf("%s was %q at %d, and is %v", s.key, s.value, s.ts, resp)
-		}
-	}
-	for _, what := range []string{"not ready", "not led", "locked", "stale", "replica"} {
-		if counts[what] == 0 {
-			t.Errorf("nothing was %s in %v", what, counts)
 		}
 	}
 }

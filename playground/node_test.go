@@ -37,6 +37,7 @@ func TestStopAndStart(t *testing.T) {
 			t.Fatal(v)
 		}
 		c.rawPut("g", "2")
+		c.parted(addr)
 		if err := c.Cluster.Start(Store(led)); err != nil {
 			t.Fatal(err)
 		}

@@ -617,18 +617,24 @@ func TestStoreStopsUnderWaiters(t *testing.T) {
 // success. No key ever has two holders, each wait ends within its timeout, and in the
 // end nothing waits and nothing is locked.
 func TestLockChaos(t *testing.T) {
+	counts := make(map[string]int)
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			compete(t, func(c *contest) { c.chaos(seed) }, WithSplitKeys(KeyTxn, []byte("k2"), []byte("k4")))
+			compete(t, func(c *contest) { c.chaos(seed, counts) }, WithSplitKeys(KeyTxn, []byte("k2"), []byte("k4")))
 		})
+	}
+	for _, what := range []string{"locked", "conflict", "deadlock", "ok"} {
+		if counts[what] == 0 {
+			t.Errorf("never %s: %v", what, counts)
+		}
 	}
 }
 
-func (c *contest) chaos(seed uint64) {
+func (c *contest) chaos(seed uint64, counts map[string]int) {
 	for id := range uint64(3) {
 		c.tikv(id + 1) // connected once, for all
 	}
-	h := &holders{c: c, of: make(map[string]uint64), counts: make(map[string]int)}
+	h := &holders{c: c, of: make(map[string]uint64), counts: counts}
 	clients := make(chan struct{}, 100)
 	begin := make(chan struct{})
 	const n = 8
@@ -661,11 +667,6 @@ func (c *contest) chaos(seed uint64) {
 	}
 	if l, w := c.Locks(nil, nil), c.Waiting(); len(l) != 0 || len(w) != 0 {
 		c.t.Errorf("left: %v %v", l, w)
-	}
-	for _, what := range []string{"locked", "conflict", "deadlock", "ok"} {
-		if h.counts[what] == 0 {
-			c.t.Errorf("never %s: %v", what, h.counts)
-		}
 	}
 }
 

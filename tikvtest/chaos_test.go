@@ -86,6 +86,8 @@ func TestCountersSurviveTheWeather(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		<-time.After(time.Minute) // copies that are late have come
+		synctest.Wait()
 		sum, low, high := 0, 0, 0
 		snap, err := client.Snapshot(t.Context())
 		if err != nil {

@@ -29,7 +29,7 @@ func beginLeakCheck(ctx context.Context) *leakCheck {
 
 // patience is how long goroutines that are ending may take; fake time in a bubble,
 // where it passes only once all others wait.
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // end takes the label off and returns the stacks of the goroutines that are left.
 func (l *leakCheck) end() string {

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tikv-go/tikv"
 	"github.com/tikv-go/tikv/playground"
@@ -29,6 +30,9 @@ func startCluster(t *testing.T, opts ...playground.Option) (*playground.Cluster,
 	return c, strings.Join(c.PD(), ",")
 }
 
+// patience is what commands are given, so that none fails on a machine that is slow.
+const patience = "--timeout=10m"
+
 // session is a user who has set TIKV_PD and types commands.
 type session struct {
 	pd, in string
@@ -37,6 +41,9 @@ type session struct {
 
 func (s session) run(t *testing.T, line string) (code int, out, errOut string) {
 	t.Helper()
+	if !strings.Contains(line, "--timeout") {
+		line += " " + patience
+	}
 	var o, e bytes.Buffer
 	env := func(name string) (string, bool) {
 		if name == "TIKV_PD" {
@@ -229,10 +236,12 @@ func TestUnavailable(t *testing.T) {
 
 func TestOutcomeUnknown(t *testing.T) {
 	c, pd := startCluster(t)
-	c.Inject(playground.Fault{Method: "KvPrewrite", DropAnswer: true})
-	code, _, errOut := session{pd: pd}.run(t, "put a 1 --timeout 1s")
-	if code != exitUnknown {
-		t.Errorf("exit %d, %q", code, errOut)
+	lost := c.Inject(playground.Fault{Method: "KvPrewrite", DropAnswer: true})
+	for timeout := time.Second; lost.Hits() == 0; timeout *= 2 { // until it is enough to get there
+		code, _, errOut := session{pd: pd}.run(t, "put a 1 --timeout "+timeout.String())
+		if lost.Hits() > 0 && code != exitUnknown {
+			t.Errorf("exit %d, %q", code, errOut)
+		}
 	}
 }
 
@@ -252,6 +261,7 @@ func TestInterrupt(t *testing.T) {
 			case code := <-done:
 				t.Fatalf("tikv %s ended by itself with %d", line, code)
 			default:
+				runtime.Gosched()
 			}
 		}
 		cancel()
@@ -334,7 +344,7 @@ func TestInterruptLeavesLocks(t *testing.T) {
 	c, pd := startCluster(t)
 	prewrite := c.Inject(playground.Fault{Method: "KvPrewrite", Hold: true})
 	c.Inject(playground.Fault{Method: "KvCheckTxnStatus", Hold: true})
-	cmd := exec.Command(program, "put", "a", "1", "--pd", pd)
+	cmd := exec.Command(program, "put", "a", "1", "--pd", pd, patience)
 	var errOut bytes.Buffer
 	cmd.Stderr = &errOut
 	if err := cmd.Start(); err != nil {

@@ -155,10 +155,10 @@ func (l *ledger) verify(t *testing.T, pd string, round int) {
 // verifyWithTool looks with the commands that a person would use.
 func (l *ledger) verifyWithTool(t *testing.T, pd string) {
 	t.Helper()
-	if code, out, errOut := tool(t, "get", "--pd", pd, "--raw", l.raw[0]); code != 0 || out != l.raw[0]+"\n" {
+	if code, out, errOut := tool(t, "get", "--pd", pd, "--raw", l.raw[0], patience); code != 0 || out != l.raw[0]+"\n" {
 		t.Errorf("%d %q %q", code, out, errOut)
 	}
-	code, out, errOut := tool(t, "count", "--pd", pd, "--prefix", "txn/")
+	code, out, errOut := tool(t, "count", "--pd", pd, "--prefix", "txn/", patience)
 	n := 0
 	if _, err := fmt.Sscan(out, &n); code != 0 || err != nil || n < 2*len(l.txn) {
 		t.Errorf("%d %q %q: at least %d are meant", code, out, errOut, 2*len(l.txn))

@@ -49,14 +49,14 @@ func (w *noSpace) Write(b []byte) (int, error) {
 // What cannot be printed is a failure.
 func TestOutputFails(t *testing.T) {
 	_, pd := startCluster(t)
-	if code, _, errOut := tool(t, "put", "a", "1", "--pd", pd); code != 0 {
+	if code, _, errOut := tool(t, "put", "a", "1", "--pd", pd, patience); code != 0 {
 		t.Fatal(errOut)
 	}
 	for _, line := range []string{"demo", "version", "get a", "get a -o raw", "get a -o json", "scan", "scan -o json", "scan -o raw", "count", "count -o json"} {
 		var e bytes.Buffer
 		args := strings.Fields(line)
 		if len(args) > 0 && args[0] != "demo" && args[0] != "version" {
-			args = append(args, "--pd", pd)
+			args = append(args, "--pd", pd, patience)
 		}
 		code := run(t.Context(), args, stdio{strings.NewReader(""), new(noSpace), &e, func(string) (string, bool) { return "", false }, 0})
 		if code != exitFailure || !strings.Contains(e.String(), "no space left") {

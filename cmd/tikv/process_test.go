@@ -89,7 +89,7 @@ func TestPlaygroundProcess(t *testing.T) {
 		if n, err := fmt.Sscanf(p.line, "ready pd=%s cluster=%d api=v1 control=%s\n", &pd, &id, &control); n != 3 || err != nil || id == 0 {
 			t.Fatalf("ready line %q: %v", p.line, err)
 		}
-		if code, _, errOut := tool(t, "put", "--pd", pd, "a", "1"); code != 0 {
+		if code, _, errOut := tool(t, "put", "--pd", pd, "a", "1", patience); code != 0 {
 			t.Fatal(code, errOut)
 		}
 		if err := p.end(t, sig); err != nil {
@@ -224,7 +224,7 @@ func TestPlaygroundTLS(t *testing.T) {
 		code, _, errOut := tool(t, append([]string{"put", "--url", url, "a", "1"}, args...)...)
 		return code, errOut
 	}
-	if code, errOut := put(dir); code != 0 {
+	if code, errOut := put(dir, patience); code != 0 {
 		t.Fatal(code, errOut)
 	}
 	if code, errOut := put("", "--timeout", "300ms"); code != exitUnavailable {
@@ -242,7 +242,7 @@ func TestPlaygroundTLS(t *testing.T) {
 	}
 	resp.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
-	if code, errOut := put(dir); code != 0 {
+	if code, errOut := put(dir, patience); code != 0 {
 		t.Error("after the rotation:", code, errOut)
 	}
 	if code, errOut := put(old, "--timeout", "300ms"); code != exitUnavailable {

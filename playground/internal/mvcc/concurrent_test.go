@@ -210,7 +210,7 @@ func runTransfers(t *testing.T, e *Engine, transfers int) {
 	wg.Wait()
 	initial.audit(accounts, accounts*each)
 	// Deaths are drawn; of a few transfers there may be none.
-	if len(history) < transfers || died == 0 && transfers >= 400 {
+	if len(history) < transfers/4 || died == 0 && transfers >= 400 {
 		t.Errorf("%d committed, %d died", len(history), died)
 	}
 	checkHistory(t, history)

@@ -40,7 +40,7 @@ func fairCases() []kase {
 			for _, tx := range txns {
 				tx.StartAggressiveLocking()
 			}
-			victim, err, ends := d.circle(txns, keys)
+			victim, ends, err := d.circle(txns, keys)
 			d.inCircle(err, victim, txns, keys)
 			txns[victim].CancelAggressiveLocking(d.ctx())
 			d.must(txns[victim].Rollback())

@@ -113,7 +113,7 @@ func (e *env) released(err error) {
 // circle lets each transaction wait for the key that the next one has locked. One of them
 // closes the circle and is refused; circle returns its number and error, and where the
 // others' ends come.
-func (e *env) circle(txns []*transaction.KVTxn, keys []string) (victim int, refused error, ends []<-chan error) {
+func (e *env) circle(txns []*transaction.KVTxn, keys []string) (victim int, ends []<-chan error, refused error) {
 	e.Helper()
 	type end struct {
 		of  int
@@ -133,7 +133,7 @@ func (e *env) circle(txns []*transaction.KVTxn, keys []string) (victim int, refu
 		}
 	}
 	first := <-all
-	return first.of, first.err, ends
+	return first.of, ends, first.err
 }
 
 // inCircle checks what the victim of a circle is told: whose lock it met, and who waits for
@@ -216,7 +216,7 @@ func pessimisticCases() []kase {
 		{name: "deadlock", run: dueling(func(d *duel) {
 			d.must(d.lock(d.two, kv.LockNoWait, "z")) // in another region
 			txns, keys := []*transaction.KVTxn{d.one, d.two}, []string{"a", "z"}
-			victim, err, ends := d.circle(txns, keys)
+			victim, ends, err := d.circle(txns, keys)
 			dead, other := d.inCircle(err, victim, txns, keys), 1-victim
 			if ch := dead.GetWaitChain(); dead.IsRetryable || d.bare(dead.LockKey) != keys[other] ||
 				dead.DeadlockKeyHash != d.hash(keys[victim]) || ch[1].KeyHash != d.hash(keys[other]) {
@@ -424,7 +424,7 @@ func lockingCases() []kase {
 				e.must(e.lock(tx, kv.LockNoWait, k))
 				txns = append(txns, tx)
 			}
-			victim, err, ends := e.circle(txns, keys)
+			victim, ends, err := e.circle(txns, keys)
 			e.inCircle(err, victim, txns, keys)
 			for i := range 2 { // each is waited for by the one before it
 				behind := (victim + 2 - i) % 3

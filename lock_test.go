@@ -463,6 +463,37 @@ func TestSharedLocks(t *testing.T) {
 	})
 }
 
+// A call that has its locks, but not the values of them, has locked nothing.
+func TestLockedValuesAreNotRead(t *testing.T) {
+	for name, c := range map[string]struct {
+		before []string // which is read because it was locked before
+		opts   []tikv.LockReadOption
+	}{
+		"shared": {[]string{"two"}, []tikv.LockReadOption{tikv.WithShared()}},
+		"beside": {[]string{"two", "z"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dueling(t, func(d *duel) {
+				ctx := d.Context()
+				must(d.T, d.two.Lock(ctx, ks(c.before...)))
+				held := d.held()
+				lost := d.cluster.Inject(playground.Fault{Method: "KvBatchGet", DropRequest: true})
+				short, cancel := context.WithTimeout(ctx, time.Second)
+				defer cancel()
+				d.is(second(d.two.BatchGetForUpdate(short, ks("y", "z"), c.opts...)), context.DeadlineExceeded)
+				if lost.Hits() == 0 {
+					d.Error("nothing was to be read")
+				}
+				lost.Remove()
+				synctest.Wait()
+				d.same("held", d.held(), held)
+				must(d.T, second(d.two.BatchGetForUpdate(ctx, ks("y", "z"))), d.two.Put(b("y"), b("two")), d.two.Commit(ctx))
+				want(d.T, d.c.Latest(), "y", "two")
+			})
+		})
+	}
+}
+
 // In an optimistic transaction the same calls make the commit check.
 func TestOptimisticForUpdate(t *testing.T) {
 	dueling(t, func(d *duel) {

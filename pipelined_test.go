@@ -666,6 +666,67 @@ func TestPipelinedRunTxn(t *testing.T) {
 	})
 }
 
+// A flush that has failed is an error of RunTxn, though fn has not met it.
+func TestPipelinedRunTxnUnnoticed(t *testing.T) {
+	for _, tries := range []int{1, 2} {
+		t.Run(fmt.Sprint(tries), func(t *testing.T) {
+			piping(t, func(p *plumbing) {
+				attempts := 0
+				err := p.c.RunTxn(p.Context(), func(_ context.Context, tx *tikv.Txn) error {
+					if attempts++; attempts == 1 {
+						commit(p.T, p.other, "k01", "other")
+					}
+					p.put(tx, "new", 0, 3) // two are flushed
+					synctest.Wait()
+					return nil
+				}, tikv.WithPipelined(tikv.Pipeline{}), tikv.WithTxnLimits(2, 1<<20), tikv.WithMaxAttempts(tries))
+				<-time.After(time.Second)
+				got := p.all(p.snapshot(p.other))
+				if tries == 1 && (!errors.Is(err, tikv.ErrWriteConflict) || len(got) != 1) {
+					p.Errorf("%v, %v", err, got)
+				}
+				if tries == 2 && (err != nil || attempts != 2 || len(got) != 3) {
+					p.Errorf("%v after %d attempts, %v", err, attempts, got)
+				}
+			})
+		})
+	}
+}
+
+// A read that was under way while a flush failed, and what was flushed before was removed, is
+// an error: it may have missed that.
+func TestPipelinedReadBesideAFailure(t *testing.T) {
+	reads := map[string]func(p *plumbing, tx *tikv.Txn) error{
+		"Get":      func(p *plumbing, tx *tikv.Txn) error { return second(tx.Get(p.Context(), b("k00"))) },
+		"BatchGet": func(p *plumbing, tx *tikv.Txn) error { return second(tx.BatchGet(p.Context(), ks("k00", "k06"))) },
+	}
+	for name, read := range reads {
+		t.Run(name, func(t *testing.T) {
+			piping(t, func(p *plumbing) {
+				commit(p.T, p.other, "k00", "old")
+				tx := p.begin(2)
+				p.put(tx, "new", 0, 4)
+				synctest.Wait()
+				commit(p.T, p.other, "k03", "other") // the next flush is in conflict
+				flush := p.cluster.Inject(playground.Fault{Method: "KvFlush", Hold: true})
+				p.put(tx, "new", 4, 1)
+				look := p.cluster.Inject(playground.Fault{Method: "KvBufferBatchGet", Hold: true})
+				done := start(p.Context(), func(context.Context) error { return read(p, tx) })
+				synctest.Wait()
+				flush.Remove()
+				synctest.Wait() // it has failed, and the locks are removed
+				if look.Waiting() == 0 || p.locks() > 0 {
+					p.Errorf("%d reads are under way, %d locks are left", look.Waiting(), p.locks())
+				}
+				look.Remove()
+				if err := <-done; !errors.Is(err, tikv.ErrWriteConflict) {
+					p.Errorf("it read what was before: %v", err)
+				}
+			})
+		})
+	}
+}
+
 // What such a transaction cannot do is refused, and changes nothing.
 func TestPipelinedRefuses(t *testing.T) {
 	piping(t, func(p *plumbing) {

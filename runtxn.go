@@ -98,7 +98,7 @@ func (r *runner) attempt(ctx context.Context, n int) error {
 		_ = tx.t.RollbackFor(ctx, err)
 		return err
 	}
-	if tx.t.Ended() {
+	if tx.t.Finished() {
 		return nil // fn has committed or rolled back by itself
 	}
 	end.Err = tx.Commit(ctx)

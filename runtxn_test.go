@@ -229,6 +229,43 @@ func TestRunTxnStopsWhenTheClientCloses(t *testing.T) {
 	})
 }
 
+// What ends a transaction while fn runs, unnoticed, is an error of RunTxn.
+func TestRunTxnIsEndedFromWithout(t *testing.T) {
+	for name, end := range map[string]struct {
+		by   func(t *testing.T, cluster *tikvtest.Cluster, c *tikv.Client, tx *tikv.Txn)
+		want error
+	}{
+		"its lock is lost": {func(t *testing.T, cluster *tikvtest.Cluster, _ *tikv.Client, tx *tikv.Txn) {
+			away := cluster.Inject(playground.Fault{Method: "KvTxnHeartBeat", DropRequest: true, StartTS: uint64(tx.StartTS())})
+			<-time.After(25 * time.Second)
+			another := begin(t, cluster.Open(), tikv.WithPessimistic())
+			must(t, another.Lock(t.Context(), ks("k"), tikv.WithNoWait()), another.Rollback(t.Context()))
+			away.Remove()
+			<-time.After(time.Minute)
+		}, tikv.ErrTxnAborted},
+		"the client closes": {func(t *testing.T, _ *tikvtest.Cluster, c *tikv.Client, tx *tikv.Txn) {
+			tx.OnEnd(func(tikv.TxnResult) {})
+			must(t, c.Close())
+		}, tikv.ErrClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cluster := tikvtest.NewCluster(t)
+				c := cluster.Open()
+				err := c.RunTxn(t.Context(), func(ctx context.Context, tx *tikv.Txn) error {
+					must(t, tx.Lock(ctx, ks("k")), tx.Put(b("k"), b("new")))
+					end.by(t, cluster, c, tx)
+					return nil
+				}, tikv.WithPessimistic(), tikv.WithMaxAttempts(1))
+				if !errors.Is(err, end.want) {
+					t.Errorf("RunTxn returned %v, want %v", err, end.want)
+				}
+				want(t, cluster.Open().Latest(), "k", "-")
+			})
+		})
+	}
+}
+
 func ExampleClient_RunTxn() {
 	ctx := context.Background()
 	cluster, err := playground.Start(ctx)

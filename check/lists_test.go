@@ -53,94 +53,6 @@ func (r *run) add(t *Txn) {
 	r.history.Txns = append(r.history.Txns, *t)
 }
 
-// step is a part of a transaction. Those that lock do it at once in a pessimistic
-// transaction, and when it commits in another.
-type step struct {
-	do    stepKind
-	keys  []int
-	late  bool          // appendTo and insertInto without a lock, in whatever transaction
-	fair  bool          // locks in a statement of fair locking
-	hurry time.Duration // a lock is waited for no longer; 0: as long as the caller waits
-}
-
-type stepKind uint8
-
-const (
-	get stepKind = iota
-	batchGet
-	scan
-	scanBack
-	appendTo
-	insertInto // as appendTo, but claims that an empty list is absent
-	lock
-	lockRead
-	share // lockRead together with others
-)
-
-// script is what a transaction will do.
-func (w *worker) script(reads bool) []step {
-	steps := make([]step, 1+w.rng.IntN(3))
-	for i := range steps {
-		s := &steps[i]
-		s.keys = []int{w.key()}
-		switch n := w.rng.IntN(24); {
-		case n < 12 && !reads:
-			s.do, s.late, s.fair = appendTo+stepKind(n%2), w.rng.IntN(6) == 0, w.rng.IntN(4) == 0
-		case n < 16 && !reads:
-			s.do = lock + stepKind(n%3)
-			s.fair = s.do != share && w.rng.IntN(4) == 0
-		default:
-			s.do = stepKind(n % int(scanBack+1))
-		}
-		if s.do == batchGet || s.do == lockRead {
-			for range w.rng.IntN(4) {
-				s.keys = append(s.keys, w.key())
-			}
-		}
-		if w.rng.IntN(6) == 0 {
-			s.hurry = time.Duration(w.rng.IntN(20)) * time.Millisecond
-		}
-	}
-	return steps
-}
-
-// fit makes a step one that the transaction may do after those before, and that loses
-// nobody's append by itself: the first lock is not shared; what is shared is neither written
-// nor locked otherwise; what is written without a lock is not locked afterwards, which would
-// say that it may be written over what is newer.
-func (s step) fit(before []step) step {
-	var locked, alone, shared, late bool
-	for _, b := range before {
-		same := slices.ContainsFunc(s.keys, func(key int) bool { return slices.Contains(b.keys, key) })
-		switch {
-		case b.do == share:
-			shared = shared || same
-		case b.do >= appendTo && b.late:
-			late = late || same
-		case b.do >= appendTo:
-			locked, alone = true, alone || same
-		}
-	}
-	if s.do == share && !locked {
-		s.do = lockRead
-	}
-	switch s.do {
-	case appendTo, insertInto:
-		if s.late = late || s.late && !alone; shared {
-			s.do = batchGet
-		}
-	case lock, lockRead:
-		if shared || late {
-			s.do = batchGet
-		}
-	case share:
-		if alone || late {
-			s.do = batchGet
-		}
-	}
-	return s
-}
-
 // txn makes one transaction, of one kind or another.
 func (w *worker) txn() error {
 	ctx, cancel := w.timeout()
@@ -196,20 +108,41 @@ func (w *worker) protocol() (opts []tikv.CommitOption, causal bool) {
 	return opts, causal
 }
 
+// pipeline makes a transaction flush when it has written a few keys.
+func (w *worker) pipeline() []tikv.TxnOption {
+	p := tikv.Pipeline{FlushConcurrency: w.rng.IntN(3), ResolveConcurrency: w.rng.IntN(3)}
+	if w.rng.IntN(4) == 0 {
+		p.Throttle = 0.5
+	}
+	return []tikv.TxnOption{tikv.WithPipelined(p), tikv.WithTxnLimits(1+w.rng.IntN(3), 1<<20)}
+}
+
 // begin makes a transaction by hand.
 func (w *worker) begin(ctx context.Context) error {
 	opts, causal := w.protocol()
-	t := Txn{Worker: w.id, Begin: w.tick(), Outcome: Failed, Causal: causal, Pessimistic: w.rng.IntN(2) == 0}
+	how := optimisticWay
+	switch n := w.rng.IntN(16); {
+	case n < 2:
+		how = pipelinedWay
+	case n < 9:
+		how = pessimisticWay
+	}
+	t := Txn{Worker: w.id, Begin: w.tick(), Outcome: Failed, Causal: causal, Pessimistic: how == pessimisticWay, Pipelined: how == pipelinedWay}
 	var begin []tikv.BeginOption
-	if t.Pessimistic {
+	switch how {
+	case pessimisticWay:
 		begin = append(begin, tikv.WithPessimistic())
+	case pipelinedWay:
+		for _, o := range w.pipeline() {
+			begin = append(begin, o)
+		}
 	}
 	tx, err := w.client().Begin(ctx, begin...)
 	if err != nil {
 		return unexpected(err)
 	}
 	t.Began, t.StartTS = w.tick(), uint64(tx.StartTS())
-	if err := w.play(ctx, tx, &t, w.script(false)); err != nil {
+	if err := w.play(ctx, tx, &t, w.scriptOf(how)); err != nil {
 		t.Note = note(err)
 		w.add(&t)
 		return errors.Join(unexpected(err), unexpected(tx.Rollback(ctx)))
@@ -223,8 +156,11 @@ func (w *worker) begin(ctx context.Context) error {
 // ended notes how a commit ended.
 func (w *worker) ended(t *Txn, tx *tikv.Txn, err error) {
 	t.Done, t.Outcome, t.Note = w.tick(), outcome(err), note(err)
-	if ts, ok := tx.CommitTS(); ok {
+	switch ts, ok := tx.CommitTS(); {
+	case ok:
 		t.CommitTS = uint64(ts)
+	case err == nil && t.writes():
+		w.fail(fmt.Errorf("a transaction has committed, and has no commit timestamp: %v", t))
 	}
 	if t.Outcome == Unknown && w.rng.IntN(2) == 0 {
 		w.ask(t, err)
@@ -251,19 +187,24 @@ func (w *worker) ask(t *Txn, lost error) {
 // and has failed when another follows it.
 func (w *worker) runTxn(ctx context.Context) error {
 	var (
-		t     *Txn
-		tx    *tikv.Txn
-		next  = w.tick()
-		steps = w.script(false)
-		opts  = []tikv.RunOption{tikv.WithMaxAttempts(1 + w.rng.IntN(5))}
+		t    *Txn
+		tx   *tikv.Txn
+		next = w.tick()
+		how  way
+		opts = []tikv.RunOption{tikv.WithMaxAttempts(1 + w.rng.IntN(5))}
 	)
-	var pessimistic bool
 	switch w.rng.IntN(8) {
 	case 0, 1, 2:
-		pessimistic, opts = true, append(opts, tikv.WithPessimistic())
+		how, opts = pessimisticWay, append(opts, tikv.WithPessimistic())
 	case 3:
-		pessimistic, opts = true, append(opts, tikv.WithPessimisticAfter(1+w.rng.IntN(2)))
+		how, opts = pessimisticWay, append(opts, tikv.WithPessimisticAfter(1+w.rng.IntN(2)))
+	case 4:
+		how = pipelinedWay
+		for _, o := range w.pipeline() {
+			opts = append(opts, o)
+		}
 	}
+	steps := w.scriptOf(how)
 	protocol, causal := w.protocol()
 	for _, o := range protocol {
 		opts = append(opts, o)
@@ -276,7 +217,7 @@ func (w *worker) runTxn(ctx context.Context) error {
 		tx = now
 		t = &Txn{
 			Worker: w.id, Begin: next, Began: w.tick(), StartTS: uint64(tx.StartTS()), Outcome: Failed,
-			Causal: causal, Pessimistic: pessimistic,
+			Causal: causal, Pessimistic: how == pessimisticWay, Pipelined: how == pipelinedWay,
 		}
 		err := w.play(ctx, tx, t, steps)
 		if next = w.tick(); err == nil {
@@ -305,6 +246,8 @@ func (w *worker) play(ctx context.Context, tx *tikv.Txn, t *Txn, steps []step) e
 		switch s.do {
 		case appendTo, insertInto:
 			err = w.append(ctx, tx, t, s)
+		case rewrite:
+			err = w.rewrite(ctx, tx, t, s)
 		case lock, lockRead, share:
 			err = w.lock(ctx, tx, t, s)
 		default:
@@ -339,13 +282,48 @@ func (w *worker) append(ctx context.Context, tx *tikv.Txn, t *Txn, s step) error
 		return err
 	}
 	list := t.Ops[len(t.Ops)-1].Read
-	value := int(w.value.Add(1))
-	t.Ops = append(t.Ops, Op{Key: key, Append: value})
-	data := encodeList(append(list[:len(list):len(list)], value))
+	data := w.longer(t, key, list)
 	if s.do == insertInto && len(list) == 0 {
 		return tx.Insert(keyOf(key), data)
 	}
 	return tx.Put(keyOf(key), data)
+}
+
+// longer notes that the transaction appends to a list, and returns that.
+func (w *worker) longer(t *Txn, key int, list []int) []byte {
+	value := int(w.value.Add(1))
+	t.Ops = append(t.Ops, Op{Key: key, Append: value})
+	return encodeList(append(list[:len(list):len(list)], value))
+}
+
+// rewrite reads lists and writes each with one element more, but first deletes them or
+// makes them empty. Nobody else must ever see that; the transaction must.
+func (w *worker) rewrite(ctx context.Context, tx *tikv.Txn, t *Txn, s step) error {
+	if err := readBatch(ctx, tx, t, s.keys); err != nil {
+		return err
+	}
+	reads := slices.Clone(t.Ops[len(t.Ops)-len(s.keys):])
+	names := make([][]byte, len(s.keys))
+	for i, key := range s.keys {
+		names[i] = keyOf(key)
+		t.Ops = append(t.Ops, Op{Key: key, Empty: true})
+		empty := func() error { return tx.Put(names[i], nil) }
+		if w.rng.IntN(2) == 0 {
+			empty = func() error { return tx.Delete(names[i]) }
+		}
+		if err := empty(); err != nil {
+			return err
+		}
+	}
+	if err := readBatch(ctx, tx, t, s.keys); err != nil {
+		return err
+	}
+	for i, key := range s.keys {
+		if err := tx.Put(names[i], w.longer(t, key, reads[i].Read)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lock locks lists and, but for a step that is only this, reads them.
@@ -366,6 +344,9 @@ func (w *worker) lock(ctx context.Context, tx *tikv.Txn, t *Txn, s step) error {
 	if err != nil {
 		return err
 	}
+	if s.do == share && t.Pessimistic {
+		w.shares(s.keys)
+	}
 	for i, l := range got {
 		if err := t.saw(s.keys[i], l.Value); err != nil {
 			return err
@@ -373,6 +354,16 @@ func (w *worker) lock(ctx context.Context, tx *tikv.Txn, t *Txn, s step) error {
 		t.Ops[len(t.Ops)-1].Locked = true
 	}
 	return nil
+}
+
+// shares counts keys that are locked in share mode, and those that are so by several.
+func (w *worker) shares(keys []int) {
+	for _, key := range keys {
+		w.shared.Add(1)
+		if len(w.cluster.Locks(keyOf(key), keyOf(key+1))) > 1 {
+			w.together.Add(1)
+		}
+	}
 }
 
 // lockFairly is lockOnce in a statement of fair locking, of one attempt or two.

@@ -321,7 +321,8 @@ func (n *nemesis) replaceClient() {
 var (
 	pdMethods    = []string{"Tso", "QueryRegion", "GetRegion", "GetStore", "GetMembers"}
 	listsMethods = slices.Concat(slices.Repeat([]string{"KvCommit", "KvPrewrite"}, 3),
-		[]string{"KvGet", "KvBatchGet", "KvScan", "KvBatchRollback", "KvCheckTxnStatus", "KvCheckSecondaryLocks", "KvResolveLock", "KvTxnHeartBeat", "KvPessimisticLock", "KvPessimisticLock", "KVPessimisticRollback", "KvPrewrite", "KvCommit"})
+		[]string{"KvGet", "KvBatchGet", "KvScan", "KvBatchRollback", "KvCheckTxnStatus", "KvCheckSecondaryLocks", "KvResolveLock", "KvTxnHeartBeat", "KvPessimisticLock", "KvPessimisticLock", "KVPessimisticRollback", "KvPrewrite", "KvCommit",
+			"KvFlush", "KvFlush", "KvFlush", "KvBufferBatchGet", "KvScanLock", "BroadcastTxnStatus"})
 	registersMethods = []string{"RawPut", "RawPut", "RawGet", "RawBatchGet", "RawDelete", "RawBatchPut", "RawCompareAndSwap", "RawCompareAndSwap"}
 )
 

@@ -61,6 +61,8 @@ type run struct {
 
 	statements   atomic.Int64 // of fair locking
 	above        atomic.Int64 // those that locked above a newer commit
+	shared       atomic.Int64 // keys locked in share mode
+	together     atomic.Int64 // those that others shared already
 	counts       playground.Counts
 	disturbances int
 	took         time.Duration // fake
@@ -255,8 +257,12 @@ func (s *summary) addHistory(h *History) {
 	for i := range h.Txns {
 		t := &h.Txns[i]
 		s.add(t.Outcome.String(), 1)
-		if t.Pessimistic && t.Outcome == Done && t.writes() {
+		switch {
+		case t.Outcome != Done || !t.writes():
+		case t.Pessimistic:
 			s.add("pessimistic", 1)
+		case t.Pipelined:
+			s.add("pipelined", 1)
 		}
 	}
 	for i := range h.Calls {
@@ -273,6 +279,7 @@ func (s *summary) addCluster(c playground.Counts, disturbances int, took time.Du
 	}{
 		{"disturbances", disturbances}, {"splits", c.Splits}, {"merges", c.Merges}, {"leader moves", c.LeaderMoves},
 		{"starts", c.Starts}, {"lost", c.Dropped}, {"commits", c.Commits}, {"conflicts", c.Conflicts}, {"rollbacks", c.Rollbacks},
+		{"flushes", c.Calls["KvFlush"]}, {"reads of flushed keys", c.Calls["KvBufferBatchGet"]}, {"looks at flushed locks", c.Calls["KvScanLock"]},
 	} {
 		s.add(f.what, f.n)
 		story += fmt.Sprintf(" %d %s", f.n, f.what)
@@ -361,6 +368,8 @@ func oneHistory(t *testing.T, kind Kind, seed uint64, s schedule, do func(r *run
 	t.Log(sum.addCluster(r.counts, r.disturbances, r.took))
 	sum.add("fair statements", int(r.statements.Load()))
 	sum.add("locked above a commit", int(r.above.Load()))
+	sum.add("shared keys", int(r.shared.Load()))
+	sum.add("shared together", int(r.together.Load()))
 	if len(found) > 0 || err != nil {
 		r.history.Found = found
 		t.Error(failed(&r.history, journal))

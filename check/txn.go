@@ -23,16 +23,19 @@ type Txn struct {
 	Latest      bool    `json:"latest,omitempty"`      // reads at a moment between Begin and Began, not at a timestamp
 	Causal      bool    `json:"causal,omitempty"`      // may commit below what committed before in real time
 	Pessimistic bool    `json:"pessimistic,omitempty"` // may write what was written after it began
+	Pipelined   bool    `json:"pipelined,omitempty"`   // wrote to the cluster before its commit
 	StartTS     uint64  `json:"start_ts,omitempty"`    // as reported; 0: not
 	CommitTS    uint64  `json:"commit_ts,omitempty"`
 	Ops         []Op    `json:"ops"`
 	Note        string  `json:"note,omitempty"`
 }
 
-// Op reads the list of a key, or appends to it an element that nobody else appends.
+// Op reads the list of a key, or appends to it an element that nobody else appends, or
+// empties it until the transaction appends again: then all is there as before.
 type Op struct {
 	Key    int   `json:"key"`
-	Append int   `json:"append,omitempty"` // 0: a read
+	Append int   `json:"append,omitempty"` // 0: it does not
+	Empty  bool  `json:"empty,omitempty"`
 	Read   []int `json:"read,omitempty"`
 	Locked bool  `json:"locked,omitempty"` // a read of the newest list, which stays locked until the end
 }
@@ -41,6 +44,8 @@ func (o Op) String() string {
 	switch {
 	case o.Append != 0:
 		return fmt.Sprintf("append %d to key %d", o.Append, o.Key)
+	case o.Empty:
+		return fmt.Sprintf("empty key %d", o.Key)
 	case o.Locked:
 		return fmt.Sprintf("lock key %d: %v", o.Key, o.Read)
 	}
@@ -83,11 +88,38 @@ type view struct {
 	read    bool
 	seen    []int // the list before its own appends, if read is true
 	appends []int
+	empty   bool // by now, for the transaction itself
 }
 
 // written is the list that the transaction left, if it is known.
 func (v *view) written() ([]int, bool) {
 	return append(slices.Clip(v.seen), v.appends...), v.read && len(v.appends) > 0
+}
+
+// shows reports whether list is what the transaction must read now.
+func (v *view) shows(list []int) bool {
+	if v.empty {
+		return len(list) == 0
+	}
+	want, _ := v.written()
+	return slices.Equal(list, want)
+}
+
+// misses reports whether list is what a transaction may read that has flushed what it wrote,
+// and was rolled back by others since: what was there before, and some of its appends.
+func (v *view) misses(list []int) bool {
+	if n := len(v.seen); len(list) < n || !slices.Equal(list[:n], v.seen) {
+		return len(list) == 0 && v.empty
+	}
+	rest := v.appends
+	for _, value := range list[len(v.seen):] {
+		at := slices.Index(rest, value)
+		if at < 0 {
+			return false
+		}
+		rest = rest[at+1:]
+	}
+	return true
 }
 
 // views sums t up by key. The second result is the first of its reads that disagrees with
@@ -100,14 +132,16 @@ func (t *Txn) views() ([]view, *Op) {
 	for i := range t.Ops {
 		o := &t.Ops[i]
 		v := viewFor(&all, o)
-		if o.Append != 0 {
-			v.appends = append(v.appends, o.Append)
+		if o.Append != 0 || o.Empty {
+			if v.empty = o.Empty; !o.Empty {
+				v.appends = append(v.appends, o.Append)
+			}
 			continue
 		}
 		n := len(o.Read) - len(v.appends)
 		switch {
 		case v.read:
-			if want, _ := v.written(); !slices.Equal(o.Read, want) && wrong == nil {
+			if !v.shows(o.Read) && !(t.Pipelined && t.Outcome == Failed && v.misses(o.Read)) && wrong == nil {
 				wrong = o
 			}
 		case n >= 0 && slices.Equal(o.Read[n:], v.appends):

@@ -14,6 +14,7 @@ import (
 
 func r(key int, list ...int) Op { return Op{Key: key, Read: list} }
 func a(key, value int) Op       { return Op{Key: key, Append: value} }
+func e(key int) Op              { return Op{Key: key, Empty: true} }
 func l(key int, list ...int) Op { return Op{Key: key, Read: list, Locked: true} }
 
 // txn is one that committed: its start and its commit were each called and returned at
@@ -37,6 +38,8 @@ func failing(t *Txn)     { t.Outcome = Failed }
 func unknown(t *Txn)     { t.Outcome = Unknown }
 func causal(t *Txn)      { t.Causal = true }
 func pessimistic(t *Txn) { t.Pessimistic = true }
+
+func pipelined(t *Txn) { t.Pipelined = true }
 
 func stamped(start, commit uint64) func(*Txn) {
 	return func(t *Txn) { t.StartTS, t.CommitTS = start, commit }
@@ -105,6 +108,14 @@ var goodTxns = []struct {
 		snap(4, 5, r(1, 1)),
 		snap(6, 7, r(1)).but(latest),
 	}},
+	{"a list that is written anew", []Txn{
+		txn(1, 2, 3, 4, r(1), a(1, 1), e(1), r(1), a(1, 2), r(1, 1, 2)).but(pipelined),
+		snap(5, 6, r(1, 1, 2)),
+	}},
+	{"what was flushed and rolled back is missed", []Txn{
+		txn(1, 2, 3, 4, r(1), a(1, 9)),
+		txn(5, 6, 7, 8, r(1, 9), a(1, 1), a(1, 2), r(1, 9), r(1, 9, 2), e(1), r(1), r(1, 9)).but(pipelined).but(failing),
+	}},
 	{"timestamps that fit", []Txn{
 		txn(1, 2, 3, 4, r(1), a(1, 1)).but(stamped(10, 20)),
 		snap(3, 5, r(1)).but(stamped(19, 0)),
@@ -136,6 +147,17 @@ var badTxns = []struct {
 }{
 	{"its own append is not there", Internal, []int{0}, "read key 1: []", []Txn{
 		txn(1, 2, 3, 4, r(1), a(1, 1), r(1)),
+	}},
+	{"what it has flushed is not there", Internal, []int{0}, "read key 1: []", []Txn{
+		txn(1, 2, 3, 4, r(1), a(1, 1), r(1)).but(pipelined),
+	}},
+	{"what it has flushed is not there, nor what was before", Internal, []int{0}, "read key 1: []", []Txn{
+		txn(1, 2, 3, 4, r(1, 9), a(1, 1), r(1)).but(pipelined).but(failing),
+		txn(1, 1, 2, 2, r(1), a(1, 9)),
+	}},
+	{"what it has emptied is there", Internal, []int{0}, "read key 1: [9]", []Txn{
+		txn(1, 2, 3, 4, r(1, 9), e(1), r(1, 9), a(1, 1)).but(pipelined),
+		txn(1, 1, 2, 2, r(1), a(1, 9)),
 	}},
 	{"a snapshot changes", Internal, []int{1}, "read key 1: [1]", []Txn{
 		txn(1, 3, 4, 5, r(1), a(1, 1)),

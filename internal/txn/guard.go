@@ -122,9 +122,9 @@ func (g *guard) settled() {
 	g.mu.Unlock()
 }
 
-// ended reports whether the transaction has ended.
-func (g *guard) ended() bool {
+// finished reports whether a call of the transaction's has ended it.
+func (g *guard) finished() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.done
+	return g.done && g.failure == nil
 }

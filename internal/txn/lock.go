@@ -74,6 +74,14 @@ func (t *Txn) Lock(ctx context.Context, op string, wanted [][]byte, o LockOption
 		}
 	}
 	held, err := l.results(ctx, wanted)
+	switch {
+	case !l.locked:
+	case err != nil: // nobody learned that they are
+		l.undo(ctx, err)
+	default:
+		l.note()
+		t.count()
+	}
 	return held, t.ended(err)
 }
 
@@ -88,6 +96,7 @@ type lockCall struct {
 	got    []grip   // of each
 	chosen bool     // the first of them was made the primary key
 	force  bool     // the lock is taken above a newer commit: there is one key
+	locked bool     // all of keys were
 	asOf   uint64   // the timestamp of the first requests
 
 	mu     sync.Mutex
@@ -144,9 +153,10 @@ func (l *lockCall) allowed() error {
 	return l.t.buf.Fits(n, size)
 }
 
-// lock locks the keys, all or, but for what is then undone, none.
+// lock locks the keys, all or, but for what is then undone, none. What was locked is noted
+// when the call has all that it is to return.
 func (l *lockCall) lock(ctx context.Context) error {
-	t, p := l.t, l.t.pess
+	p := l.t.pess
 	if p.stage != nil && len(l.keys) > 1 {
 		p.stage.done() // client-go exitAggressiveLockingIfInapplicable
 	}
@@ -181,8 +191,7 @@ func (l *lockCall) lock(ctx context.Context) error {
 		l.undo(ctx, err)
 		return err
 	}
-	l.note()
-	t.count()
+	l.locked = true
 	return nil
 }
 
@@ -383,7 +392,7 @@ func (l *lockCall) undo(ctx context.Context, err error) {
 	if l.chosen {
 		l.giveUpPrimary()
 	}
-	if l.newest == 0 || len(l.keys) == 1 && !l.resent && tookNothing(err) {
+	if l.newest == 0 || len(l.keys) == 1 && !l.locked && !l.resent && tookNothing(err) {
 		return
 	}
 	p.unsure = true
@@ -474,7 +483,7 @@ func (l *lockCall) results(ctx context.Context, wanted [][]byte) ([]Held, error)
 	if len(ask) == 0 {
 		return out, nil
 	}
-	now := l.t.e.Snapshot(l.t.pess.asOf, true, *l.t.opts.Read)
+	now := l.t.e.Snapshot(max(l.t.pess.asOf, l.newest), true, *l.t.opts.Read)
 	err := now.BatchGet(ctx, l.op, ask, false, func(i int, v Value) { out[at[i]] = Held{Value: v.Bytes, Exists: true} })
 	return out, err
 }

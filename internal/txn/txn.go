@@ -108,8 +108,9 @@ type Written struct {
 // Snapshot is what the transaction reads without its writes.
 func (t *Txn) Snapshot() *Snapshot { return t.snap }
 
-// Ended reports whether the transaction has ended.
-func (t *Txn) Ended() bool { return t.guard.ended() }
+// Finished reports whether a Commit or Rollback has ended the transaction; what has failed
+// from without has not been told of yet.
+func (t *Txn) Finished() bool { return t.guard.finished() }
 
 // Len is the number of keys in the buffer.
 func (t *Txn) Len() int { return int(t.len.Load()) }
@@ -134,9 +135,19 @@ func (t *Txn) Get(ctx context.Context, op string, key []byte) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	if t.pipe != nil {
-		return t.pipe.get(ctx, op, key)
+		value, err := t.pipe.get(ctx, op, key)
+		return value, t.still(err)
 	}
 	return t.snap.Get(ctx, op, key)
+}
+
+// still is the error of a read beside a flush: what made that fail, if it has, for then
+// what was flushed is being removed.
+func (t *Txn) still(err error) error {
+	if failure := t.guard.failed(); failure != nil {
+		return failure
+	}
+	return err
 }
 
 // BatchGet returns the values of keys in their order as the transaction sees them.
@@ -172,7 +183,7 @@ func (t *Txn) lookAt(ctx context.Context, op string, wanted [][]byte, versions b
 // fetch reads what the buffer does not have, the i-th key for out[at[i]].
 func (t *Txn) fetch(ctx context.Context, op string, keys [][]byte, versions bool, at []int, out []Value) error {
 	if t.pipe != nil {
-		return t.pipe.batchGet(ctx, op, keys, versions, func(i int, v Value) { out[at[i]] = v })
+		return t.still(t.pipe.batchGet(ctx, op, keys, versions, func(i int, v Value) { out[at[i]] = v }))
 	}
 	return t.snap.BatchGet(ctx, op, keys, versions, func(i int, v Value) { out[at[i]] = v })
 }

@@ -114,7 +114,7 @@ func (w *worker) pipeline() []tikv.TxnOption {
 	if w.rng.IntN(4) == 0 {
 		p.Throttle = 0.5
 	}
-	return []tikv.TxnOption{tikv.WithPipelined(p), tikv.WithTxnLimits(1+w.rng.IntN(3), 1<<20)}
+	return []tikv.TxnOption{tikv.WithPipelined(p), tikv.WithTxnLimits(1+w.rng.IntN(2), 1<<20)}
 }
 
 // begin makes a transaction by hand.

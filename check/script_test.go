@@ -53,7 +53,7 @@ func (w *worker) scriptOf(how way) []step {
 // flushing is what a pipelined transaction will do: it comes back to few keys, more than it
 // keeps at a time, so that it meets what it has flushed.
 func (w *worker) flushing() []step {
-	some := w.different(2 + w.rng.IntN(3))
+	some := w.different(3 + w.rng.IntN(3))
 	steps := make([]step, 3+w.rng.IntN(5))
 	for i := range steps {
 		s := &steps[i]

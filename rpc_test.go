@@ -685,48 +685,50 @@ func TestCallRangeIsBounded(t *testing.T) {
 
 // PD is asked for a region by its id once, and again when the region has changed.
 func TestCallsToARegion(t *testing.T) {
-	cluster := rpcCluster(t, playground.APIV2, playground.KeyTxn)
-	c := cluster.Open()
-	commitKeys(t, c, "a", "e")
-	asked := cluster.Inject(playground.Fault{Method: "GetRegionByID"})
-	regions := cluster.Regions(playground.KeyTxn)
-	at := slices.IndexFunc(regions, func(r playground.Region) bool { return string(r.End) == "m" })
-	id := regions[at].ID
-	ts, err := c.Timestamp(t.Context())
-	must(t, err)
-	get := func(key string) (string, error) {
-		p, err := tikv.Call(t.Context(), c.RPC(), tikv.ToRegion(tikv.KeyTxn, id), tikvpb.TikvClient.KvGet, &kvrpcpb.GetRequest{Key: []byte(key), Version: uint64(ts)})
-		return string(p.GetValue()), err
-	}
-	for range 10 {
-		if got, err := get("e"); err != nil || got != "ve" {
-			t.Errorf("%q, %v", got, err)
+	synctest.Test(t, func(t *testing.T) {
+		cluster := rpcCluster(t, playground.APIV2, playground.KeyTxn)
+		c := cluster.Open()
+		commitKeys(t, c, "a", "e")
+		asked := cluster.Inject(playground.Fault{Method: "GetRegionByID"})
+		regions := cluster.Regions(playground.KeyTxn)
+		at := slices.IndexFunc(regions, func(r playground.Region) bool { return string(r.End) == "m" })
+		id := regions[at].ID
+		ts, err := c.Timestamp(t.Context())
+		must(t, err)
+		get := func(key string) (string, error) {
+			p, err := tikv.Call(t.Context(), c.RPC(), tikv.ToRegion(tikv.KeyTxn, id), tikvpb.TikvClient.KvGet, &kvrpcpb.GetRequest{Key: []byte(key), Version: uint64(ts)})
+			return string(p.GetValue()), err
 		}
-	}
-	if n := asked.Hits(); n != 1 {
-		t.Errorf("PD was asked %d times", n)
-	}
-	_, err = cluster.Split(playground.KeyTxn, []byte("g"))
-	must(t, err)
-	key := map[bool]string{true: "e", false: "h"}
-	left := slices.ContainsFunc(cluster.Regions(playground.KeyTxn), func(r playground.Region) bool { return r.ID == id && string(r.Start) == "d" })
-	for range 10 {
-		if _, err := get(key[left]); err != nil {
-			t.Error(err)
-		}
-	}
-	if n := asked.Hits(); n != 2 {
-		t.Errorf("PD was asked %d times", n)
-	}
-	// A region that was merged away is gone.
-	for _, r := range cluster.Regions(playground.KeyTxn) {
-		if string(r.Start) == "d" || string(r.Start) == "g" {
-			if r.ID != id {
-				must(t, cluster.Merge(id, r.ID))
+		for range 10 {
+			if got, err := get("e"); err != nil || got != "ve" {
+				t.Errorf("%q, %v", got, err)
 			}
 		}
-	}
-	if _, err := get(key[left]); !errors.Is(err, tikv.ErrUnavailable) {
-		t.Error(err)
-	}
+		if n := asked.Hits(); n != 1 {
+			t.Errorf("PD was asked %d times", n)
+		}
+		_, err = cluster.Split(playground.KeyTxn, []byte("g"))
+		must(t, err)
+		key := map[bool]string{true: "e", false: "h"}
+		left := slices.ContainsFunc(cluster.Regions(playground.KeyTxn), func(r playground.Region) bool { return r.ID == id && string(r.Start) == "d" })
+		for range 10 {
+			if _, err := get(key[left]); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := asked.Hits(); n != 2 {
+			t.Errorf("PD was asked %d times", n)
+		}
+		// A region that was merged away is gone.
+		for _, r := range cluster.Regions(playground.KeyTxn) {
+			if string(r.Start) == "d" || string(r.Start) == "g" {
+				if r.ID != id {
+					must(t, cluster.Merge(id, r.ID))
+				}
+			}
+		}
+		if _, err := get(key[left]); !errors.Is(err, tikv.ErrUnavailable) {
+			t.Error(err)
+		}
+	})
 }

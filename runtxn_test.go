@@ -356,6 +356,7 @@ func TestRunTxnTurnsPessimistic(t *testing.T) {
 		if err != nil || binary.BigEndian.Uint64(v) != 2*workers*each {
 			t.Error(v, err)
 		}
+		synctest.Wait() // for what the attempts that failed owe
 		if left := cluster.Locks(nil, nil); len(left) > 0 {
 			t.Error(left)
 		}

@@ -50,7 +50,7 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/tikv", "./internal/cmd/peer")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir+string(filepath.Separator), "./cmd/tikv", "./internal/cmd/peer")
 	cmd.Dir = ".."
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {

@@ -52,7 +52,7 @@ func nullStore(t testing.TB, program string, encoded bool) (pd []string, stats s
 func benchProgram(t testing.TB) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "bench.exe")
-	build := exec.Command("go", "build", "-o", program, ".")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, ".")
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

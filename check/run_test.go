@@ -36,7 +36,7 @@ const (
 	clients = 3
 	workers = 10
 	keys    = 14
-	limit   = 20 * time.Second // to decide about one key
+	limit   = 5 * time.Minute // of real time, to decide about one key, which takes moments
 )
 
 // run makes one history.

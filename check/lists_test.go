@@ -220,6 +220,9 @@ func (w *worker) runTxn(ctx context.Context) error {
 			Causal: causal, Pessimistic: how == pessimisticWay, Pipelined: how == pipelinedWay,
 		}
 		err := w.play(ctx, tx, t, steps)
+		if how == pipelinedWay && w.rng.IntN(2) == 0 { // a flush may end meanwhile
+			<-time.After(time.Duration(w.rng.IntN(20)) * time.Millisecond)
+		}
 		if next = w.tick(); err == nil {
 			t.Commit = next
 		}

@@ -2,19 +2,7 @@ package membuf
 
 import (
 	"bytes"
-	"encoding/binary"
-)
-
-const (
-	// maxKeys is how many keys a node holds before it is split: it is nine lines of
-	// memory with them, half of them heads.
-	maxKeys = 34
-	// lastInLine is the head that ends the first line of a node, perLine how many follow
-	// in each of the others.
-	lastInLine, perLine = 4, 8
-	// gain is by how many bytes the keys of a half must agree more than those of the
-	// whole, for their heads to be made anew.
-	gain = 4
+	"math/bits"
 )
 
 // node is a node of the B-tree: an inner one has one child more than keys. It is changed
@@ -22,15 +10,28 @@ const (
 //
 // All keys that are, or may come to be, below a node agree in their first skip bytes:
 // those that its neighbours in the nodes above agree in, or, at the edge of the tree, all
-// keys of the buffer. The head of a key is what follows, eight bytes, zeros where there
-// are less.
+// keys of the buffer. The head of a key is the eight bytes that follow, zeros where it has
+// ended; or, where front is less than eight, front bytes, and the rest from behind a gap
+// of eight bytes in which all keys in the node agree. (Rows of two tables differ in the
+// number of the table, agree in what follows, and differ in the ends of their handles.)
 type node struct {
-	epoch uint64
-	skip  int32
-	n     int32
-	kids  *[maxKeys + 1]*node // nil in a leaf
-	heads [maxKeys]uint64
-	slots [maxKeys]slot
+	epoch   uint64
+	kids    *[maxKeys + 1]*node // nil in a leaf
+	gap     uint64              // what is in the gap
+	skip    int32
+	front   uint16
+	n       int16
+	entries [maxKeys]entry
+}
+
+// whole is the front of a node whose heads have no gap.
+const whole = 8
+
+// entry is the head of a key, and its slot. They lie together, so
+// that the search for a head brings the slot into the cache.
+type entry struct {
+	head uint64
+	slot
 }
 
 // slot is where the record of a key is, and what is to be done to the key.
@@ -43,7 +44,12 @@ type slot struct {
 func (s *slot) place() place { return place{s.block, s.at} }
 
 const (
-	nodeSize = 24 + maxKeys*(8+8)
+	// maxKeys is how many keys a node holds before it is split: it is nine lines of
+	// memory with them, the first of which has two.
+	maxKeys         = 34
+	inFirst, inLine = 2, 4
+
+	nodeSize = 32 + maxKeys*(8+8)
 	kidsSize = (maxKeys + 1) * 8
 	// maxBlanks is how many nodes are made at once, at most.
 	maxBlanks = 32
@@ -60,47 +66,46 @@ func (n *node) memory() int {
 	return nodeSize + kidsSize
 }
 
-// head returns the eight bytes of key behind skip. Where the heads of two keys that agree
-// in their first skip bytes differ, they say which one is smaller.
-func head(key []byte, skip int) uint64 {
-	if len(key) >= skip+8 {
-		return binary.BigEndian.Uint64(key[skip:])
-	}
-	var rest [8]byte
-	if len(key) > skip {
-		copy(rest[:], key[skip:])
-	}
-	return binary.BigEndian.Uint64(rest[:])
-}
-
 // find returns the index of key, or of the first one above it. Of a key that does not
 // agree with the node in its first skip bytes it only tells that it is not there.
 func (n *node) find(b blocks, key []byte) (int, bool) {
-	h, heads := head(key, int(n.skip)), n.heads[:n.n]
-	i := 0
-	for j := lastInLine; j < len(heads); j += perLine { // asks for all lines at once
-		if heads[j] < h {
-			i = j + 1
-		}
+	h := word(key, int(n.skip))
+	if n.front != whole {
+		h, _ = n.around(key, h)
 	}
-	for i < len(heads) && heads[i] < h {
-		i++
-	}
-	if i == len(heads) || heads[i] != h {
+	i := n.below(h)
+	if i == int(n.n) || n.entries[i].head != h {
 		return i, false
 	}
 	return n.findSame(b, key, i)
 }
 
+// below is the number of heads below h. It asks for all lines of memory at once, and has
+// no branch that depends on what it finds there.
+func (n *node) below(h uint64) int {
+	entries := n.entries[:n.n]
+	lines := 0
+	for j := inFirst - 1; j < len(entries); j += inLine {
+		_, less := bits.Sub64(entries[j].head, h, 0)
+		lines += int(less)
+	}
+	i := max(lines*inLine-inLine+inFirst, 0)
+	for _, e := range entries[i:min(i+inLine, len(entries))] {
+		_, less := bits.Sub64(e.head, h, 0)
+		i += int(less)
+	}
+	return i
+}
+
 // findSame finds key among those that have its head, the first of which is i.
 func (n *node) findSame(b blocks, key []byte, i int) (int, bool) {
-	h, end := n.heads[i], i+1
-	for end < int(n.n) && n.heads[end] == h {
+	h, end := n.entries[i].head, i+1
+	for end < int(n.n) && n.entries[end].head == h {
 		end++
 	}
 	for i < end {
 		mid := (i + end) / 2
-		switch c := bytes.Compare(b.key(n.slots[mid].place()), key); {
+		switch c := bytes.Compare(b.key(n.entries[mid].place()), key); {
 		case c == 0:
 			return mid, true
 		case c < 0:
@@ -112,23 +117,16 @@ func (n *node) findSame(b blocks, key []byte, i int) (int, bool) {
 	return i, false
 }
 
-// rehead makes the heads of n be what follows skip bytes.
-func (n *node) rehead(b blocks, skip int) {
-	n.skip = int32(skip)
-	for i := range n.n {
-		n.heads[i] = head(b.key(n.slots[i].place()), skip)
+// put makes room for key at i, and puts it there.
+func (n *node) put(b blocks, i int, key []byte, s slot) {
+	n.n++
+	entries := n.entries[:n.n]
+	copy(entries[i+1:], entries[i:])
+	h, fits := n.head(key)
+	entries[i] = entry{h, s}
+	if !fits {
+		n.rehead(b, n.skip)
 	}
-}
-
-// shared is the number of bytes that a and b begin with both.
-func shared(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
 }
 
 // tree is the part of a buffer that writing changes and an undo restores.
@@ -145,18 +143,34 @@ func (b *Buffer) own(n *node) *node {
 	if n.epoch == b.epoch {
 		return n
 	}
-	c := b.blank()
+	c := b.blank(n.leaf())
+	kids := c.kids
 	*c = *n
-	c.epoch = b.epoch
 	if !n.leaf() {
-		c.kids = new([maxKeys + 1]*node)
-		*c.kids = *n.kids
+		c.kids = kids
+		*kids = *n.kids
 	}
+	c.epoch = b.epoch
 	return c
 }
 
-// blank returns a node of those that are made at once: the more, the larger the tree is.
-func (b *Buffer) blank() *node {
+// inner is an inner node and its kids, in one piece.
+type inner struct {
+	node
+	below [maxKeys + 1]*node
+}
+
+func newInner() *node {
+	n := new(inner)
+	n.kids = &n.below
+	return &n.node
+}
+
+// blank returns a node; leaves are made several at once: the more, the larger the tree is.
+func (b *Buffer) blank(leaf bool) *node {
+	if !leaf {
+		return newInner()
+	}
 	if len(b.blanks) == 0 {
 		b.blanks = make([]node, min(max(b.nodes/nodeSize/4, 1), maxBlanks))
 	}
@@ -176,7 +190,7 @@ func (b *Buffer) made(n *node) *node {
 // wherever it ends.
 func (b *Buffer) slot(key, value []byte) (s *slot, isNew bool) {
 	if b.root == nil {
-		b.root = b.made(&node{epoch: b.epoch, skip: int32(len(key))})
+		b.root = b.made(&node{epoch: b.epoch, skip: int32(len(key)), front: whole})
 		s = b.insert(b.root, 0, key, value)
 		b.prefix = b.arena.blocks.key(s.place())
 		return s, true
@@ -186,14 +200,17 @@ func (b *Buffer) slot(key, value []byte) (s *slot, isNew bool) {
 	}
 	b.root = b.own(b.root)
 	if b.root.full() {
-		b.root = b.made(&node{epoch: b.epoch, skip: b.root.skip, kids: &[maxKeys + 1]*node{b.root}})
-		b.split(b.root, 0, key, nil, nil)
+		top := newInner()
+		top.epoch, top.skip, top.front = b.epoch, b.root.skip, whole
+		top.kids[0] = b.root
+		b.root = b.made(top)
+		b.split(top, 0, key, nil, nil)
 	}
 	var low, high *slot // the neighbours above of what is below n
 	for n := b.root; ; {
 		i, found := n.find(b.arena.blocks, key)
 		if found {
-			return &n.slots[i], false
+			return &n.entries[i].slot, false
 		}
 		if n.leaf() {
 			return b.insert(n, i, key, value), true
@@ -202,40 +219,31 @@ func (b *Buffer) slot(key, value []byte) (s *slot, isNew bool) {
 		if n.kids[i].full() {
 			b.split(n, i, key, low, high)
 			if i, found = n.find(b.arena.blocks, key); found {
-				return &n.slots[i], false
+				return &n.entries[i].slot, false
 			}
 		}
-		low, high = n.around(i, low, high)
+		low, high = n.neighbours(i, low, high)
 		n = n.kids[i]
 	}
 }
 
-// around returns the neighbours of the i-th child of n, whose own are low and high.
-func (n *node) around(i int, low, high *slot) (*slot, *slot) {
+// neighbours returns the neighbours of the i-th child of n, whose own are low and high.
+func (n *node) neighbours(i int, low, high *slot) (*slot, *slot) {
 	if i > 0 {
-		low = &n.slots[i-1]
+		low = &n.entries[i-1].slot
 	}
 	if i < int(n.n) {
-		high = &n.slots[i]
+		high = &n.entries[i].slot
 	}
 	return low, high
 }
 
 func (b *Buffer) insert(leaf *node, i int, key, value []byte) *slot {
 	at := b.arena.add(key, value)
-	leaf.put(i, key, slot{block: at.block, at: at.at})
+	leaf.put(b.arena.blocks, i, key, slot{block: at.block, at: at.at})
 	b.len++
 	b.size += len(key)
-	return &leaf.slots[i]
-}
-
-// put makes room for key at i, and puts it there.
-func (n *node) put(i int, key []byte, s slot) {
-	n.n++
-	heads, slots := n.heads[:n.n], n.slots[:n.n]
-	copy(heads[i+1:], heads[i:])
-	copy(slots[i+1:], slots[i:])
-	heads[i], slots[i] = head(key, int(n.skip)), s
+	return &leaf.entries[i].slot
 }
 
 // split cuts the i-th child of n in two, around the key that goes up to n: its middle
@@ -250,37 +258,36 @@ func (b *Buffer) split(n *node, i int, key []byte, low, high *slot) {
 	case 0:
 		mid = 1
 	}
-	up := left.slots[mid]
-	right := b.blank()
-	right.epoch, right.skip = b.epoch, left.skip
-	right.n = int32(copy(right.slots[:], left.slots[mid+1:left.n]))
-	copy(right.heads[:], left.heads[mid+1:left.n])
+	up := left.entries[mid].slot
+	right := b.blank(left.leaf())
+	right.epoch, right.gap, right.skip, right.front = b.epoch, left.gap, left.skip, left.front
+	right.n = int16(copy(right.entries[:], left.entries[mid+1:left.n]))
 	if !left.leaf() {
-		right.kids = new([maxKeys + 1]*node)
 		copy(right.kids[:], left.kids[mid+1:left.n+1])
 		clear(left.kids[mid+1:])
 	}
-	left.n = int32(mid)
+	left.n = int16(mid)
 	b.made(right)
 
-	n.put(i, b.arena.blocks.key(up.place()), up)
+	keys := b.arena.blocks
+	n.put(keys, i, keys.key(up.place()), up)
 	copy(n.kids[i+2:n.n+1], n.kids[i+1:n.n])
 	n.kids[i+1] = right
-	b.lengthen(left, i, n, low, high)
-	b.lengthen(right, i+1, n, low, high)
+	b.sharpen(left, i, n, low, high)
+	b.sharpen(right, i+1, n, low, high)
 }
 
-// lengthen lets the heads of the i-th child of n, the neighbours of which are low and
-// high, begin where its keys begin to differ, if that is worth it.
-func (b *Buffer) lengthen(child *node, i int, n *node, low, high *slot) {
-	low, high = n.around(i, low, high)
-	if low == nil || high == nil {
+// sharpen makes the heads of the i-th child of n, the neighbours of which are low and
+// high, anew if they tell its keys apart badly.
+func (b *Buffer) sharpen(child *node, i int, n *node, low, high *slot) {
+	if !child.blurred() {
 		return
 	}
-	keys := b.arena.blocks
-	if skip := shared(keys.key(low.place()), keys.key(high.place())); skip >= int(child.skip)+gain {
-		child.rehead(keys, skip)
+	keys, skip := b.arena.blocks, child.skip
+	if low, high = n.neighbours(i, low, high); low != nil && high != nil {
+		skip = int32(shared(keys.key(low.place()), keys.key(high.place())))
 	}
+	child.rehead(keys, skip)
 }
 
 // narrow notes that all keys agree in only n bytes: so do those at the edges of the tree.
@@ -290,7 +297,7 @@ func (b *Buffer) narrow(n int) {
 	for _, last := range []bool{false, true} {
 		for at := b.root; ; {
 			if int(at.skip) > n {
-				at.rehead(b.arena.blocks, n)
+				at.rehead(b.arena.blocks, int32(n))
 			}
 			if at.leaf() {
 				break

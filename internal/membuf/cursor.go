@@ -76,7 +76,7 @@ func (c *Cursor) Next() (e Entry, ok bool) {
 	} else {
 		c.i++
 	}
-	c.blocks.read(&c.node.slots[i], &e)
+	c.blocks.read(&c.node.entries[i].slot, &e)
 	if len(c.bound) > 0 && (bytes.Compare(e.Key, c.bound) < 0) == c.reverse {
 		c.i, c.end, c.below, c.path = 0, 0, nil, nil
 		return Entry{}, false

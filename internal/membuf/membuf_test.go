@@ -275,10 +275,10 @@ func checkTree(t *testing.T, b *Buffer) {
 			t.Fatalf("a node skips %d bytes between %q and %q, the buffer begins with %q", n.skip, low, high, b.prefix)
 		}
 		last := low
-		for i, s := range n.slots[:n.n] {
-			k := b.arena.blocks.key(s.place())
-			if n.heads[i] != head(k, int(n.skip)) || !bytes.HasPrefix(k, b.prefix) {
-				t.Fatalf("%q has the head %x, skip %d, prefix %q", k, n.heads[i], n.skip, b.prefix)
+		for i, e := range n.entries[:n.n] {
+			k := b.arena.blocks.key(e.place())
+			if h, fits := n.head(k); e.head != h || !fits || !bytes.HasPrefix(k, b.prefix) {
+				t.Fatalf("%q has the head %x, skip %d, prefix %q", k, e.head, n.skip, b.prefix)
 			}
 			if last != nil && bytes.Compare(last, k) >= 0 {
 				t.Fatalf("%q after %q", k, last)

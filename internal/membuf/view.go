@@ -22,7 +22,7 @@ func find(n *node, b blocks, key []byte) *slot {
 	for n != nil {
 		i, found := n.find(b, key)
 		if found {
-			return &n.slots[i]
+			return &n.entries[i].slot
 		}
 		if n.leaf() {
 			break

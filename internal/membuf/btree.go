@@ -27,8 +27,8 @@ type node struct {
 // whole is the front of a node whose heads have no gap.
 const whole = 8
 
-// entry is the head of a key, and its slot. They lie together, so
-// that the search for a head brings the slot into the cache.
+// entry is the head of a key, and its slot. They lie together, so that the search for a
+// head brings the slot into the cache.
 type entry struct {
 	head uint64
 	slot
@@ -45,7 +45,7 @@ func (s *slot) place() place { return place{s.block, s.at} }
 
 const (
 	// maxKeys is how many keys a node holds before it is split: it is nine lines of
-	// memory with them, the first of which has two.
+	// memory with them, the first of which has inFirst, each of the others inLine.
 	maxKeys         = 34
 	inFirst, inLine = 2, 4
 
@@ -146,11 +146,10 @@ func (b *Buffer) own(n *node) *node {
 	c := b.blank(n.leaf())
 	kids := c.kids
 	*c = *n
+	c.epoch, c.kids = b.epoch, kids
 	if !n.leaf() {
-		c.kids = kids
 		*kids = *n.kids
 	}
-	c.epoch = b.epoch
 	return c
 }
 
@@ -215,7 +214,9 @@ func (b *Buffer) slot(key, value []byte) (s *slot, isNew bool) {
 		if n.leaf() {
 			return b.insert(n, i, key, value), true
 		}
-		n.kids[i] = b.own(n.kids[i])
+		if n.kids[i].epoch != b.epoch {
+			n.kids[i] = b.own(n.kids[i])
+		}
 		if n.kids[i].full() {
 			b.split(n, i, key, low, high)
 			if i, found = n.find(b.arena.blocks, key); found {

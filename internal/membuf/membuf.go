@@ -3,11 +3,11 @@
 // on, and savepoints to go back to.
 //
 // The map is a B-tree. Keys and values lie in an arena; a node holds, of each key, eight
-// bytes from where the keys of the node begin to differ, so that a search looks at a
-// whole key once, when it has found it. Nodes are copied when a view or a savepoint may
-// still see them: Freeze and Savepoint cost nothing by themselves, a write after them
-// copies one path, and going back is to take the old root. Nothing is ever removed: a
-// deleted key is an entry that says so.
+// bytes from where the keys of the node begin to differ, less a gap in which they agree
+// again, so that a search looks at a whole key once, when it has found it. Nodes are
+// copied when a view or a savepoint may still see them: Freeze and Savepoint cost nothing
+// by themselves, a write after them copies one path, and going back is to take the old
+// root. Nothing is ever removed: a deleted key is an entry that says so.
 package membuf
 
 import "sync/atomic"

@@ -113,11 +113,19 @@ type machine struct {
 }
 
 // key is one of some hundreds, in families that agree in beginnings of all lengths, some
-// much longer than a head, some being the beginning of others.
+// much longer than a head, some being the beginning of others, and some, those of z, agree
+// behind a byte, as rows of tables do, or almost.
 func key(op, arg byte) []byte {
 	families := []string{"", "a", "abcdefgh", "abcdefgh\x00\x00", "abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz0123456789", "\xff\xff", "z"}
 	k := []byte(families[op/32])
-	if arg%7 == 0 {
+	switch {
+	case op/32 == 7:
+		k = append(k, arg%8)
+		k = append(k, "_r\x80\x00\x00\x00\x00\x00\x00"...)
+		if arg >= 245 {
+			k[2+op%9]++
+		}
+	case arg%7 == 0:
 		k = append(k, make([]byte, arg%5)...)
 	}
 	return append(k, fmt.Sprintf("%0*d", 1+int(arg%3), arg)...)
@@ -352,6 +360,9 @@ func TestLarge(t *testing.T) {
 	}
 	shapes := map[string]func(i int) []byte{
 		"digits": func(i int) []byte { return fmt.Appendf(nil, "key%06d", i) },
+		"rows": func(i int) []byte {
+			return fmt.Appendf(nil, "t%03d_r_a_gap_%05d", i/500, i%500)
+		},
 		"tables": func(i int) []byte {
 			return fmt.Appendf(nil, "t%08d_a_long_name_of_a_table_%08d_row", i/1000, i%1000)
 		},

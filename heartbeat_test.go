@@ -140,3 +140,72 @@ func TestHeartbeatOfACommit(t *testing.T) {
 		slow.Remove()
 	})
 }
+
+// A lock whose answer was late is prolonged before its life is over.
+func TestHeartbeatOfALateLock(t *testing.T) {
+	for name, c := range map[string]struct {
+		method string
+		do     func(d *duel) (*tikv.Txn, error)
+	}{
+		"Lock": {"KvPessimisticLock", func(d *duel) (*tikv.Txn, error) { return d.two, d.two.Lock(d.Context(), ks("z")) }},
+		"fair": {"KvPessimisticLock", func(d *duel) (*tikv.Txn, error) {
+			stage := d.fair(d.two)
+			d.lockOne(d.two, "z")
+			return d.two, stage.Done(d.Context())
+		}},
+		"flush": {"KvFlush", func(d *duel) (*tikv.Txn, error) {
+			tx := begin(d.T, d.c, tikv.WithPipelined(tikv.Pipeline{}), tikv.WithTxnLimits(1, 1<<20))
+			return tx, errors.Join(tx.Put(b("z"), nil), tx.Put(b("y"), nil), tx.Put(b("x"), nil))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dueling(t, func(d *duel) {
+				ctx := d.Context()
+				must(d.T, d.one.Rollback(ctx))
+				lost := d.cluster.Inject(playground.Fault{Method: c.method, DropAnswer: true, Times: 1})
+				began := time.Now()
+				tx, err := c.do(d)
+				must(d.T, err)
+				if took := time.Since(began); took < 20*time.Second || lost.Hits() != 1 {
+					d.Errorf("locked after %v", took)
+				}
+				<-time.After(time.Second)
+				three := d.begin()
+				d.is(three.Lock(ctx, ks("z"), tikv.WithNoWait()), tikv.ErrLocked)
+				must(d.T, three.Rollback(ctx), tx.Put(b("z"), b("two")), tx.Commit(ctx))
+				want(d.T, d.c.Latest(), "z", "two")
+			})
+		})
+	}
+}
+
+// What is locked goes with the client, also where a commit that fails holds it still.
+func TestCloseDuringCommits(t *testing.T) {
+	for name, begun := range map[string]func(d *duel, c *tikv.Client) *tikv.Txn{
+		"locked": func(d *duel, c *tikv.Client) *tikv.Txn {
+			tx := begin(d.T, c, tikv.WithPessimistic())
+			must(d.T, tx.Lock(d.Context(), ks("b", "x")), tx.Put(b("b"), nil), tx.Put(b("x"), nil))
+			return tx
+		},
+		"not locked": func(d *duel, c *tikv.Client) *tikv.Txn {
+			tx := begin(d.T, c)
+			must(d.T, tx.Put(b("b"), nil), tx.Put(b("x"), nil))
+			return tx
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dueling(t, func(d *duel) {
+				c, err := tikv.Open(d.Context(), d.cluster.PD(), d.cluster.ClientOptions()...)
+				must(d.T, err)
+				tx := begun(d, c)
+				busy := d.cluster.Inject(playground.Fault{Method: "KvPrewrite", RegionError: playground.ServerIsBusy})
+				done := start(d.Context(), func(ctx context.Context) error { return tx.Commit(ctx) })
+				<-time.After(time.Second)
+				must(d.T, c.Close())
+				d.same("held", d.held(), "a:1(a) ")
+				d.is(<-done, tikv.ErrClosed)
+				busy.Remove()
+			})
+		})
+	}
+}

@@ -494,6 +494,44 @@ func TestLockedValuesAreNotRead(t *testing.T) {
 	}
 }
 
+// What must be absent is looked at, under the lock, also where that is shared, and whether
+// it is said before the lock or after.
+func TestSharedLockClaims(t *testing.T) {
+	dueling(t, func(d *duel) {
+		ctx := d.Context()
+		commit(d.T, d.c, "made", "since")
+		for _, c := range []struct {
+			key   string
+			after bool
+			want  error
+		}{{"z", false, tikv.ErrAlreadyExists}, {"z", true, tikv.ErrAlreadyExists}, {"free", false, nil}, {"free", true, nil}, {"made", true, tikv.ErrAlreadyExists}} {
+			tx := d.two
+			if c.key != "made" { // which is newer than the second one's start
+				tx = d.begin()
+			}
+			must(d.T, tx.Lock(ctx, ks("y")), tx.Put(b("y"), b("new")))
+			if !c.after {
+				must(d.T, tx.CheckAbsent(b(c.key)))
+			}
+			err := tx.Lock(ctx, ks(c.key), tikv.WithShared())
+			if c.after && err == nil {
+				must(d.T, tx.CheckAbsent(b(c.key)))
+			}
+			if err == nil {
+				err = tx.Commit(ctx)
+			}
+			if must(d.T, tx.Rollback(ctx)); !errors.Is(err, c.want) {
+				d.Errorf("%+v: %v", c, err)
+			}
+			synctest.Wait()
+			d.same("held", d.held(), "a:1(a) ")
+		}
+		if ts, ok := d.two.CommitTS(); ok {
+			d.Errorf("committed at %d", ts)
+		}
+	})
+}
+
 // In an optimistic transaction the same calls make the commit check.
 func TestOptimisticForUpdate(t *testing.T) {
 	dueling(t, func(d *duel) {

@@ -458,6 +458,53 @@ func TestPipelinedClose(t *testing.T) {
 	})
 }
 
+// A write that waits for a flush ends with the client, which waits for what it leaves.
+func TestPipelinedCloseDuringWrite(t *testing.T) {
+	piping(t, func(p *plumbing) {
+		c := p.open()
+		p.c = c
+		tx := p.begin(3)
+		p.put(tx, "new", 0, 6)
+		synctest.Wait()
+		busy := p.cluster.Inject(playground.Fault{Method: "KvFlush", Key: b("k04"), RegionError: playground.ServerIsBusy})
+		p.put(tx, "new", 6, 3)
+		done := start(p.Context(), func(context.Context) error { return tx.Put(pipeKey(9), b("new")) })
+		<-time.After(time.Second)
+		must(p.T, c.Close())
+		if p.locks() != 0 {
+			p.Errorf("%d locks are left", p.locks())
+		}
+		if err := <-done; !errors.Is(err, tikv.ErrClosed) || errors.Is(err, tikv.ErrUndetermined) {
+			p.Error(err)
+		}
+		busy.Remove()
+	})
+}
+
+// A write that waits for a flush ends as soon as the transaction has failed.
+func TestPipelinedFailsDuringWrite(t *testing.T) {
+	piping(t, func(p *plumbing) {
+		tx := p.begin(3)
+		p.put(tx, "new", 0, 6)
+		synctest.Wait()
+		busy := p.cluster.Inject(playground.Fault{Method: "KvFlush", RegionError: playground.ServerIsBusy})
+		gone := p.cluster.Inject(playground.Fault{Method: "KvTxnHeartBeat", KeyError: playground.TxnNotFound})
+		p.put(tx, "new", 6, 3)
+		began := time.Now()
+		for _, err := range []error{tx.Put(pipeKey(9), b("new")), tx.Put(pipeKey(10), b("new")), tx.Commit(p.Context())} {
+			if !errors.Is(err, tikv.ErrTxnAborted) || !tikv.IsRetryable(err) {
+				p.Error(err)
+			}
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			p.Errorf("after %v", took)
+		}
+		busy.Remove()
+		gone.Remove()
+		p.over(tx)
+	})
+}
+
 // When Commit has returned everybody sees all of it, though its locks are still there, and
 // whatever becomes of the regions before they are dealt with.
 func TestPipelinedResolves(t *testing.T) {

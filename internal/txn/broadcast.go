@@ -8,6 +8,7 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
+	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/task"
 )
@@ -53,7 +54,12 @@ func (p *pipe) broadcast(s *kvrpcpb.TxnStatus) {
 
 // forget makes the stores forget a transaction that has no locks any more.
 func (p *pipe) forget(s *kvrpcpb.TxnStatus) {
-	time.AfterFunc(forgetAfter, func() { p.broadcast(s) })
+	s.StartTs = p.t.StartTS()
+	p.t.e.tasks.Go("broadcast", func(ctx context.Context) {
+		if backoff.Sleep(ctx, forgetAfter) == nil {
+			p.tell(ctx, s)
+		}
+	})
 }
 
 // replicas notes the stores of a region.

@@ -84,13 +84,17 @@ func (t *Txn) carryOut(ctx context.Context, op string, o CommitOptions) error {
 		}
 	}
 	if len(c.muts.wanted) > 0 {
-		if err := t.checkWanted(ctx, op, c.muts.wanted); err != nil {
+		if err := checkWanted(ctx, op, t.snap, c.muts.wanted); err != nil {
+			return err
+		}
+	}
+	if len(c.muts.absent) > 0 { // locked later than the start
+		if err := checkWanted(ctx, op, t.asOf(), c.muts.absent); err != nil {
 			return err
 		}
 	}
 	c.minTS, c.ttl, c.primary = c.start+1, lockTTL(c.muts.bytes), t.pess.primaryOf(c.muts.held)
-	t.e.commits.add(1)
-	defer t.e.commits.add(-1)
+	t.owe()
 	ctx, done := t.enter(ctx)
 	defer done()
 	if t.e.latches == nil || t.pess.holds() {

@@ -40,7 +40,7 @@ func (g *guard) endRead() {
 	g.mu.Unlock()
 }
 
-// write admits a call that must be alone, which ends with endWrite.
+// write admits a call that must be alone, which ends with leave.
 func (g *guard) write() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -53,8 +53,6 @@ func (g *guard) write() error {
 	g.busy = true
 	return nil
 }
-
-func (g *guard) endWrite() (last bool) { return g.leave(true, nil) }
 
 // leave is the end of the call inside, or of the transaction, or of both: with an end all
 // further calls are refused. An end from outside that is a failure is their error, and ends

@@ -28,14 +28,23 @@ type heartbeat struct {
 	mu      sync.Mutex
 	timer   *time.Timer
 	key     []byte // the primary key; nil: nothing beats
-	cancel  context.CancelFunc
+	now     *pulse // the beat under way
 	missed  int
 	deaf    bool // what becomes of the lock says nothing any more
 	stopped bool
 }
 
-// start makes the first beat due after d, unless it beats for that key already.
-func (h *heartbeat) start(t *Txn, key []byte, d time.Duration) {
+// pulse is one beat.
+type pulse struct {
+	key    []byte
+	cancel context.CancelFunc
+}
+
+// start makes the first beat due when what the primary lock has to live is down to early,
+// unless it beats for that key already. ttl is that of the request that wrote the lock: its
+// answer may have taken long.
+func (h *heartbeat) start(t *Txn, key []byte, ttl uint64, early time.Duration) {
+	d := max(0, time.Duration(ttl)*time.Millisecond-t.uptime()-early)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stopped || h.key != nil && bytes.Equal(h.key, key) {
@@ -57,8 +66,9 @@ func (h *heartbeat) cut() {
 	if h.key = nil; h.timer != nil {
 		h.timer.Stop()
 	}
-	if h.cancel != nil {
-		h.cancel()
+	if h.now != nil {
+		h.now.cancel()
+		h.now = nil
 	}
 }
 
@@ -96,23 +106,29 @@ func (h *heartbeat) stop() {
 	h.cut()
 }
 
-// begin starts the beat that is due. It returns the key, nil if there is nothing to do.
-func (h *heartbeat) begin(ctx context.Context) (context.Context, []byte) {
+// begin starts the beat that is due; nil: there is nothing to do.
+func (h *heartbeat) begin(ctx context.Context) (context.Context, *pulse) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ctx, h.cancel = context.WithCancel(ctx)
-	return ctx, h.key
+	if h.key == nil || h.now != nil {
+		return ctx, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	h.now = &pulse{h.key, cancel}
+	return ctx, h.now
 }
 
-// end is the end of a beat for key, whose lock is gone or was not reached. It makes the
-// next one due, or reports that there is none, as the transaction has failed.
-func (h *heartbeat) end(key []byte, gone, failed bool) (over bool) {
+// end is the end of a beat, for a lock that is gone or was not reached. It makes the next
+// one due, or reports that there is none, as the transaction has failed. One that was cut
+// says nothing.
+func (h *heartbeat) end(p *pulse, gone, failed bool) (over bool) {
+	p.cancel()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.cancel()
-	if h.cancel = nil; h.stopped || h.key == nil || !bytes.Equal(h.key, key) {
+	if h.now != p {
 		return false
 	}
+	h.now = nil
 	if h.missed++; !failed {
 		h.missed = 0
 	}
@@ -127,24 +143,24 @@ func (h *heartbeat) end(key []byte, gone, failed bool) (over bool) {
 // beatDue is called by the timer.
 func (t *Txn) beatDue() {
 	t.e.tasks.Go("heartbeat", func(ctx context.Context) {
-		ctx, key := t.beat.begin(ctx)
+		ctx, p := t.beat.begin(ctx)
 		switch {
-		case key == nil:
+		case p == nil:
 			return
 		case t.forsaken():
 			t.Abandon(End{Fate: RolledBack, Err: ErrDropped})
 			return
 		case t.uptime() >= t.maxUptime():
-			if t.beat.end(key, true, false) {
+			if t.beat.end(p, true, false) {
 				t.fail("it is older than " + t.maxUptime().String() + ", and its locks are kept alive no longer")
 			}
 			return
 		}
-		gone, err := t.sendBeat(ctx, key)
+		gone, err := t.sendBeat(ctx, p.key)
 		if err != nil && ctx.Err() == nil {
 			t.e.log.LogAttrs(ctx, slog.LevelWarn, "heartbeat failed", slog.Uint64("start_ts", t.StartTS()), slog.Any("error", err))
 		}
-		if !t.beat.end(key, gone, err != nil) {
+		if !t.beat.end(p, gone, err != nil) {
 			return
 		}
 		if gone {

@@ -31,8 +31,7 @@ func (p *pipe) commit(ctx context.Context, op string, o CommitOptions) error {
 	if t.uptime() > maxAge {
 		return &Aborted{StartTS: t.StartTS(), Why: "it is older than a day"}
 	}
-	t.e.commits.add(1)
-	defer t.e.commits.add(-1)
+	t.owe()
 	ctx, done := t.enter(ctx)
 	defer done()
 	err := p.handOver(ctx)

@@ -36,17 +36,29 @@ func (t *Txn) ended(err error) error {
 	return err
 }
 
-// leave ends a call that was alone.
-func (t *Txn) leave() {
-	last := t.guard.endWrite()
-	t.clear()
-	t.tell(last)
+// owe lets the client's end wait for what the call that is alone inside may leave to be
+// removed, until it leaves: then that is owed.
+func (t *Txn) owe() {
+	if !t.owing {
+		t.owing = true
+		t.e.commits.add(1)
+	}
 }
 
+// leave ends a call that was alone.
+func (t *Txn) leave() { t.out(nil) }
+
 // leaveWith ends the call that ends the transaction.
-func (t *Txn) leaveWith(e End) {
-	last := t.guard.leave(true, &e)
+func (t *Txn) leaveWith(e End) { t.out(&e) }
+
+func (t *Txn) out(e *End) {
+	owing := t.owing
+	t.owing = false
+	last := t.guard.leave(true, e)
 	t.clear()
+	if owing { // who is told may close the client
+		t.e.commits.add(-1)
+	}
 	t.tell(last)
 }
 

@@ -58,8 +58,7 @@ func (t *Txn) Lock(ctx context.Context, op string, wanted [][]byte, o LockOption
 	if t.pess == nil {
 		return t.lockLater(ctx, op, wanted, o)
 	}
-	t.e.commits.add(1) // it may owe the removal of locks
-	defer t.e.commits.add(-1)
+	t.owe()
 	ctx, done := t.enter(ctx)
 	defer done()
 	l := &lockCall{t: t, op: op, o: o, began: time.Now()}

@@ -21,10 +21,11 @@ type mutations struct {
 	held [][]byte
 	// wanted are keys to be locked that must have no value: no operation says both.
 	wanted   [][]byte
-	bytes    int  // of keys and values
-	keyBytes int  // of keys
-	asserts  bool // one has an assertion
-	shared   bool // one is a shared lock
+	absent   [][]byte // the same, of keys that are locked with others
+	bytes    int      // of keys and values
+	keyBytes int      // of keys
+	asserts  bool     // one has an assertion
+	shared   bool     // one is a shared lock
 }
 
 // fewMutations is how many need no memory of their own.
@@ -86,6 +87,9 @@ func (m *mutations) collect(view membuf.View, n int, pessimistic bool, few *few,
 	c := view.Scan(keys.Range{}, false)
 	for e, ok := c.Next(); ok; e, ok = c.Next() {
 		if pessimistic && e.Flags&membuf.Absent != 0 {
+			if e.Flags&membuf.Shared != 0 {
+				m.absent = append(m.absent, e.Key)
+			}
 			e.Flags = checkable(e.Flags)
 		}
 		op, ok := opOf(e)
@@ -196,11 +200,11 @@ func lockTTL(size int) time.Duration {
 	return min(max(time.Duration(float64(ttlPerMB)*math.Sqrt(mb)), minTTL), maxTTL)
 }
 
-// checkWanted refuses keys that are to be locked and to be absent and are present at
-// the transaction's start. That nobody wrote them since is what locking them shows.
-func (t *Txn) checkWanted(ctx context.Context, op string, wanted [][]byte) error {
+// checkWanted refuses keys that are to be locked and to be absent and are present in a
+// view. That nobody wrote them since is what locking them shows.
+func checkWanted(ctx context.Context, op string, in *Snapshot, wanted [][]byte) error {
 	first := len(wanted)
-	if err := t.snap.BatchGet(ctx, op, wanted, false, func(i int, _ Value) { first = min(first, i) }); err != nil {
+	if err := in.BatchGet(ctx, op, wanted, false, func(i int, _ Value) { first = min(first, i) }); err != nil {
 		return err
 	}
 	if first < len(wanted) {

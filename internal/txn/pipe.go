@@ -70,7 +70,7 @@ func (p *pipe) makeRoom(err error) (made bool, _ error) {
 	if !errors.As(err, &full) || p.t.buf.Len() == 0 {
 		return false, err
 	}
-	if err := p.handOver(p.t.e.tasks.Context()); err != nil {
+	if err := p.handOverNow(); err != nil {
 		return false, err
 	}
 	return true, nil
@@ -81,7 +81,16 @@ func (p *pipe) changed() error {
 	if !p.due() {
 		return nil
 	}
-	return p.handOver(p.t.e.tasks.Context())
+	return p.handOverNow()
+}
+
+// handOverNow is handOver for a change, which has no context: it waits as long as the
+// transaction and its client live.
+func (p *pipe) handOverNow() error {
+	p.t.owe()
+	ctx, done := p.t.enter(p.t.e.tasks.Context())
+	defer done()
+	return p.t.ended(p.handOver(ctx))
 }
 
 // due reports whether the buffer is to be handed over.
@@ -162,15 +171,16 @@ func (p *pipe) fly(ctx context.Context, f *flight) {
 
 // land is the end of a flush. One that has failed is the transaction's end.
 func (p *pipe) land(f *flight, err error) {
-	defer p.t.e.commits.add(-1)
 	f.cancel(nil)
 	if f.err = err; err != nil {
 		last := p.t.guard.leave(false, &End{Fate: Failed, Err: err})
 		close(f.done)
 		p.t.clear()
+		p.t.e.commits.add(-1)
 		p.t.tell(last)
 		return
 	}
+	defer p.t.e.commits.add(-1)
 	p.mu.Lock()
 	p.done.Keys += f.keys
 	p.done.Bytes += f.bytes

@@ -54,6 +54,8 @@ type Txn struct {
 	pipe pipeline   // nil: it is not pipelined
 	beat heartbeat
 	held func() bool
+
+	owing bool // the call that is inside counts among the engine's commits
 }
 
 // Begin starts a transaction at start, which was issued age ago.

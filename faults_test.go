@@ -88,7 +88,7 @@ func sampleFaults(works []faultWork, all [][]faultCase) {
 
 // faultWorks are all calls, by protocol.
 func faultWorks() []faultWork {
-	return slices.Concat(rawWorks(), readWorks(), optimisticWorks(), resolvingWorks(), pessimisticWorks(), fairWorks(), pipelinedWorks(), pdWorks())
+	return slices.Concat(rawWorks(), readWorks(), optimisticWorks(), resolvingWorks(), pessimisticWorks(), fairWorks(), sharedWorks(), pipelinedWorks(), pdWorks())
 }
 
 // faultWork is a call that sends an RPC.
@@ -107,6 +107,7 @@ type faultWork struct {
 	do        func(e *faultTest) error
 	check     func(e *faultTest, err error) // what the data must be
 	ends      error                         // how the call ends where nothing befalls it; nil: it succeeds
+	more      [][]byte                      // keys that it locks besides
 	orNot     bool                          // or it succeeds, where another is told instead
 	told      map[playground.KeyFault]error // how it ends if the request is answered so; nil: as always
 }
@@ -221,6 +222,7 @@ type faultTest struct {
 	subject tikv.Timestamp // the transaction that the fault is for; 0: any
 	stage   *tikv.FairLock
 	held    [][]byte // what a lock returned of all keys
+	seen    [][]byte // the same of shared keys
 	also    func()   // what else the case has begun has to end
 	swapped bool
 	prev    []byte
@@ -446,7 +448,7 @@ func (e *faultTest) resolved() {
 		<-time.After(time.Second)
 	}
 	tx := begin(e.t, e.other, tikv.WithPessimistic()) // a reader passes those that decide nothing
-	e.must(tx.Lock(e.t.Context(), faultKeys, tikv.WithLockWait(time.Minute)))
+	e.must(tx.Lock(e.t.Context(), slices.Concat(faultKeys, e.work.more), tikv.WithLockWait(time.Minute)))
 	e.must(tx.Rollback(e.t.Context()))
 	if locks := e.cluster.Locks(nil, nil); len(locks) > 0 {
 		e.errorf("%d locks are left: %+v", len(locks), locks)

@@ -3,6 +3,7 @@ package tikv_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing/synctest"
 	"time"
 
@@ -140,13 +141,15 @@ func resolvingWorks() []faultWork {
 		{"locks of a dead transaction", "old", func(e *faultTest) { e.leaveLocks(true) }, []string{"KvCheckTxnStatus", "KvResolveLock"}},
 		{"locks of an asynchronous commit", "new", (*faultTest).leaveAsync, []string{"KvCheckSecondaryLocks", "KvCheckTxnStatus", "KvResolveLock"}},
 		{"pessimistic locks", "old", (*faultTest).leavePessimistic, []string{"KvCheckTxnStatus", "KVPessimisticRollback"}},
+		{"shared locks", "old", func(e *faultTest) { e.leaveShared(false) }, []string{"KvCheckTxnStatus", "KVPessimisticRollback"}},
+		{"shared locks of a committed transaction", "old", func(e *faultTest) { e.leaveShared(true) }, []string{"KvCheckTxnStatus", "KvResolveLock"}},
 	} {
 		for _, rpc := range r.rpcs {
 			work := func(name string) faultWork {
 				w := faultWork{protocol: "resolving", rpc: rpc, name: name + " over " + r.what, begin: r.leave, told: toldOfOthers}
 				if rpc == "KvCheckTxnStatus" {
 					w.told = told(tikv.ErrRejected, map[playground.KeyFault]error{playground.TxnNotFound: nil})
-					if r.what == "pessimistic locks" { // which may point to what is the primary key no more
+					if r.what == "pessimistic locks" || r.what == "shared locks" { // which may point to what is the primary key no more
 						w.told[playground.PrimaryMismatch] = nil
 					}
 				}
@@ -155,7 +158,7 @@ func resolvingWorks() []faultWork {
 			read := work("read")
 			read.check = unchanged
 			read.do = func(e *faultTest) error { return e.readVersions(r.value) }
-			if rpc != "KVPessimisticRollback" && r.what != "pessimistic locks" { // which readers pass
+			if rpc != "KVPessimisticRollback" && r.what != "pessimistic locks" && !strings.Contains(r.what, "shared") { // which readers pass
 				works = append(works, read)
 			}
 			write := work("write")

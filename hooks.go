@@ -389,6 +389,10 @@ func callInfo(a *router.Watched) CallInfo {
 			Priority: priorityOf(a.Priority), ResourceGroup: a.ResourceGroup, RequestSource: a.RequestSource, Tag: a.Tag, Deadline: a.Deadline,
 		},
 	}
+	if q, ok := a.Request.(interface{ GetStartTs() uint64 }); ok && info.Write { // KvFlush; of reads it is another
+		info.StartTS = Timestamp(q.GetStartTs())
+		return info
+	}
 	switch q := a.Request.(type) {
 	case interface{ GetStartVersion() uint64 }:
 		info.StartTS = Timestamp(q.GetStartVersion())

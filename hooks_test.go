@@ -147,6 +147,13 @@ func TestHooksSeeEveryView(t *testing.T) {
 		if err != nil || !slices.Equal(lines, []string{"KvPrewrite 1 none", "KvCommit 1 none"}) || calls[0].StartTS == 0 || calls[0].StartTS != calls[1].StartTS || !calls[0].Write {
 			t.Errorf("%q %+v %v", lines, calls, err)
 		}
+		tx := begin(t, c, tikv.WithPipelined(tikv.Pipeline{}))
+		err = errors.Join(tx.Put(k, k), tx.Commit(ctx))
+		if _, calls := rec.take(); err != nil || calls[0].Method != "KvFlush" || calls[0].StartTS != tx.StartTS() || calls[0].ReadTS != 0 || !calls[0].Write {
+			t.Errorf("%+v %v", calls, err)
+		}
+		<-time.After(10 * time.Second) // what is owed, and told to stores
+		rec.take()
 		// Attempts count, and waits are told.
 		cluster.Inject(playground.Fault{Method: "RawGet", RegionError: playground.ServerIsBusy, Times: 2})
 		if _, err := c.Raw().Get(ctx, k); err != nil {

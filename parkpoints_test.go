@@ -193,6 +193,7 @@ var (
 		must(t, p.cluster.Cut(playground.Client(), playground.Store(1)))
 		must(t, p.client.Raw().Put(t.Context(), parkKeys[0], []byte("1"))) // which finds the way
 		must(t, p.client.RunTxn(t.Context(), func(_ context.Context, tx *tikv.Txn) error { return tx.Put([]byte("other"), nil) }, inTwoPhases))
+		synctest.Wait() // for its heart to stop: the way took long to be found
 		release, held := holdStores(p, 2, 3)
 		return func() { p.cluster.Heal(); release() }, held
 	}}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
-	"github.com/tikv-go/tikv/internal/backoff"
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/task"
 )
@@ -54,10 +53,12 @@ func (p *pipe) broadcast(s *kvrpcpb.TxnStatus) {
 
 // forget makes the stores forget a transaction that has no locks any more.
 func (p *pipe) forget(s *kvrpcpb.TxnStatus) {
-	s.StartTs = p.t.StartTS()
-	p.t.e.tasks.Go("broadcast", func(ctx context.Context) {
-		if backoff.Sleep(ctx, forgetAfter) == nil {
-			p.tell(ctx, s)
+	closing := p.t.e.router.Closing()
+	ctx, cancel := context.WithTimeout(closing, forgetAfter)
+	context.AfterFunc(ctx, func() {
+		defer cancel()
+		if closing.Err() == nil {
+			p.broadcast(s)
 		}
 	})
 }

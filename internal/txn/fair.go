@@ -165,7 +165,7 @@ func (s *Stage) reuse(l *lockCall) (done, stale bool, err error) {
 		l.resent = true // it is locked, whatever becomes of the call
 		return false, !kept, nil
 	}
-	s.t.beat.start(s.t, p.primary, 0, 0)
+	s.t.beat.start(s.t, p.primary, 0)
 	g.ConflictTS = 0 // which was told
 	s.now[key] = g
 	l.keys = l.keys[:0]

@@ -105,7 +105,7 @@ func (g *generation) begin(ctx context.Context) error {
 	if err := s.send(ctx, part{region: region, from: at, to: at + 1}); err != nil {
 		return err
 	}
-	p.t.beat.start(p.t, p.primary, s.req.LockTtl, beatTTL/2)
+	p.t.beat.start(p.t, p.primary, p.t.firstBeat(s.req.LockTtl, beatTTL-beatEvery))
 	g.muts.drop(at)
 	return nil
 }

@@ -15,6 +15,7 @@ const (
 	// after one.
 	beatEvery = 10 * time.Second
 	beatTTL   = 20 * time.Second
+	lateBeat  = 50 * time.Millisecond
 	// maxUptime is the age at which a transaction that does not end is given up.
 	maxUptime = time.Hour
 	// maxMissed is how many heartbeats in a row may fail.
@@ -40,11 +41,15 @@ type pulse struct {
 	cancel context.CancelFunc
 }
 
-// start makes the first beat due when what the primary lock has to live is down to early,
-// unless it beats for that key already. ttl is that of the request that wrote the lock: its
-// answer may have taken long.
-func (h *heartbeat) start(t *Txn, key []byte, ttl uint64, early time.Duration) {
-	d := max(0, time.Duration(ttl)*time.Millisecond-t.uptime()-early)
+// firstBeat is when the first beat is due of a lock that was written with a TTL, whose
+// answer may have taken long: when early is left of its life. One that is late spares those
+// who end at once.
+func (t *Txn) firstBeat(ttl uint64, early time.Duration) time.Duration {
+	return max(lateBeat, time.Duration(ttl)*time.Millisecond-t.uptime()-early)
+}
+
+// start makes the first beat due after d, unless it beats for that key already.
+func (h *heartbeat) start(t *Txn, key []byte, d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stopped || h.key != nil && bytes.Equal(h.key, key) {

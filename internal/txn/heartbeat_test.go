@@ -12,7 +12,7 @@ func TestBeatsThatAreCut(t *testing.T) {
 		e, _ := newEngine(t, &fake{now: 1000})
 		tx := e.Begin(at(1000), 0, Options{Pessimism: Pessimistic()})
 		h := &tx.beat
-		h.start(tx, []byte("a"), 20_000, beatEvery)
+		h.start(tx, []byte("a"), beatEvery)
 		under, first := h.begin(t.Context())
 		if _, again := h.begin(t.Context()); first == nil || again != nil {
 			t.Fatal("not one beat at a time")
@@ -24,7 +24,7 @@ func TestBeatsThatAreCut(t *testing.T) {
 		if _, none := h.begin(t.Context()); none != nil {
 			t.Error("a beat for no key")
 		}
-		h.start(tx, []byte("a"), 0, 0)
+		h.start(tx, []byte("a"), 0)
 		_, second := h.begin(t.Context())
 		if h.end(first, true, false) || second == nil {
 			t.Error("the first one's end counts")

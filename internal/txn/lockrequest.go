@@ -248,7 +248,7 @@ func (r *lockRequest) take() error {
 	}
 	if l.chosen && r.part.from == 0 && (!l.o.IfExists || l.got[0].Exists) {
 		// The transaction begins to live, and has to be kept alive.
-		l.t.beat.start(l.t, l.t.pess.primary, r.req.LockTtl, beatTTL/2)
+		l.t.beat.start(l.t, l.t.pess.primary, l.t.firstBeat(r.req.LockTtl, lockTTLAhead-beatEvery))
 	}
 	return nil
 }

@@ -291,7 +291,7 @@ func (c *commit) wrote(s *prewriting, certain bool) {
 	}
 	if certain && c.primes(s.part) {
 		c.at, c.prime = s.part.region, s.part
-		c.t.beat.start(c.t, c.primaryKey(), s.req.LockTtl, c.ttl/2)
+		c.t.beat.start(c.t, c.primaryKey(), c.t.firstBeat(s.req.LockTtl, c.ttl/2))
 	}
 }
 

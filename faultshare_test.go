@@ -172,26 +172,26 @@ func besideShare(e *faultTest) {
 	e.also = func() { cancel(); <-done }
 }
 
-// leaveShared lets a client die that shares all keys but its primary key; ended: it has
-// committed, and the locks are left.
+// leaveShared lets two clients die that share all keys but the first, which is the primary
+// key of one of them. ended: that one has committed, and the locks are left.
 func (e *faultTest) leaveShared(ended bool) {
-	e.perish(func(m *mortal) {
-		tx := begin(e.t, m.Client, tikv.WithPessimistic(), inTwoPhases)
-		e.must(tx.Lock(e.ctx, faultKeys[:1]))
-		e.must(tx.Lock(e.ctx, faultKeys[1:], tikv.WithShared()))
-		if !ended {
-			return
-		}
-		e.subject = tx.StartTS()
-		e.must(tx.Put(a, b("old")))
-		injected := e.cluster.Inject(playground.Fault{Method: "KvCommit", StartTS: uint64(tx.StartTS()), Skip: 1, DropRequest: true})
-		defer injected.Remove()
-		e.must(tx.Commit(e.ctx))
-		synctest.Wait()
-		m.die()
-	})
-	if !ended {
-		<-time.After(16 * time.Second)
+	for _, primary := range [][]byte{b("another"), a} {
+		e.perish(func(m *mortal) {
+			tx := begin(e.t, m.Client, tikv.WithPessimistic(), inTwoPhases)
+			e.must(tx.Lock(e.ctx, [][]byte{primary}))
+			e.must(tx.Lock(e.ctx, faultKeys[1:], tikv.WithShared()))
+			if !ended || &primary[0] != &a[0] {
+				return
+			}
+			e.subject = tx.StartTS()
+			e.must(tx.Put(a, b("old")))
+			injected := e.cluster.Inject(playground.Fault{Method: "KvCommit", StartTS: uint64(tx.StartTS()), Skip: 1, DropRequest: true})
+			defer injected.Remove()
+			e.must(tx.Commit(e.ctx))
+			synctest.Wait()
+			m.die()
+		})
 	}
+	<-time.After(16 * time.Second)
 	e.left(true)
 }

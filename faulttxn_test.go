@@ -147,6 +147,9 @@ func resolvingWorks() []faultWork {
 		for _, rpc := range r.rpcs {
 			work := func(name string) faultWork {
 				w := faultWork{protocol: "resolving", rpc: rpc, name: name + " over " + r.what, begin: r.leave, told: toldOfOthers}
+				if strings.Contains(r.what, "shared") {
+					w.more = ks("another")
+				}
 				if rpc == "KvCheckTxnStatus" {
 					w.told = told(tikv.ErrRejected, map[playground.KeyFault]error{playground.TxnNotFound: nil})
 					if r.what == "pessimistic locks" || r.what == "shared locks" { // which may point to what is the primary key no more

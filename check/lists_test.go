@@ -256,10 +256,10 @@ func (w *worker) play(ctx context.Context, tx *tikv.Txn, t *Txn, steps []step) e
 		default:
 			err = read(ctx, tx, t, s)
 		}
-		switch {
-		case err == nil:
+		if err == nil || s.do == share { // which may come late, and is removed in a while
 			done = append(done, s)
-		case s.hurry == 0 || ctx.Err() != nil || !goesOn(err):
+		}
+		if err != nil && (s.hurry == 0 || ctx.Err() != nil || !goesOn(err)) {
 			return err
 		}
 	}

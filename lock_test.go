@@ -532,6 +532,24 @@ func TestSharedLockClaims(t *testing.T) {
 	})
 }
 
+// A key that a call which failed may have shared can be written: the commit waits until it
+// is shared no more.
+func TestWriteOfWhatWasShared(t *testing.T) {
+	dueling(t, func(d *duel) {
+		ctx := d.Context()
+		must(d.T, d.two.Lock(ctx, ks("two")))
+		held := d.cluster.Inject(playground.Fault{Method: "KVPessimisticRollback", Hold: true})
+		d.is(d.two.Lock(ctx, ks("a", "z"), tikv.WithShared(), tikv.WithNoWait()), tikv.ErrLocked)
+		d.same("held", d.held(), "a:1(a) two:2(two) z:2(two) ")
+		must(d.T, d.two.Put(b("z"), b("two")))
+		done := start(ctx, func(ctx context.Context) error { return d.two.Commit(ctx) })
+		synctest.Wait()
+		held.Remove()
+		must(d.T, <-done)
+		want(d.T, d.c.Latest(), "z", "two")
+	})
+}
+
 // In an optimistic transaction the same calls make the commit check.
 func TestOptimisticForUpdate(t *testing.T) {
 	dueling(t, func(d *duel) {

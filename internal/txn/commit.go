@@ -97,6 +97,9 @@ func (t *Txn) carryOut(ctx context.Context, op string, o CommitOptions) error {
 	t.owe()
 	ctx, done := t.enter(ctx)
 	defer done()
+	if err := t.pess.mayWrite(ctx); err != nil {
+		return t.ended(err)
+	}
 	if t.e.latches == nil || t.pess.holds() {
 		return t.ended(c.run(ctx))
 	}

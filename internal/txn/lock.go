@@ -214,15 +214,7 @@ func (l *lockCall) start(ctx context.Context, fresh bool) error {
 	if l.asOf > p.freed {
 		return nil
 	}
-	for _, done := range p.freeing {
-		select {
-		case <-done:
-		case <-ctx.Done():
-			return new(router.Call).Ended(ctx)
-		}
-	}
-	p.freeing = nil
-	return nil
+	return p.awaitFreed(ctx)
 }
 
 // fresh fetches a timestamp.
@@ -394,7 +386,7 @@ func (l *lockCall) undo(ctx context.Context, err error) {
 	if l.newest == 0 || len(l.keys) == 1 && !l.locked && !l.resent && tookNothing(err) {
 		return
 	}
-	p.unsure = true
+	p.unsure, p.shared = true, p.shared || l.o.Shared
 	if l.force || l.resent {
 		if p.loose == nil {
 			p.loose = make(map[string]struct{})

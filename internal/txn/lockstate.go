@@ -2,6 +2,7 @@ package txn
 
 import (
 	"bytes"
+	"context"
 	"math"
 	"sort"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/tikv-go/tikv/internal/lock"
 	"github.com/tikv-go/tikv/internal/membuf"
+	"github.com/tikv-go/tikv/internal/router"
 )
 
 // pessimist is what a pessimistic transaction has locked in the cluster. It belongs to
@@ -24,13 +26,14 @@ type pessimist struct {
 	asked time.Time
 	// unsure: a call has failed, and what it locked may still be there or come late.
 	unsure bool
+	shared bool // the same, of a call for shared locks
 	// loose are keys that a call that failed may have locked, or may yet, in fair locking
 	// above a commit that nobody has heard of, else at a timestamp above that of a later call.
 	loose map[string]struct{}
 	// freed is the largest timestamp up to which locks are being removed by freeing: one
 	// that is taken at or below it meanwhile may go with them.
 	freed   uint64
-	freeing []<-chan struct{}
+	freeing []<-chan struct{} // see awaitFreed
 
 	stage *Stage
 	// expected are the for-update timestamps of keys that were locked in fair mode. A
@@ -45,6 +48,29 @@ func (p *pessimist) expect(key string, asOf uint64) {
 		p.expected = make(map[string]uint64)
 	}
 	p.expected[key] = asOf
+}
+
+// awaitFreed waits until what is being removed is.
+func (p *pessimist) awaitFreed(ctx context.Context) error {
+	for _, done := range p.freeing {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return new(router.Call).Ended(ctx)
+		}
+	}
+	p.freeing = nil
+	return nil
+}
+
+// mayWrite waits where a call that failed may have left shared locks: a key that the
+// transaction shares with others cannot be written (TiKV src/storage/txn/actions/
+// prewrite.rs, prewrite_with_generation).
+func (p *pessimist) mayWrite(ctx context.Context) error {
+	if p == nil || !p.shared {
+		return nil
+	}
+	return p.awaitFreed(ctx)
 }
 
 // pessimism is what the end of a pessimistic transaction takes. A program that has none

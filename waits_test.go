@@ -51,15 +51,15 @@ var waits = map[string]string{
 	"internal/pd queryStream.exchange": "-: the task that has the stream of lookups: shared lookup",
 	"internal/pd Client.AcquireTokens": "-: not used yet",
 
-	"internal/txn latch.take":      "latch",
-	"internal/txn pipe.await":      "response, backoff", // a write waits, too, for the flush before it, whose requests have budgets
-	"internal/txn pipe.letGo":      "-: a task that is owed, for a flush that has been cancelled",
-	"internal/txn pace.wait":       "-: the task of a flush",
-	"internal/txn Txn.RollbackFor": "-: the caller, for unlocks that are owed, until its context ends: TestRollbackUnlocks",
-	"internal/txn Stage.Cancel":    "-: the caller, for unlocks that are owed, until its context ends",
-	"internal/txn lockCall.start":  "-: the caller, for unlocks of a call before, until its context ends",
-	"internal/txn lockCall.undo":   "-: the caller, for unlocks of this call after a deadlock, until its context ends",
-	"internal/lock flights.share":  "another's question",
+	"internal/txn latch.take":           "latch",
+	"internal/txn pipe.await":           "response, backoff", // a write waits, too, for the flush before it, whose requests have budgets
+	"internal/txn pipe.letGo":           "-: a task that is owed, for a flush that has been cancelled",
+	"internal/txn pace.wait":            "-: the task of a flush",
+	"internal/txn Txn.RollbackFor":      "-: the caller, for unlocks that are owed, until its context ends: TestRollbackUnlocks",
+	"internal/txn Stage.Cancel":         "-: the caller, for unlocks that are owed, until its context ends",
+	"internal/txn pessimist.awaitFreed": "-: the caller, for unlocks of a call before, until its context ends: TestWriteOfWhatWasShared",
+	"internal/txn lockCall.undo":        "-: the caller, for unlocks of this call after a deadlock, until its context ends",
+	"internal/lock flights.share":       "another's question",
 
 	"internal/txn inflight.wait":    "-: Close, for WithCloseTimeout",
 	"internal/txn Engine.checkSafe": "safe point",

@@ -113,15 +113,19 @@ func TestPessimisticLockWaits(t *testing.T) {
 				d.Errorf("waited %v, not %v", took, wait)
 			}
 		}
-		short, cancel := context.WithTimeout(ctx, 5500*time.Millisecond) // not at the end of one of the store's waits
+		short, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		began = time.Now()
 		err = d.two.Lock(short, ks("a"))
 		var away *tikv.UnavailableError
-		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &away) || away.Attempts[0].Reason != tikv.ReasonLock {
-			d.Error(err)
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &away) {
+			d.Fatal(err)
 		}
-		d.same("a deadline", time.Since(began), 5500*time.Millisecond)
+		// The store's wait ends at that instant too: it may have answered or not.
+		if a := away.Attempts; len(a) > 0 && a[0].Reason != tikv.ReasonLock && a[0].Reason != tikv.ReasonTimeout {
+			d.Errorf("%v: %v", a[0].Reason, err)
+		}
+		d.same("a deadline", time.Since(began), 5*time.Second)
 		cancelled, stop := context.WithCancel(ctx)
 		time.AfterFunc(1500*time.Millisecond, stop)
 		began = time.Now()

@@ -40,8 +40,9 @@ type layFunc func(c *Client, op string, cfg *txnConfig) (any, error)
 // is the error of the next call.
 //
 // Get and BatchGet see what was flushed (if the client was cut off for so long that others
-// have rolled the transaction back, perhaps no more; it cannot commit then); Scan, the locks, savepoints and Writes are
-// refused with ErrInvalid (Writes yields nothing). Options about the commit go to Begin. It
+// have rolled the transaction back, perhaps no more; it cannot commit then); Scan, the locks,
+// savepoints and Writes are refused with ErrInvalid (Writes yields nothing). Options about
+// the commit go to Begin. It
 // may live for a day, commits in two phases, and takes no part in WithLocalLatches; an
 // assertion is checked for the first flush of its key only. When Commit has returned the
 // transaction is committed; the locks of its keys become commit records in the background

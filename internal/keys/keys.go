@@ -65,6 +65,17 @@ func Next(key []byte) []byte {
 	return next
 }
 
+// Common returns the number of bytes that a and b begin with both.
+func Common(a, b []byte) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
+
 // PrefixEnd returns the first key after every key with the prefix, in a new slice, or
 // nil where there is none (a prefix that is empty or all 0xff).
 func PrefixEnd(prefix []byte) []byte {

@@ -79,3 +79,14 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestCommon(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"", "a", 0}, {"a", "b", 0}, {"ab", "abc", 2}, {"abx", "aby", 2}, {"ab", "ab", 2}} {
+		if got := Common([]byte(c.a), []byte(c.b)); got != c.want || got != Common([]byte(c.b), []byte(c.a)) {
+			t.Errorf("%q and %q: %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}

@@ -3,6 +3,8 @@ package membuf
 import (
 	"bytes"
 	"math/bits"
+
+	"github.com/tikv-go/tikv/internal/keys"
 )
 
 // node is a node of the B-tree: an inner one has one child more than keys. It is changed
@@ -195,7 +197,7 @@ func (b *Buffer) slot(key, value []byte) (s *slot, isNew bool) {
 		return s, true
 	}
 	if !bytes.HasPrefix(key, b.prefix) {
-		b.narrow(shared(b.prefix, key))
+		b.narrow(keys.Common(b.prefix, key))
 	}
 	b.root = b.own(b.root)
 	if b.root.full() {
@@ -270,8 +272,8 @@ func (b *Buffer) split(n *node, i int, key []byte, low, high *slot) {
 	left.n = int16(mid)
 	b.made(right)
 
-	keys := b.arena.blocks
-	n.put(keys, i, keys.key(up.place()), up)
+	blocks := b.arena.blocks
+	n.put(blocks, i, blocks.key(up.place()), up)
 	copy(n.kids[i+2:n.n+1], n.kids[i+1:n.n])
 	n.kids[i+1] = right
 	b.sharpen(left, i, n, low, high)
@@ -284,11 +286,11 @@ func (b *Buffer) sharpen(child *node, i int, n *node, low, high *slot) {
 	if !child.blurred() {
 		return
 	}
-	keys, skip := b.arena.blocks, child.skip
+	blocks, skip := b.arena.blocks, child.skip
 	if low, high = n.neighbours(i, low, high); low != nil && high != nil {
-		skip = int32(shared(keys.key(low.place()), keys.key(high.place())))
+		skip = int32(keys.Common(blocks.key(low.place()), blocks.key(high.place())))
 	}
-	child.rehead(keys, skip)
+	child.rehead(blocks, skip)
 }
 
 // narrow notes that all keys agree in only n bytes: so do those at the edges of the tree.

@@ -97,14 +97,3 @@ func (n *node) findGap(b blocks) bool {
 	n.front = whole
 	return false
 }
-
-// shared is the number of bytes that a and b begin with both.
-func shared(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
-}

@@ -277,7 +277,7 @@ func checkTree(t *testing.T, b *Buffer) {
 		}
 		common := len(b.prefix)
 		if low != nil && high != nil {
-			common = shared(low, high)
+			common = keys.Common(low, high)
 		}
 		if int(n.skip) > common {
 			t.Fatalf("a node skips %d bytes between %q and %q, the buffer begins with %q", n.skip, low, high, b.prefix)

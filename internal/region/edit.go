@@ -1,6 +1,10 @@
 package region
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/tikv-go/tikv/internal/keys"
+)
 
 // edit makes a new index out of one, with any number of changes: nodes are copied when they
 // are first changed. Its result shares with the old index what was not.
@@ -165,7 +169,7 @@ func (n *node) note(i int) {
 		n.low = n.lower(0)
 	}
 	if i == 0 || i == n.len()-1 {
-		if common(n.low, n.lower(n.len()-1)) < n.skip {
+		if keys.Common(n.low, n.lower(n.len()-1)) < n.skip {
 			n.reset()
 			return
 		}
@@ -181,19 +185,8 @@ func (n *node) reset() {
 	}
 	n.heads = n.heads[:count]
 	n.low = n.lower(0)
-	n.skip = common(n.low, n.lower(count-1))
+	n.skip = keys.Common(n.low, n.lower(count-1))
 	for i := range n.heads {
 		n.heads[i] = head(n.lower(i)[n.skip:])
 	}
-}
-
-// common counts the bytes that a and b begin with both.
-func common(a, b []byte) int {
-	n := min(len(a), len(b))
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return n
 }

@@ -73,15 +73,19 @@ func newer(keys ...[]byte) func(e *faultTest) {
 	return func(e *faultTest) { commitAs(e, e.other, "newer", keys...) }
 }
 
-// held lets another transaction hold keys; then is what it does before it commits them,
-// after a while.
+// heldFor lets another transaction hold keys for a while, and then write all of the case.
 func heldFor(d time.Duration, keys ...[]byte) func(e *faultTest) {
+	return heldThen(d, keys, faultKeys)
+}
+
+// heldThen lets another transaction hold keys for a while, and then write some.
+func heldThen(d time.Duration, keys, written [][]byte) func(e *faultTest) {
 	return func(e *faultTest) {
 		tx := begin(e.t, e.other, tikv.WithPessimistic())
 		e.must(tx.Lock(e.t.Context(), keys))
 		done := start(e.t.Context(), func(ctx context.Context) error {
 			<-time.After(d)
-			e.must(putAll(tx, "newer", faultKeys...))
+			e.must(putAll(tx, "newer", written...))
 			return tx.Commit(ctx)
 		})
 		e.also = func() { e.must(<-done) }
@@ -114,18 +118,24 @@ func circled(e *faultTest) {
 // besideWriter lets another client write all keys, under locks, again and again, until the
 // transaction of the case has ended.
 func besideWriter(e *faultTest) {
+	beside(e, 700*time.Millisecond, func(ctx context.Context, tx *tikv.Txn, i int) error {
+		err := tx.Lock(ctx, faultKeys)
+		return errors.Join(err, putAll(tx, string(rune('A'+i%26)), faultKeys...))
+	})
+}
+
+// beside lets another client run a pessimistic transaction, with its number, every so often
+// until that of the case has ended.
+func beside(e *faultTest, every time.Duration, fn func(ctx context.Context, tx *tikv.Txn, i int) error) {
 	ctx, cancel := context.WithCancel(e.t.Context())
 	done := start(ctx, func(ctx context.Context) error {
 		for i := 0; ; i++ {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-time.After(700 * time.Millisecond):
+			case <-time.After(every):
 			}
-			_ = e.other.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
-				err := tx.Lock(ctx, faultKeys)
-				return errors.Join(err, putAll(tx, string(rune('A'+i%26)), faultKeys...))
-			}, tikv.WithPessimistic(), inTwoPhases)
+			_ = e.other.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error { return fn(ctx, tx, i) }, tikv.WithPessimistic(), inTwoPhases)
 		}
 	})
 	e.also = func() { cancel(); <-done }

@@ -134,41 +134,21 @@ func alsoShared(d time.Duration) func(e *faultTest) {
 	}
 }
 
-// writtenAfter lets another transaction hold keys for itself for a while, and then write all
-// that are to be shared.
+// writtenAfter lets another transaction hold keys for itself for a while, and then write
+// them.
 func writtenAfter(d time.Duration, keys ...[]byte) func(e *faultTest) {
-	return func(e *faultTest) {
-		tx := begin(e.t, e.other, tikv.WithPessimistic())
-		e.must(tx.Lock(e.t.Context(), keys))
-		done := start(e.t.Context(), func(ctx context.Context) error {
-			<-time.After(d)
-			e.must(putAll(tx, "newer", keys...))
-			return tx.Commit(ctx)
-		})
-		e.also = func() { e.must(<-done) }
-	}
+	return heldThen(d, keys, keys)
 }
 
 // besideShare lets another client write the shared keys, under locks of its own, and share
 // them, in turns, until the transaction of the case has ended.
 func besideShare(e *faultTest) {
-	ctx, cancel := context.WithCancel(e.t.Context())
-	done := start(ctx, func(ctx context.Context) error {
-		for i := 0; ; i++ {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(300 * time.Millisecond):
-			}
-			_ = e.other.RunTxn(ctx, func(ctx context.Context, tx *tikv.Txn) error {
-				if i%2 == 0 {
-					return errors.Join(tx.Lock(ctx, sharedKeys), putAll(tx, string(rune('A'+i%26)), sharedKeys...))
-				}
-				return errors.Join(tx.Lock(ctx, ks("another")), tx.Lock(ctx, sharedKeys, tikv.WithShared()))
-			}, tikv.WithPessimistic(), inTwoPhases)
+	beside(e, 300*time.Millisecond, func(ctx context.Context, tx *tikv.Txn, i int) error {
+		if i%2 == 0 {
+			return errors.Join(tx.Lock(ctx, sharedKeys), putAll(tx, string(rune('A'+i%26)), sharedKeys...))
 		}
+		return errors.Join(tx.Lock(ctx, ks("another")), tx.Lock(ctx, sharedKeys, tikv.WithShared()))
 	})
-	e.also = func() { cancel(); <-done }
 }
 
 // leaveShared lets two clients die that share all keys but the first, which is the primary

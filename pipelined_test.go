@@ -437,18 +437,23 @@ func TestPipelinedClientDies(t *testing.T) {
 	})
 }
 
+// stuck begins a transaction, of a client of its own, that has flushed six keys, and the
+// next flush of which a store refuses as long as the fault stands.
+func (p *plumbing) stuck() (*tikv.Txn, *playground.Injection) {
+	p.c = p.open()
+	tx := p.begin(3)
+	p.put(tx, "new", 0, 6)
+	synctest.Wait()
+	return tx, p.cluster.Inject(playground.Fault{Method: "KvFlush", Key: b("k04"), RegionError: playground.ServerIsBusy})
+}
+
 // Close ends a flush that is under way, and removes what was flushed.
 func TestPipelinedClose(t *testing.T) {
 	piping(t, func(p *plumbing) {
-		c := p.open()
-		p.c = c
-		tx := p.begin(3)
-		p.put(tx, "new", 0, 6)
-		synctest.Wait()
-		busy := p.cluster.Inject(playground.Fault{Method: "KvFlush", Key: b("k04"), RegionError: playground.ServerIsBusy})
+		tx, busy := p.stuck()
 		p.put(tx, "new", 6, 1)
 		<-time.After(time.Second)
-		must(p.T, c.Close())
+		must(p.T, p.c.Close())
 		if busy.Hits() == 0 || p.locks() != 0 {
 			p.Errorf("%d locks are left", p.locks())
 		}
@@ -461,16 +466,11 @@ func TestPipelinedClose(t *testing.T) {
 // A write that waits for a flush ends with the client, which waits for what it leaves.
 func TestPipelinedCloseDuringWrite(t *testing.T) {
 	piping(t, func(p *plumbing) {
-		c := p.open()
-		p.c = c
-		tx := p.begin(3)
-		p.put(tx, "new", 0, 6)
-		synctest.Wait()
-		busy := p.cluster.Inject(playground.Fault{Method: "KvFlush", Key: b("k04"), RegionError: playground.ServerIsBusy})
+		tx, busy := p.stuck()
 		p.put(tx, "new", 6, 3)
 		done := start(p.Context(), func(context.Context) error { return tx.Put(pipeKey(9), b("new")) })
 		<-time.After(time.Second)
-		must(p.T, c.Close())
+		must(p.T, p.c.Close())
 		if p.locks() != 0 {
 			p.Errorf("%d locks are left", p.locks())
 		}

@@ -43,6 +43,8 @@ func testMain(m *testing.M) int {
 	// Pessimistic and flushed locks live on while this process does not get to its
 	// heartbeats; those of who is to die are another process's.
 	atomic.StoreUint64(&transaction.ManagedLockTTL, uint64(patience.Milliseconds()))
+	// An async commit does not fall back where an answer of PD takes its time to come here.
+	config.UpdateGlobal(func(c *config.Config) { c.TiKVClient.AsyncCommit.SafeWindow = patience })
 	dir, err := os.MkdirTemp("", "tikv-interop-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -430,12 +430,27 @@ func replicaArea() area {
 			e.home()
 			e.put("a=1")
 			for store := range 3 {
-				e.post("set-store", map[string]any{"store": store + 1, "apply_lag": "300ms"})
+				e.post("set-store", map[string]any{"store": store + 1, "apply_lag": "1h"})
 			}
 			e.put("a=2")
 			snap := e.snapshot()
 			snap.SetReplicaRead(kv.ReplicaReadFollower)
-			e.want(snap, "a=2")
+			asked := e.c.calls(e.T, "KvGet")
+			done := async(func() error {
+				v, err := snap.Get(e.Context(), e.key("a"))
+				if err == nil && string(v) != "2" {
+					err = fmt.Errorf("a is %q", v)
+				}
+				return err
+			})
+			e.eventually("a read", func() bool { return e.c.calls(e.T, "KvGet") > asked })
+			select {
+			case err := <-done:
+				e.Fatal("a follower has answered without what it lacks: ", err)
+			case <-time.After(100 * time.Millisecond): // while it is asked
+			}
+			e.advance(2 * time.Hour)
+			e.must(<-done)
 		}},
 		{name: "a stopped follower is passed over", alone: true, run: func(e *env) {
 			r := e.home()

@@ -32,6 +32,7 @@ import (
 type Client struct {
 	cfg    config
 	engine *engine
+	reads  reading // of views without options
 
 	walker codec.Walker
 
@@ -87,7 +88,10 @@ func open(ctx context.Context, op string, addrs []string, opts []Option) (*Clien
 		}
 		return nil, mapError(errorContext{op: op, keys: e.keys}, err)
 	}
-	return &Client{cfg: cfg, engine: e, closed: make(chan struct{})}, nil
+	c := &Client{cfg: cfg, engine: e, closed: make(chan struct{})}
+	c.reads.cfg.view = cfg.view
+	c.reads.opts = c.readOptions(cfg.view, routeConfig{}, false)
+	return c, nil
 }
 
 // apply reads and checks all that Open is given.

@@ -140,7 +140,7 @@ func WithHedging(after time.Duration) ReplicaOption {
 // answers.
 func WithMaxStaleness(d time.Duration) SnapshotOption {
 	return snapshotOption{"WithMaxStaleness", func(c *readConfig) string {
-		c.staleness = d
+		c.stale, c.staleness = true, d
 		return milliseconds(d)
 	}}
 }

@@ -60,6 +60,13 @@ type readConfig struct {
 	bypass *lockBypass // locks that are not met; nil: none
 }
 
+// reading is how views read: what their options say, and what that is for the engine. It is
+// not changed any more once a view has it, and views without options share one.
+type reading struct {
+	cfg  readConfig
+	opts txn.ReadOptions
+}
+
 // routeConfig is how a snapshot or a transaction reads.
 type routeConfig struct {
 	isolation   Isolation

@@ -50,7 +50,7 @@ func (c *Client) RPC(opts ...RPCOption) *RPC {
 		Priority: o.Priority, RequestSource: o.RequestSource, RetryFor: o.RetryFor, Route: o.Route, Extra: o.Extra,
 	}}
 	if cfg.readAt != nil {
-		v.snap = cfg.readAt.s.With(o)
+		v.snap = cfg.readAt.s.With(&o)
 	}
 	return v
 }

@@ -3,6 +3,7 @@ package tikv
 import (
 	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"math"
 	"strconv"
@@ -25,7 +26,7 @@ var (
 type Snapshot struct {
 	c   *Client
 	s   *txn.Snapshot
-	cfg readConfig
+	cfg *readConfig
 	err error // of the options: each call returns it
 }
 
@@ -43,66 +44,67 @@ func (c *Client) Snapshot(ctx context.Context, opts ...SnapshotOption) (*Snapsho
 	if err := c.checkTxn(op); err != nil {
 		return nil, err
 	}
-	v := c.view()
-	if err := apply(op, opts, &v.cfg, func(o SnapshotOption) { o.applySnapshot(&v.cfg) }); err != nil {
+	r, err := readingOf(c, op, opts, SnapshotOption.applySnapshot)
+	if err != nil {
 		return nil, err
 	}
-	if v.cfg.staleness > 0 {
-		ts, err := c.engine.pd.StaleTimestamp(ctx, v.cfg.staleness)
+	if r.cfg.staleness > 0 {
+		ts, err := c.engine.pd.StaleTimestamp(ctx, r.cfg.staleness)
 		if err != nil {
 			return nil, mapError(c.errorContext(op, c.engine.txn), err)
 		}
-		v.cfg.stale = true
 		// The client's clock has a part in it: the first read makes sure that it is past.
-		return v.at(ts, false), nil
+		return c.view(ts, false, r, nil), nil
 	}
 	began := time.Now()
 	ts, err := c.engine.pd.Timestamp(ctx)
-	if w := v.cfg.view.watch; w != nil {
+	if w := r.cfg.view.watch; w != nil {
 		w.Count(router.TimestampTime, router.ReasonNone, int64(time.Since(began)))
 	}
 	if err != nil {
 		return nil, mapError(c.errorContext(op, c.engine.txn), err)
 	}
-	return v.at(ts, true), nil
+	return c.view(ts, true, r, nil), nil
 }
-
 // SnapshotAt returns a view as of ts, without I/O. A ts in the future is refused by
 // the first call on the view (ErrInvalid), one behind the safe point by each
 // (ErrSnapshotTooOld).
 func (c *Client) SnapshotAt(ts Timestamp, opts ...SnapshotAtOption) *Snapshot {
-	v := c.view()
-	v.cfg.setOp("SnapshotAt")
+	const op = "SnapshotAt"
+	r, err := readingOf(c, op, opts, SnapshotAtOption.applySnapshotAt)
 	if ts == 0 || ts == math.MaxUint64 {
-		v.cfg.add("ts", "is not a timestamp")
+		err = errors.Join(&ArgumentError{Op: op, Arg: "ts", Reason: "is not a timestamp"}, err)
 	}
-	v.err = apply("SnapshotAt", opts, &v.cfg, func(o SnapshotAtOption) { o.applySnapshotAt(&v.cfg) })
-	return v.at(uint64(ts), false)
+	return c.view(uint64(ts), false, r, err)
 }
 
 // Latest returns a view in which each page of a scan, and each region's part of a
 // batch, sees the newest committed data of its own moment and costs no timestamp. It
 // waits for live locks.
 func (c *Client) Latest(opts ...ReadOption) *Snapshot {
-	v := c.view()
-	v.err = apply("Latest", opts, &v.cfg, func(o ReadOption) { o.applyLatest(&v.cfg) })
-	return v.at(txn.Latest, true)
+	r, err := readingOf(c, "Latest", opts, ReadOption.applyLatest)
+	return c.view(txn.Latest, true, r, err)
 }
 
-// newView is a view in the making, with what it needs in one allocation.
-type newView struct {
-	Snapshot
-	room txn.Room
+// readingOf is how a view with opts reads; err is what is wrong with them.
+func readingOf[O any](c *Client, op string, opts []O, one func(O, *readConfig)) (r *reading, err error) {
+	if len(opts) == 0 {
+		return &c.reads, nil
+	}
+	r = &reading{cfg: readConfig{view: c.cfg.view}}
+	err = apply(op, opts, &r.cfg, func(o O) { one(o, &r.cfg) })
+	r.opts = c.readOptions(r.cfg.view, r.cfg.route, r.cfg.stale)
+	return r, err
 }
 
-func (c *Client) view() *newView {
-	return &newView{Snapshot: Snapshot{c: c, cfg: readConfig{view: c.cfg.view}}}
-}
-
-// at is the view, as of ts.
-func (v *newView) at(ts uint64, issued bool) *Snapshot {
-	v.s = v.c.engine.txns.SnapshotIn(&v.room, ts, issued, v.c.readOptions(v.cfg.view, v.cfg.route, v.cfg.stale))
-	if by := v.cfg.bypass; by != nil {
+// view returns a view as of ts, which with all that it needs is one allocation.
+func (c *Client) view(ts uint64, issued bool, r *reading, err error) *Snapshot {
+	v := &struct {
+		Snapshot
+		room txn.Room
+	}{Snapshot: Snapshot{c: c, cfg: &r.cfg, err: err}}
+	v.s = c.engine.txns.SnapshotIn(&v.room, ts, issued, &r.opts)
+	if by := r.cfg.bypass; by != nil {
 		v.s.Bypass(by.ignore, by.through)
 	}
 	return &v.Snapshot
@@ -119,10 +121,11 @@ func (s *Snapshot) Timestamp() Timestamp {
 // With returns the same view with more options; it shares what s has learned about
 // locks.
 func (s *Snapshot) With(opts ...ReadOption) *Snapshot {
-	cfg := s.cfg
-	cfg.errs = append([]error(nil), s.cfg.errs...)
-	err := apply("Snapshot.With", opts, &cfg, func(o ReadOption) { o.applyLatest(&cfg) })
-	return &Snapshot{c: s.c, s: s.s.With(s.c.readOptions(cfg.view, cfg.route, cfg.stale)), cfg: cfg, err: err}
+	r := &reading{cfg: *s.cfg}
+	r.cfg.errs = nil
+	err := apply("Snapshot.With", opts, &r.cfg, func(o ReadOption) { o.applyLatest(&r.cfg) })
+	r.opts = s.c.readOptions(r.cfg.view, r.cfg.route, r.cfg.stale)
+	return &Snapshot{c: s.c, s: s.s.With(&r.opts), cfg: &r.cfg, err: errors.Join(s.err, err)}
 }
 
 // check refuses a call that cannot be right.

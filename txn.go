@@ -127,7 +127,7 @@ func (tx *Txn) Size() int { return tx.t.Size() }
 // Snapshot is the view at StartTS without the transaction's own writes. It may be used
 // after the transaction has ended.
 func (tx *Txn) Snapshot(opts ...ReadOption) *Snapshot {
-	s := &Snapshot{c: tx.c, s: tx.t.Snapshot(), cfg: readConfig{view: tx.cfg.view, route: tx.cfg.route}}
+	s := &Snapshot{c: tx.c, s: tx.t.Snapshot(), cfg: &readConfig{view: tx.cfg.view, route: tx.cfg.route}}
 	return s.With(opts...)
 }
 

@@ -37,4 +37,4 @@ func (s *Snapshot) Meet(ctx context.Context, call *router.Call, locks []*kvrpcpb
 func (s *Snapshot) Check(ctx context.Context) error { return s.check(ctx) }
 
 // Options are the view's.
-func (s *Snapshot) Options() ReadOptions { return s.opts }
+func (s *Snapshot) Options() ReadOptions { return *s.opts }

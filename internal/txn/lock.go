@@ -474,7 +474,7 @@ func (l *lockCall) results(ctx context.Context, wanted [][]byte) ([]Held, error)
 	if len(ask) == 0 {
 		return out, nil
 	}
-	now := l.t.e.Snapshot(max(l.t.pess.asOf, l.newest), true, *l.t.opts.Read)
+	now := l.t.e.Snapshot(max(l.t.pess.asOf, l.newest), true, &l.t.opts.Read)
 	err := now.BatchGet(ctx, l.op, ask, false, func(i int, v Value) { out[at[i]] = Held{Value: v.Bytes, Exists: true} })
 	return out, err
 }

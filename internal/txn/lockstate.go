@@ -112,7 +112,7 @@ func (p *pessimist) knows(e membuf.Entry, key []byte) (exists, known bool) {
 
 // asOf is a view as of the newest timestamp that a pessimistic transaction has seen: what it
 // holds locks on cannot have changed since.
-func (t *Txn) asOf() *Snapshot { return t.e.Snapshot(t.pess.asOf, true, *t.opts.Read) }
+func (t *Txn) asOf() *Snapshot { return t.e.Snapshot(t.pess.asOf, true, &t.opts.Read) }
 
 // prewrite makes a prewrite that of a transaction which holds pessimistic locks.
 // What it has locked must be locked still. What it wrote without a lock has to be as it

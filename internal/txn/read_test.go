@@ -256,7 +256,7 @@ r2 Scan [m,z) limit=256 at 100`,
 				if ts == 0 {
 					ts = Latest
 				}
-				got, err := tt.read(t.Context(), e.Snapshot(ts, true, ReadOptions{}))
+				got, err := tt.read(t.Context(), e.Snapshot(ts, true, &ReadOptions{}))
 				if err != nil || got != tt.want {
 					t.Errorf("got %q, %v; want %q", got, err, tt.want)
 				}
@@ -295,7 +295,7 @@ func TestSafePoint(t *testing.T) {
 		f := &fake{now: 1000, safe: at(100)}
 		e, _ := newEngine(t, f)
 		read := func(ts uint64) error {
-			_, err := e.Snapshot(at(ts), true, ReadOptions{}).Get(t.Context(), "Get", []byte("a"))
+			_, err := e.Snapshot(at(ts), true, &ReadOptions{}).Get(t.Context(), "Get", []byte("a"))
 			return err
 		}
 		var old *TooOld
@@ -333,11 +333,11 @@ func TestSafePoint(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The newest is never behind it.
-		if _, err := e.Snapshot(Latest, true, ReadOptions{}).Get(t.Context(), "Get", []byte("a")); !errors.Is(err, ErrNotFound) {
+		if _, err := e.Snapshot(Latest, true, &ReadOptions{}).Get(t.Context(), "Get", []byte("a")); !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
 		}
 		for i := range 3 {
-			err := e.Snapshot(Latest-1, true, ReadOptions{}).BatchGet(t.Context(), "BatchGet", abc("a"), false, func(int, Value) {})
+			err := e.Snapshot(Latest-1, true, &ReadOptions{}).BatchGet(t.Context(), "BatchGet", abc("a"), false, func(int, Value) {})
 			if err != f.gcErr {
 				t.Fatal(i, err)
 			}
@@ -356,7 +356,7 @@ func TestFutureIsNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{now: 100}
 		e, _ := newEngine(t, f)
-		s := e.Snapshot(at(115), false, ReadOptions{})
+		s := e.Snapshot(at(115), false, &ReadOptions{})
 		_, err := s.Get(t.Context(), "Get", []byte("a"))
 		var future *Future
 		if !errors.As(err, &future) || future.TS != at(115) || future.Now != at(110) || len(f.log) != 0 {
@@ -366,7 +366,7 @@ func TestFutureIsNotRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.tsoErr = errors.New("not asked any more")
-		if _, err := s.With(ReadOptions{}).Get(t.Context(), "Get", []byte("a")); !errors.Is(err, ErrNotFound) {
+		if _, err := s.With(&ReadOptions{}).Get(t.Context(), "Get", []byte("a")); !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
 		}
 	})
@@ -382,7 +382,7 @@ func TestLatestWaits(t *testing.T) {
 		}
 		e, _ := newEngine(t, f)
 		begun := time.Now()
-		_, err := e.Snapshot(Latest, true, ReadOptions{}).Get(t.Context(), "Get", []byte("a"))
+		_, err := e.Snapshot(Latest, true, &ReadOptions{}).Get(t.Context(), "Get", []byte("a"))
 		var gone *router.Unavailable
 		var blocked *Locked
 		if !errors.As(err, &gone) || !errors.As(err, &blocked) || blocked.Lock.StartTS != at(90) || gone.Attempts[len(gone.Attempts)-1].Reason != router.Lock {

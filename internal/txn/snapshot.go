@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,7 +30,7 @@ type ReadOptions struct {
 type Snapshot struct {
 	e    *Engine
 	ts   uint64
-	opts ReadOptions
+	opts *ReadOptions // which others may share, and nobody changes
 	seen *seen
 }
 
@@ -42,20 +41,20 @@ type Room struct {
 }
 
 // Snapshot returns a view as of ts. Unless issued, ts need not be of the past: the
-// first read will find out.
-func (e *Engine) Snapshot(ts uint64, issued bool, o ReadOptions) *Snapshot {
+// first read will find out. The view keeps o, which is not to be changed any more.
+func (e *Engine) Snapshot(ts uint64, issued bool, o *ReadOptions) *Snapshot {
 	return e.SnapshotIn(new(Room), ts, issued, o)
 }
 
 // SnapshotIn is Snapshot in memory that nothing else uses.
-func (e *Engine) SnapshotIn(room *Room, ts uint64, issued bool, o ReadOptions) *Snapshot {
+func (e *Engine) SnapshotIn(room *Room, ts uint64, issued bool, o *ReadOptions) *Snapshot {
 	room.seen.past.Store(issued || ts == Latest)
 	room.snapshot = Snapshot{e: e, ts: ts, opts: o, seen: &room.seen}
 	return &room.snapshot
 }
 
 // With returns the same view with other options.
-func (s *Snapshot) With(o ReadOptions) *Snapshot {
+func (s *Snapshot) With(o *ReadOptions) *Snapshot {
 	return &Snapshot{e: s.e, ts: s.ts, opts: o, seen: s.seen}
 }
 
@@ -64,20 +63,25 @@ func (s *Snapshot) TS() uint64 { return s.ts }
 
 // seen is what a view has learned: it holds for the view's timestamp alone.
 type seen struct {
-	past atomic.Bool // the timestamp has been issued
+	past  atomic.Bool // the timestamp has been issued
+	locks atomic.Pointer[met]
+}
 
-	mu      sync.Mutex
-	ignore  []uint64 // start timestamps whose locks hide nothing; replaced, never changed
-	through []uint64 // start timestamps whose locks are to be read through
+// met are the start timestamps of locks that a view knows; nil: none. It is replaced,
+// never changed.
+type met struct {
+	ignore  []uint64 // they hide nothing
+	through []uint64 // they are to be read through
 }
 
 // maxSeen bounds each list; the oldest go first. They only save work.
 const maxSeen = 1024
 
 func (s *seen) lists() (ignore, through []uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ignore, s.through
+	if m := s.locks.Load(); m != nil {
+		return m.ignore, m.through
+	}
+	return nil, nil
 }
 
 // Bypass tells a view that nothing else uses of locks that it need not meet: of
@@ -92,11 +96,21 @@ func newest(ts []uint64) []uint64 { return ts[max(0, len(ts)-maxSeen):] }
 
 // learn adds to the lists, and reports whether anything was new.
 func (s *seen) learn(v lock.Verdict) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := add(&s.ignore, v.Ignore)
-	b := add(&s.through, v.Through)
-	return a || b
+	for {
+		old := s.locks.Load()
+		now := new(met)
+		if old != nil {
+			*now = *old
+		}
+		a := add(&now.ignore, v.Ignore)
+		b := add(&now.through, v.Through)
+		if !a && !b {
+			return false
+		}
+		if s.locks.CompareAndSwap(old, now) {
+			return true
+		}
+	}
 }
 
 func add(list *[]uint64, more []uint64) bool {

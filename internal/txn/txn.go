@@ -24,7 +24,7 @@ type Options struct {
 
 // kept are the Options that are of use later.
 type kept struct {
-	Read       *ReadOptions
+	Read       ReadOptions
 	KeyPrefix  int
 	Assertions kvrpcpb.AssertionLevel
 }
@@ -69,8 +69,8 @@ func (e *Engine) Begin(start uint64, age time.Duration, o Options) *Txn {
 func (e *Engine) BeginIn(t *Txn, start uint64, age time.Duration, o Options) {
 	t.e, t.age, t.begun = e, max(age, 0), time.Now()
 	o.Read.Tally = &t.tally
-	t.snap = e.SnapshotIn(&t.room, start, true, o.Read)
-	t.opts = kept{&t.snap.opts, o.KeyPrefix, o.Assertions}
+	t.opts = kept{o.Read, o.KeyPrefix, o.Assertions}
+	t.snap = e.SnapshotIn(&t.room, start, true, &t.opts.Read)
 	t.buf.Limit(membuf.Limits{Keys: o.MaxKeys, Bytes: o.MaxBytes, Prefix: o.KeyPrefix})
 	if p, ok := o.Pessimism.(pessimism); ok {
 		t.pess = &pessimist{pessimism: p, asOf: start, asked: t.begun.Add(-t.age)}

@@ -66,6 +66,7 @@ func (c *Client) Snapshot(ctx context.Context, opts ...SnapshotOption) (*Snapsho
 	}
 	return c.view(ts, true, r, nil), nil
 }
+
 // SnapshotAt returns a view as of ts, without I/O. A ts in the future is refused by
 // the first call on the view (ErrInvalid), one behind the safe point by each
 // (ErrSnapshotTooOld).

@@ -36,13 +36,12 @@ func (s *sending) asks() Asked {
 	return [...]Asked{plain: AskedLeader, replica: AskedReplica, stale: AskedStale}[s.ask]
 }
 
-// try asks the peer that was chosen.
-func (r *Router) try(ctx context.Context, call *Call, s *sending, began time.Time, req transport.Request, resp Answer) try {
-	t := try{began: began}
-	if to, ok := r.address(ctx, call, s, req, &t); ok {
-		r.exchange(ctx, call, to, req, resp, &t)
+// try asks the peer that was chosen; what comes of it is in t.
+func (r *Router) try(ctx context.Context, call *Call, s *sending, began time.Time, req transport.Request, resp Answer, t *try) {
+	*t = try{began: began}
+	if to, ok := r.address(ctx, call, s, req, t); ok {
+		r.exchange(ctx, call, to, req, resp, t)
 	}
-	return t
 }
 
 // address finds where the peer is, and fills the request's context for it.
@@ -112,6 +111,7 @@ func (r *Router) deliver(ctx context.Context, call *Call, to transport.Target, r
 // an answer.
 func (r *Router) read(ctx context.Context, call *Call, to transport.Target, resp Answer, t *try) {
 	t.ended = time.Now()
+	call.answered = t.ended
 	call.sent(t.ended.Sub(t.began))
 	t.store.Done(outcomeOf(ctx, t, to.Forward != ""), t.ended, t.ended.Sub(t.began), t.err)
 	if t.err != nil {

@@ -59,7 +59,8 @@ type Call struct {
 	Key []byte // wire key, for errors; the caller's bytes
 
 	begun    time.Time
-	sends    int // requests that a server can have seen
+	answered time.Time // or failed: the last attempt
+	sends    int       // requests that a server can have seen
 	attempts attempts
 	lost     []error // answers to a deciding write that never came
 	plainly  bool    // leaders alone are asked from now on
@@ -140,6 +141,9 @@ func (c *Call) begin() time.Time {
 
 // Began is when the call was first sent or waited, or now.
 func (c *Call) Began() time.Time { return c.begin() }
+
+// Answered is when the last attempt of the call ended.
+func (c *Call) Answered() time.Time { return c.answered }
 
 // decides reports whether a lost answer leaves something open.
 func (c *Call) decides() bool { return c.Decides || !c.Resend }

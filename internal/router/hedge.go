@@ -101,7 +101,7 @@ func (h *hedge) begin(ctx context.Context) {
 	started := h.r.cfg.Tasks.Go("hedge", func(context.Context) {
 		defer close(done)
 		h.s.asked()
-		h.t = h.r.try(ctx, &h.call, &h.s, time.Now(), req, &h.reply)
+		h.r.try(ctx, &h.call, &h.s, time.Now(), req, &h.reply, &h.t)
 		if h.t.rule == nil {
 			h.win(errHedged)
 		}

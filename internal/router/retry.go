@@ -84,7 +84,7 @@ func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met
 			return err
 		}
 		s.asked()
-		if *t = r.attempt(ctx, call, s, t.began, req, resp); t.rule == nil {
+		if r.attempt(ctx, call, s, req, resp, t); t.rule == nil {
 			call.retold, call.hinted = 0, 0
 			r.settle(s)
 			return nil
@@ -92,12 +92,13 @@ func (r *Router) pursue(ctx context.Context, call *Call, s *sending, t *try, met
 	}
 }
 
-// attempt is try, and where that is wished another beside it.
-func (r *Router) attempt(ctx context.Context, call *Call, s *sending, began time.Time, req transport.Request, resp Answer) try {
+// attempt is a try that begins when t does, and where that is wished another beside it.
+func (r *Router) attempt(ctx context.Context, call *Call, s *sending, req transport.Request, resp Answer, t *try) {
 	if s.wish.read && call.Route.HedgeAfter > 0 && r.cfg.Tasks != nil && call.Exchange == nil {
-		return r.hedged(ctx, call, s, began, req, resp)
+		*t = r.hedged(ctx, call, s, t.began, req, resp)
+		return
 	}
-	return r.try(ctx, call, s, began, req, resp)
+	r.try(ctx, call, s, t.began, req, resp, t)
 }
 
 // settle makes the caches know what a success tells.

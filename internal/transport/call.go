@@ -34,6 +34,12 @@ type call struct {
 
 	abandon context.CancelCauseFunc // of a call that a task makes; nil: it is the stream's
 
+	flight
+}
+
+// flight is what a call is on its way: others than its caller write it, and for the next
+// one it is cleared.
+type flight struct {
 	state      state
 	class      class
 	id         uint64 // on its stream, from writing on

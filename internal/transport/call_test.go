@@ -63,7 +63,7 @@ func TestQueue(t *testing.T) {
 			q.remove(want[i])
 			want = slices.Delete(want, i, i+1)
 		} else {
-			c := &call{class: class(rng.IntN(int(classes)))}
+			c := &call{flight: flight{class: class(rng.IntN(int(classes)))}}
 			q.push(c)
 			want = append(want, c)
 			slices.SortStableFunc(want, func(a, b *call) int { return int(a.class) - int(b.class) })

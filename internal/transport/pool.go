@@ -320,14 +320,20 @@ func (p *Pool) takeCall() *call {
 	return c
 }
 
-// giveCall takes back a call that is idle or done and whose token was taken.
+// giveCall takes back a call that is idle or done and whose token was taken. What has not
+// changed is not written: the writer has read it on another processor.
 func (p *Pool) giveCall(c *call) {
 	if c.timed {
 		c.timer.Stop()
+		c.timed = false
 	}
 	if c.big != nil {
 		p.buffers.Put(c.big)
+		c.big = nil
 	}
-	*c = call{ready: c.ready, timer: c.timer, small: c.small}
+	if c.abandon != nil {
+		c.abandon = nil
+	}
+	c.flight = flight{}
 	p.calls.Put(c)
 }

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -34,7 +35,7 @@ func (s *Snapshot) Meet(ctx context.Context, call *router.Call, locks []*kvrpcpb
 }
 
 // Check refuses what was read behind the safe point.
-func (s *Snapshot) Check(ctx context.Context) error { return s.check(ctx) }
+func (s *Snapshot) Check(ctx context.Context) error { return s.check(ctx, time.Now()) }
 
 // Options are the view's.
 func (s *Snapshot) Options() ReadOptions { return *s.opts }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -65,7 +66,7 @@ func (s *Snapshot) BatchGet(ctx context.Context, op string, keys [][]byte, versi
 	if err := s.getAll(ctx, m, keys, versions, set); err != nil {
 		return err
 	}
-	return s.check(ctx)
+	return s.check(ctx, time.Now())
 }
 
 // getAll gets keys of any regions.

@@ -79,7 +79,7 @@ func (t *Txn) carryOut(ctx context.Context, op string, o CommitOptions) error {
 	}
 	if t.uptime() > safePointMaxAge {
 		// Behind the safe point conflicts leave no trace: deletions go.
-		if err := t.e.checkSafe(ctx, c.start); err != nil {
+		if err := t.e.checkSafe(ctx, c.start, time.Now()); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -64,8 +65,9 @@ type Engine struct {
 	log    *slog.Logger
 	locks  *lock.Resolver
 	safe   safePoint
-	gets   sync.Pool // *get
-	manys  sync.Pool // *many
+	issued atomic.Uint64 // a timestamp that PD has issued
+	gets   sync.Pool     // *get
+	manys  sync.Pool     // *many
 
 	rooms     sync.Pool // *room
 	prewrites sync.Pool // *prewriting

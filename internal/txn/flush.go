@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -26,7 +27,7 @@ func (p *pipe) flush(ctx context.Context, f *flight) error {
 	t := p.t
 	if t.uptime() > safePointMaxAge {
 		// Behind the safe point conflicts leave no trace: deletions go.
-		if err := t.e.checkSafe(ctx, t.StartTS()); err != nil {
+		if err := t.e.checkSafe(ctx, t.StartTS(), time.Now()); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/tikv-go/tikv/internal/lock"
 )
@@ -58,5 +59,5 @@ func (e *Engine) Outcome(ctx context.Context, op string, o CallOptions, q Inquir
 		return s.CommitTS, nil
 	}
 	// Garbage collection takes commit records of what was overwritten or deleted.
-	return 0, e.checkSafe(ctx, q.StartTS)
+	return 0, e.checkSafe(ctx, q.StartTS, time.Now())
 }

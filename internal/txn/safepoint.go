@@ -35,18 +35,21 @@ type knownPoint struct {
 	at    time.Time
 }
 
-// younger reports whether k is there, and younger than age.
-func (k *knownPoint) younger(age time.Duration) bool { return k != nil && time.Since(k.at) < age }
+// younger reports whether k is there, and at a moment younger than age.
+func (k *knownPoint) younger(age time.Duration, now time.Time) bool {
+	return k != nil && now.Sub(k.at) < age
+}
 
 // touch starts a fetch if it is time.
 func (e *Engine) touch() {
 	s := &e.safe
-	if s.known.Load().younger(safePointAge) {
+	now := time.Now()
+	if s.known.Load().younger(safePointAge, now) {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running != nil || s.known.Load().younger(safePointAge) {
+	if s.running != nil || s.known.Load().younger(safePointAge, now) {
 		return
 	}
 	done := make(chan struct{})
@@ -75,13 +78,13 @@ func (e *Engine) fetchSafePoint(ctx context.Context, done chan struct{}) {
 
 // checkSafe reports a read as of ts whose data may be gone. It is called when the read
 // has been answered: it is the safe point of then that counts.
-func (e *Engine) checkSafe(ctx context.Context, ts uint64) error {
+func (e *Engine) checkSafe(ctx context.Context, ts uint64, answered time.Time) error {
 	s := &e.safe
 	for first := true; ; first = false {
 		switch known := s.known.Load(); {
 		case known != nil && ts < known.value:
 			return &TooOld{ReadTS: ts, SafePoint: known.value}
-		case known.younger(safePointMaxAge):
+		case known.younger(safePointMaxAge, answered):
 			return nil
 		}
 		s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
@@ -90,13 +91,13 @@ func (p *Pages) Next(ctx context.Context) ([]Pair, error) {
 		case err != nil:
 			return nil, p.end(err)
 		case len(page) > 0:
-			if err := p.s.check(ctx); err != nil {
+			if err := p.s.check(ctx, time.Now()); err != nil {
 				return nil, p.end(err)
 			}
 			return page, nil
 		}
 	}
-	return nil, p.s.check(ctx)
+	return nil, p.s.check(ctx, time.Now())
 }
 
 func (p *Pages) end(err error) error {

@@ -138,8 +138,10 @@ func (s *Snapshot) fill(c *kvrpcpb.Context) {
 // which would have to serve reads and commits above it from then on.
 func (s *Snapshot) ready(ctx context.Context) error {
 	if !s.seen.past.Load() {
-		if _, err := s.e.Issued(ctx, s.ts, math.MaxInt64); err != nil {
-			return err
+		if s.ts > s.e.issued.Load() {
+			if _, err := s.e.Issued(ctx, s.ts, math.MaxInt64); err != nil {
+				return err
+			}
 		}
 		s.seen.past.Store(true)
 	}
@@ -157,12 +159,12 @@ func (s *Snapshot) begin(ctx context.Context, op string) (*router.Call, error) {
 	return s.e.call(ctx, op, s.opts.CallOptions), nil
 }
 
-// check refuses what was read behind the safe point.
-func (s *Snapshot) check(ctx context.Context) error {
+// check refuses what was read behind the safe point of when the read was answered.
+func (s *Snapshot) check(ctx context.Context, answered time.Time) error {
 	if s.ts == Latest {
 		return nil
 	}
-	return s.e.checkSafe(ctx, s.ts)
+	return s.e.checkSafe(ctx, s.ts, answered)
 }
 
 // meet deals with locks that a read met: when it returns the read may be sent again.
@@ -275,7 +277,7 @@ func (s *Snapshot) Get(ctx context.Context, op string, key []byte) ([]byte, erro
 		case ke != nil:
 			return nil, keyError(&g.call, s.ts, ke)
 		}
-		if err := s.check(ctx); err != nil {
+		if err := s.check(ctx, g.call.Answered()); err != nil {
 			return nil, err
 		}
 		if g.got.NotFound {
@@ -294,6 +296,9 @@ func (e *Engine) Issued(ctx context.Context, ts uint64, maxAge time.Duration) (u
 	}
 	if err == nil && now < ts {
 		err = &Future{TS: ts, Now: now}
+	}
+	if err == nil {
+		e.issued.Store(now)
 	}
 	return now, err
 }

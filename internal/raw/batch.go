@@ -1,7 +1,6 @@
 package raw
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -143,7 +142,7 @@ func (kv *KV) getAll(ctx context.Context, call *router.Call, keys [][]byte, set 
 		r := kv.takeRead(call.Op)
 		call.PartInto(&r.call)
 		r.call.Key = nil
-		r.batch = kvrpcpb.RawBatchGetRequest{Context: &r.context, Keys: ordered[begin:len(ordered):len(ordered)], Cf: kv.CF}
+		r.ask(kv, ordered[begin:len(ordered):len(ordered)])
 		reads[n], parcels[n] = r, router.Parcel{Call: &r.call, Region: g.Region, Req: &r.batch, Resp: &r.got}
 	}
 	kv.Router.SendAll(ctx, parcels, nil)
@@ -158,7 +157,7 @@ func (kv *KV) getAll(ctx context.Context, call *router.Call, keys [][]byte, set 
 		case err != nil:
 			return err
 		default:
-			if err := r.values(&r.call, r.batch.Keys, at); err != nil {
+			if err := r.values(&r.call, at); err != nil {
 				return err
 			}
 		}
@@ -189,29 +188,31 @@ func (kv *KV) getAtOnce(ctx context.Context, op string, keys, values [][]byte) (
 	if reg == nil {
 		return false, nil
 	}
-	r.batch = kvrpcpb.RawBatchGetRequest{Context: &r.context, Keys: keys, Cf: kv.CF}
+	r.ask(kv, keys)
 	if err = kv.Router.SendInto(ctx, &r.call, reg, &r.batch, &r.got); err == nil {
-		err = r.values(&r.call, keys, func(n int, value []byte) { values[n] = value })
+		err = r.values(&r.call, func(n int, value []byte) { values[n] = value })
 	}
 	return err != router.ErrRegionChanged, err
 }
 
+// ask makes the request for keys.
+func (r *read) ask(kv *KV, keys [][]byte) {
+	r.order.Begin(keys)
+	r.batch = kvrpcpb.RawBatchGetRequest{Context: &r.context, Keys: keys, Cf: kv.CF}
+}
+
 // values sets the values of the keys that were asked for. They come in the order of the
 // keys, without the absent ones.
-func (r *read) values(call *router.Call, keys [][]byte, set func(n int, value []byte)) error {
-	at := 0
+func (r *read) values(call *router.Call, set func(n int, value []byte)) error {
 	for _, pair := range r.got.Pairs {
 		if text := pairError(pair.Error); text != "" {
 			return call.Refuse(text)
 		}
-		for at < len(keys) && !bytes.Equal(keys[at], pair.Key) {
-			at++
-		}
-		if at == len(keys) {
+		at := r.order.Find(pair.Key)
+		if at < 0 {
 			return call.Refuse(otherAnswer)
 		}
 		set(at, pair.Value)
-		at++
 	}
 	return nil
 }

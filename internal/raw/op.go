@@ -5,6 +5,7 @@ import (
 
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
+	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/wire"
 )
@@ -53,6 +54,7 @@ type read struct {
 	context kvrpcpb.Context
 	batch   kvrpcpb.RawBatchGetRequest
 	scan    kvrpcpb.RawScanRequest
+	order   keys.Order // of batch
 	got     wire.Pairs
 }
 
@@ -70,6 +72,7 @@ func (kv *KV) takeRead(name string) *read {
 // giveRead ends it. What the pairs of the answer hold is others' by now.
 func (kv *KV) giveRead(r *read) {
 	r.got.Reset()
-	*r = read{got: r.got}
+	r.order.Reset()
+	*r = read{got: r.got, order: r.order}
 	kv.Pool.reads.Put(r)
 }

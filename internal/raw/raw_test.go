@@ -305,7 +305,8 @@ func TestValues(t *testing.T) {
 		for _, p := range c.pairs {
 			r.got.Pairs = append(r.got.Pairs, wire.Pair{Key: p.Key, Value: []byte{}, Error: p.Error})
 		}
-		err := r.values(&router.Call{}, ks, func(n int, value []byte) { values[n] = value })
+		r.order.Begin(ks)
+		err := r.values(&router.Call{}, func(n int, value []byte) { values[n] = value })
 		if (err == nil) != c.ok {
 			t.Errorf("%d: %v", i, err)
 		}

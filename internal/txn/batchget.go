@@ -1,7 +1,6 @@
 package txn
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -10,6 +9,7 @@ import (
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 
 	"github.com/tikv-go/tikv/internal/backoff"
+	"github.com/tikv-go/tikv/internal/keys"
 	"github.com/tikv-go/tikv/internal/lock"
 	"github.com/tikv-go/tikv/internal/region"
 	"github.com/tikv-go/tikv/internal/router"
@@ -30,6 +30,7 @@ type many struct {
 	retry   backoff.Retry
 	context kvrpcpb.Context
 	req     kvrpcpb.BatchGetRequest
+	order   keys.Order // of req
 	got     wire.Pairs
 }
 
@@ -46,7 +47,8 @@ func (e *Engine) takeMany() *many {
 // giveMany takes back what the router keeps nothing of.
 func (e *Engine) giveMany(m *many) {
 	m.got.Reset()
-	*m = many{got: m.got}
+	m.order.Reset()
+	*m = many{got: m.got, order: m.order}
 	e.manys.Put(m)
 }
 
@@ -87,6 +89,7 @@ func (s *Snapshot) getAll(ctx context.Context, m *many, keys [][]byte, versions 
 func (s *Snapshot) prepare(m *many, keys [][]byte, versions bool) {
 	s.fill(&m.context)
 	m.got.Reset()
+	m.order.Begin(keys)
 	m.req = kvrpcpb.BatchGetRequest{Context: &m.context, Keys: keys, Version: s.ts, NeedCommitTs: versions}
 }
 
@@ -97,7 +100,7 @@ func (s *Snapshot) take(ctx context.Context, m *many, at *region.Region, err err
 	switch {
 	case err == router.ErrRegionChanged:
 		return s.getSplit(ctx, &m.call, keys, versions, set)
-	case err != nil || m.inOrder(keys, set):
+	case err != nil || m.inOrder(set):
 		return err
 	}
 	b := newBatchGet(s, keys, versions)
@@ -138,7 +141,7 @@ func (s *Snapshot) getSplit(ctx context.Context, call *router.Call, keys [][]byt
 	s.e.router.SendAll(ctx, parcels, nil)
 	var left []int // those that came to anything but values
 	for n, p := range parts {
-		if parcels[n].Err != nil || !manys[n].inOrder(manys[n].req.Keys, func(i int, v Value) { set(p.Index[i], v) }) {
+		if parcels[n].Err != nil || !manys[n].inOrder(func(i int, v Value) { set(p.Index[i], v) }) {
 			left = append(left, n)
 		}
 	}
@@ -155,27 +158,19 @@ func (s *Snapshot) getSplit(ctx context.Context, call *router.Call, keys [][]byt
 
 // inOrder sets the values of an answer that has nothing but values, in the order of the
 // keys, which is TiKV's (src/storage/mod.rs, batch_get). Else it sets nothing.
-func (m *many) inOrder(keys [][]byte, set func(i int, v Value)) bool {
+func (m *many) inOrder(set func(i int, v Value)) bool {
 	if m.got.Error != nil {
 		return false
 	}
-	at := 0
+	m.order.Again()
 	for _, pair := range m.got.Pairs {
-		for at < len(keys) && !bytes.Equal(keys[at], pair.Key) {
-			at++
-		}
-		if at == len(keys) || pair.Error != nil {
+		if pair.Error != nil || m.order.Find(pair.Key) < 0 {
 			return false
 		}
-		at++
 	}
-	at = 0
+	m.order.Again()
 	for _, pair := range m.got.Pairs {
-		for !bytes.Equal(keys[at], pair.Key) {
-			at++
-		}
-		set(at, Value{Bytes: pair.Value, CommitTS: pair.CommitTS})
-		at++
+		set(m.order.Find(pair.Key), Value{Bytes: pair.Value, CommitTS: pair.CommitTS})
 	}
 	return true
 }

@@ -1,6 +1,9 @@
 package keys
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"slices"
+)
 
 // Order finds the keys of a batch again in its answer, which has some of them, in their
 // order. It compares hashes: by the time that an answer comes the caller's keys have left
@@ -9,8 +12,11 @@ import "hash/maphash"
 // choose such, for the seed is random.
 type Order struct {
 	seed maphash.Seed
-	sums []uint64
-	next int // of sums, that may be found
+	sums []uint64 // in few or in many
+	next int      // of sums, that may be found
+
+	few  [4]uint64
+	many []uint64
 }
 
 // Begin takes note of keys that are about to be sent.
@@ -18,7 +24,11 @@ func (o *Order) Begin(keys [][]byte) {
 	if o.seed == (maphash.Seed{}) {
 		o.seed = maphash.MakeSeed()
 	}
-	o.Reset()
+	o.next = 0
+	if o.sums = o.few[:0]; len(keys) > len(o.few) {
+		o.sums = slices.Grow(o.many[:0], len(keys))
+		o.many = o.sums
+	}
 	for _, key := range keys {
 		o.sums = append(o.sums, maphash.Bytes(o.seed, key))
 	}
@@ -41,4 +51,4 @@ func (o *Order) Find(key []byte) int {
 func (o *Order) Again() { o.next = 0 }
 
 // Reset forgets the keys, and keeps the memory.
-func (o *Order) Reset() { o.sums, o.next = o.sums[:0], 0 }
+func (o *Order) Reset() { o.sums, o.next = nil, 0 }

@@ -51,7 +51,7 @@ type cluster struct {
 	// query changes a good answer to QueryRegion, or fails the stream; nil: not implemented.
 	query    func(*pdpb.QueryRegionResponse) error
 	queried  []int         // lookups in each QueryRegion request
-	hold     chan struct{} // GetRegion waits for it
+	hold     chan struct{} // GetRegion and QueryRegion wait for it
 	latency  time.Duration // of timestamps, on their way
 	inFlight int           // timestamps' requests on their way
 	most     int           // of these at a time
@@ -477,6 +477,7 @@ func (m *member) QueryRegion(s pdpb.PD_QueryRegionServer) error {
 		if err != nil {
 			return err
 		}
+		m.await(s.Context())
 		h, err := m.enter(s.Context(), "QueryRegion", req.GetHeader())
 		if err != nil {
 			return err
@@ -538,7 +539,8 @@ func (m *member) oneRegion(h *pdpb.ResponseHeader, i int) *pdpb.GetRegionRespons
 	return &pdpb.GetRegionResponse{Header: h, Region: r.Region, Leader: r.Leader, DownPeers: r.DownPeers, PendingPeers: r.PendingPeers}
 }
 
-func (m *member) GetRegion(ctx context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+// await waits where lookups are held.
+func (m *member) await(ctx context.Context) {
 	m.cluster.mu.Lock()
 	hold := m.cluster.hold
 	m.cluster.mu.Unlock()
@@ -548,6 +550,10 @@ func (m *member) GetRegion(ctx context.Context, req *pdpb.GetRegionRequest) (*pd
 		case <-ctx.Done():
 		}
 	}
+}
+
+func (m *member) GetRegion(ctx context.Context, req *pdpb.GetRegionRequest) (*pdpb.GetRegionResponse, error) {
+	m.await(ctx)
 	h, err := m.enter(ctx, "GetRegion", req.GetHeader())
 	if err != nil {
 		return nil, err

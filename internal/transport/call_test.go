@@ -13,6 +13,8 @@ import (
 	"github.com/pingcap/kvproto/pkg/coprocessor"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
 	"github.com/pingcap/kvproto/pkg/tikvpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // TestTable gives places to calls that come and go in any order; one that stays is met by
@@ -165,8 +167,8 @@ func TestClockRests(t *testing.T) {
 		if err := p.Call(t.Context(), Target{Addr: addr, Timeout: time.Minute}, rawGet("k"), &kvrpcpb.RawGetResponse{}); err != nil {
 			t.Fatal(err)
 		}
-		advance(t, time.Hour)
 		e, _ := p.endpoint(Target{Addr: addr})
+		advance(t, time.Hour)
 		if e.mu.Lock(); e.ticking || e.ticks > 1 {
 			t.Errorf("%d ticks in an idle hour, ticking %v", e.ticks, e.ticking)
 		}
@@ -179,6 +181,7 @@ func TestClockRests(t *testing.T) {
 func TestStart(t *testing.T) {
 	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
 		n.serve(t, addr, &store{batch: echo(nil)})
+		n.hold(addr) // nothing is sent yet
 		var all []Pending
 		for i := range 100 {
 			c, err := p.Start(t.Context(), Target{Addr: addr, Timeout: time.Minute}, rawGet(fmt.Sprint(i)))
@@ -190,6 +193,7 @@ func TestStart(t *testing.T) {
 		if all[99].Cancel() {
 			t.Error("sent before anything could be")
 		}
+		n.release(addr)
 		synctest.Wait()
 		for i := 97; i >= 0; i-- {
 			var resp kvrpcpb.RawGetResponse
@@ -233,6 +237,42 @@ func TestDecode(t *testing.T) {
 		}
 		if d := n.dialled(addr); d != 1 {
 			t.Errorf("%d connections", d)
+		}
+	})
+}
+
+// lateContext is one whose deadline is known, and whose end has not come about yet.
+type lateContext struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c lateContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// TestServerEndsFirst: a server that is told a deadline may end the call by it a moment before
+// its caller does, who gets its own error all the same.
+func TestServerEndsFirst(t *testing.T) {
+	inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
+		e, err := p.endpoint(Target{Addr: addr})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			code codes.Code
+			left time.Duration // of the caller's time, as its own clock has it
+			kind Kind
+		}{
+			{codes.DeadlineExceeded, 0, Timeout},
+			{codes.DeadlineExceeded, time.Millisecond, Timeout},
+			{codes.Canceled, 0, Timeout},
+			{codes.Canceled, time.Millisecond, ConnLost},
+			{codes.Unavailable, 0, ConnLost},
+		} {
+			err := status.Error(c.code, "so it is")
+			ctx := lateContext{t.Context(), time.Now().Add(c.left)}
+			if got := e.callFailure(ctx, callKind(err), true, err); got.Kind != c.kind || (c.kind == Timeout) != (got.Err == context.DeadlineExceeded) {
+				t.Errorf("%v, with %v left: %v", c.code, c.left, got)
+			}
 		}
 	})
 }

@@ -163,18 +163,29 @@ func TestErrorsNameWhatWasDialled(t *testing.T) {
 		}
 	})
 	// The system's own dialler says it in its way.
+	p := New(Config{DialTimeout: time.Hour})
+	defer p.Close()
+	gone := deafAddress(t)
+	_, err := ask(t.Context(), p, gone, rawGet("k"))
+	if err == nil || !strings.Contains(err.Error(), gone+": connect: connection refused") {
+		t.Error(err)
+	}
+}
+
+// deafAddress is one where nobody listens, nor can until the test has ended: that of the other
+// end of a connection.
+func deafAddress(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := l.Addr().String()
-	l.Close()
-	p := New(Config{})
-	defer p.Close()
-	_, err = ask(t.Context(), p, gone, rawGet("k"))
-	if err == nil || !strings.Contains(err.Error(), gone+": connect: connection refused") {
-		t.Error(err)
+	t.Cleanup(func() { l.Close() })
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().String()
 }
 
 // TestConditionsTogether: of several connections, one that stands counts.

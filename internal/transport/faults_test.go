@@ -239,6 +239,7 @@ func (n *network) repair(s *peer) {
 // shows who else suffers; afterwards all is well, on the same connection.
 func TestOddFrames(t *testing.T) {
 	type requests = *tikvpb.BatchCommandsRequest
+	const oddCalls = 3
 	good := func(in requests) *tikvpb.BatchCommandsResponse {
 		out := &tikvpb.BatchCommandsResponse{RequestIds: in.RequestIds}
 		for _, r := range in.Requests {
@@ -329,6 +330,7 @@ func TestOddFrames(t *testing.T) {
 			inBubble(t, Config{}, func(t *testing.T, n *network, p *Pool) {
 				n.serve(t, addr, &store{batch: func(s tikvpb.Tikv_BatchCommandsServer) error {
 					var first requests
+					odd := &tikvpb.BatchCommandsRequest{} // the calls of one frame, however many they came in
 					for {
 						in, err := s.Recv()
 						if err != nil {
@@ -343,7 +345,10 @@ func TestOddFrames(t *testing.T) {
 								err = s.Send(good(first))
 							}
 						default:
-							err = c.odd(s, in)
+							odd.Requests, odd.RequestIds = append(odd.Requests, in.Requests...), append(odd.RequestIds, in.RequestIds...)
+							if len(odd.Requests) == oddCalls {
+								err = c.odd(s, odd)
+							}
 						}
 						if err != nil {
 							return err
@@ -372,7 +377,7 @@ func TestOddFrames(t *testing.T) {
 				began := time.Now()
 				n.hold(addr) // nothing is dialled again
 				var odd []chan result
-				for i := range 3 {
+				for i := range oddCalls {
 					odd = append(odd, get(fmt.Sprint(i)))
 				}
 				for i, ch := range odd {

@@ -87,9 +87,14 @@ func (e *endpoint) callFailure(ctx context.Context, kind Kind, wasSent bool, err
 	if ctx.Err() != nil {
 		return &Error{Addr: e.addr, Kind: Timeout, Sent: wasSent, Err: context.Cause(ctx)}
 	}
-	// The server's clock may be ahead of ours by a moment: grpc sends it the deadline.
-	if _, ok := ctx.Deadline(); ok && status.Code(err) == codes.DeadlineExceeded {
-		return &Error{Addr: e.addr, Kind: Timeout, Sent: wasSent, Err: context.DeadlineExceeded}
+	// The server's clock may be ahead of ours by a moment: grpc sends it the deadline, and ends
+	// the call there by cancelling it too (internal/transport/http2_server.go, operateHeaders),
+	// so that its handler may have met either.
+	if d, ok := ctx.Deadline(); ok {
+		code := status.Code(err)
+		if code == codes.DeadlineExceeded || code == codes.Canceled && !time.Now().Before(d) {
+			return &Error{Addr: e.addr, Kind: Timeout, Sent: wasSent, Err: context.DeadlineExceeded}
+		}
 	}
 	return e.failure(kind, wasSent, err)
 }

@@ -89,7 +89,8 @@ func TestLookupsShareRequests(t *testing.T) {
 		for _, n := range c.queries() {
 			asked += n
 		}
-		if len(c.queries()) > 2 || asked != 62 { // those that the first waits with, and all that came meanwhile
+		// A first message, all that came meanwhile, and perhaps what PrevRegion asks next.
+		if len(c.queries()) > 3 || asked < 62 {
 			t.Errorf("requests of %v", c.queries())
 		}
 		advance(t, 2*queryIdle)

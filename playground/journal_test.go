@@ -254,6 +254,7 @@ func TestControlVerbs(t *testing.T) {
 		if c.timestamp(); time.Since(began) != time.Second {
 			t.Fatal(time.Since(began))
 		}
+		synctest.Wait() // a change is in the journal a moment after it is made
 		c.controlFaults(h, ask)
 	})
 }
@@ -290,6 +291,7 @@ func (c *testCluster) controlFaults(h http.Handler, ask func(verb, body string) 
 	if c.must(c.tryPut(t.Context(), "k")); time.Since(began) != time.Second {
 		t.Fatal(time.Since(began))
 	}
+	synctest.Wait() // as above
 	for verb, body := range map[string]string{
 		"release": `{"injection":99}`, "remove": `{"injection":1}`, "inject": `{"region_error":"x"}`, "cut": `{"from":{"client":true}}`,
 		"add-peer": `{"role":"boss"}`, "set-store": `{"store":1,"disk":"x"}`, "transfer-pd": `{"store":1}`, "advance": `{"by":"x"}`,

@@ -114,6 +114,35 @@ func TestRegionHeartbeat(t *testing.T) {
 	})
 }
 
+// silent is a stream that no report comes on.
+type silent struct {
+	pdpb.PD_RegionHeartbeatServer
+	ctx   context.Context
+	ended chan struct{}
+}
+
+func (s silent) Context() context.Context { return s.ctx }
+
+func (s silent) Recv() (*pdpb.RegionHeartbeatRequest, error) {
+	<-s.ended
+	return nil, io.EOF
+}
+
+// A stream whose time is up ends by that, as PD's does, whose Recv fails then: its client
+// may hear of the end from PD before its own clock tells it.
+func TestRegionHeartbeatDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		s := silent{ctx: ctx, ended: make(chan struct{})}
+		defer close(s.ended)
+		if err := c.pd.Members()[0].RegionHeartbeat(s); status.Code(err) != codes.DeadlineExceeded {
+			t.Fatal(err)
+		}
+	})
+}
+
 // What a good report says of peers, buckets and operators is known from then on, until the
 // region changes.
 func TestRegionHeartbeatKept(t *testing.T) {

@@ -144,8 +144,8 @@ func (m *Member) RegionHeartbeat(stream pdpb.PD_RegionHeartbeatServer) error {
 			err = stream.Send(resp)
 		case <-alive.C:
 			err = s.keepAlive()
-		case <-ctx.Done():
-			return nil
+		case <-ctx.Done(): // the caller may hear of the end before its own deadline
+			return status.FromContextError(ctx.Err()).Err()
 		case <-life.Done():
 			return errStopping()
 		}

@@ -116,7 +116,7 @@ func (pd *PD) AddMember(cfg serve.Config) *Member {
 	defer pd.mu.Unlock()
 	m := &Member{pd: pd, index: len(pd.members)}
 	cfg.Register, cfg.HTTP = m.register, m.http()
-	cfg.Options = append(cfg.Options, grpc.UnaryInterceptor(m.intercept), grpc.StreamInterceptor(interceptStream))
+	cfg.Options = append(cfg.Options, grpc.ChainUnaryInterceptor(m.intercept), grpc.ChainStreamInterceptor(interceptStream))
 	m.server = serve.New(cfg)
 	pd.members = append(pd.members, m)
 	return m

@@ -86,6 +86,7 @@ func (s *Server) Start(ctx context.Context) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(8 * window),
 		grpc.WaitForHandlers(true),
+		grpc.ChainUnaryInterceptor(lateUnary), grpc.ChainStreamInterceptor(lateStream),
 	}
 	if s.cfg.Streams > 0 {
 		options = append(options, grpc.MaxConcurrentStreams(s.cfg.Streams))

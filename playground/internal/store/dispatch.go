@@ -239,7 +239,7 @@ func (s *Store) unary(ctx context.Context, c *command, req any) (any, error) {
 	case errors.Is(err, fault.ErrDropped):
 		select {
 		case <-ctx.Done():
-			return nil, status.FromContextError(ctx.Err()).Err()
+			return nil, serve.Late(ctx, ctx.Err())
 		case <-life.Done():
 		}
 	}

@@ -508,6 +508,19 @@ func TestStalledTimestampOfAnotherLeader(t *testing.T) {
 	})
 }
 
+// Whose deadline ends before the stall hears of the deadline, and not that PD is away, should
+// PD be the first to see it.
+func TestStalledTimestampTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t)
+		c.StallTSO(true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := c.pd.Members()[0].GetMinTS(ctx, new(pdpb.GetMinTSRequest))
+		refused(t, err, codes.DeadlineExceeded, "deadline")
+	})
+}
+
 // Timestamps grow over every change of the leader, however it comes about, and over a
 // restart of the cluster; a new leader begins behind all that were saved for the last one
 // (PD: pkg/tso/tso.go, syncTimestamp).

@@ -149,8 +149,12 @@ func (m *Member) GetMinTS(ctx context.Context, _ *pdpb.GetMinTSRequest) (*pdpb.G
 
 // stalled waits while timestamps are kept from being answered.
 func (m *Member) stalled(ctx context.Context) error {
-	if err := m.pd.TSO.Wait(ctx, m.life(ctx)); err != nil {
+	switch err := m.pd.TSO.Wait(ctx, m.life(ctx)); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil: // its caller has left, or is about to
+		return status.FromContextError(ctx.Err()).Err()
+	default:
 		return status.Error(codes.Unavailable, err.Error())
 	}
-	return nil
 }

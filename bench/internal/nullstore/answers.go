@@ -59,10 +59,14 @@ func (s *store) answer(dst []byte, cmd protowire.Number, request []byte) ([]byte
 
 // pair appends a KvPair with every key's value.
 func (s *store) pair(dst, key []byte) []byte {
+	return append(s.pairKey(dst, key), s.valueField...)
+}
+
+// pairKey appends a KvPair up to its value.
+func (s *store) pairKey(dst, key []byte) []byte {
 	dst = protowire.AppendTag(dst, 2, protowire.BytesType)
 	dst = protowire.AppendVarint(dst, uint64(bytesSize(len(key))+len(s.valueField)))
-	dst = appendBytes(dst, 2, key)
-	return append(dst, s.valueField...)
+	return appendBytes(dst, 2, key)
 }
 
 // scan makes as many pairs as are asked for. Their keys are the first key with a number
@@ -81,11 +85,11 @@ func (s *store) scan(dst []byte, cmd protowire.Number, request []byte) ([]byte, 
 	if err != nil {
 		return dst, err
 	}
-	var buf [64]byte
-	key := append(append(buf[:0], start...), 0, 0, 0, 0)
+	var key, pair [64]byte
+	head := s.pairKey(pair[:0], append(append(key[:0], start...), 0, 0, 0, 0))
 	for i := range limit {
-		binary.BigEndian.PutUint32(key[len(key)-4:], uint32(i))
-		dst = s.pair(dst, key)
+		binary.BigEndian.PutUint32(head[len(head)-4:], uint32(i))
+		dst = append(append(dst, head...), s.valueField...)
 	}
 	return dst, nil
 }

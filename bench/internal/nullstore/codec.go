@@ -44,13 +44,10 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return fmt.Errorf("null store: no decoding of %T", v)
 }
 
-// bytes is the received message in one piece. done frees it, when nothing of it is used
-// any more.
-func (f *frame) bytes() (b []byte, done func()) {
-	if len(f.in) == 1 {
-		return f.in[0].ReadOnlyData(), f.in.Free
-	}
-	b = f.in.Materialize()
+// bytes is the received message in one piece, with memory of p if it must be put together.
+// done frees it, when nothing of it is used any more.
+func (f *frame) bytes(p *pool) (b []byte, done func()) {
+	whole := f.in.MaterializeToBuffer(p)
 	f.in.Free()
-	return b, func() {}
+	return whole.ReadOnlyData(), whole.Free
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -17,6 +18,7 @@ type store struct {
 	value      []byte
 	valueField []byte // field 3 of a KvPair, encoded
 	delay      time.Duration
+	pool       pool
 
 	frames, requests, unary atomic.Uint64
 }
@@ -27,7 +29,7 @@ func newStore(valueSize int, delay time.Duration) *store {
 }
 
 func (s *store) server() *grpc.Server {
-	return grpc.NewServer(append(serverOptions(), grpc.UnknownServiceHandler(s.handle))...)
+	return grpc.NewServer(append(serverOptions(), experimental.BufferPool(&s.pool), grpc.UnknownServiceHandler(s.handle))...)
 }
 
 func (s *store) handle(_ any, stream grpc.ServerStream) error {
@@ -46,7 +48,7 @@ func (s *store) one(name string, stream grpc.ServerStream) error {
 		return err
 	}
 	s.unary.Add(1)
-	request, done := f.bytes()
+	request, done := f.bytes(&s.pool)
 	answer, err := s.answer(nil, commands[name], request)
 	done()
 	if err != nil {
@@ -86,16 +88,15 @@ func (s *store) batchCommands(stream grpc.ServerStream) error {
 
 // answerer makes frames of answers; it keeps what it needs from one to the next.
 type answerer struct {
-	size     int // of the last frame: about that of the next one
+	size     int // of the largest frame so far
 	one, ids []byte
 }
 
 // frame turns f's requests into answers and counts them.
 func (a *answerer) frame(s *store, f *frame) (n int, err error) {
-	in, done := f.bytes()
+	in, done := f.bytes(&s.pool)
 	defer done()
-	pool := mem.DefaultBufferPool()
-	buf := pool.Get(a.size + a.size/4 + 64)
+	buf := s.pool.Get(2*a.size + 64)
 	out := (*buf)[:0]
 	a.ids = a.ids[:0]
 	parsed := fields(in, func(x field) {
@@ -122,8 +123,8 @@ func (a *answerer) frame(s *store, f *frame) (n int, err error) {
 	}
 	out = appendBytes(out, 2, a.ids)
 	out = appendVarint(out, 3, 1) // transport_layer_load
-	*buf, a.size = out, len(out)
-	f.in, f.out = nil, mem.NewBuffer(buf, pool)
+	*buf, a.size = out, max(a.size, len(out))
+	f.in, f.out = nil, mem.NewBuffer(buf, &s.pool)
 	return n, nil
 }
 

@@ -67,27 +67,41 @@ func writeUntilKilled(t *testing.T, p *process, acked *ledger, round, after int)
 	defer cancel()
 	start := len(acked.raw) + len(acked.txn)
 	reached := make(chan struct{}, killWriters)
-	ended := make(chan struct{})
+	ended := make(chan error, killWriters)
 	for w := range killWriters {
 		go func() {
-			defer func() { ended <- struct{}{} }()
 			for n := 0; ctx.Err() == nil; n++ {
 				total, err := writeOne(ctx, client, acked, fmt.Sprintf("r%02d/w%d/%04d", round, w, n), n%2 == 0)
-				if err != nil {
-					return // killed under way: not acknowledged
+				if err != nil { // killed under way: not acknowledged
+					ended <- err
+					return
 				}
 				if total-start >= after {
 					reached <- struct{}{}
-					return
+					break
 				}
 			}
+			ended <- nil
 		}()
 	}
-	<-reached
+	left := killWriters
+	for alive := true; alive && left > 0; {
+		select {
+		case <-reached:
+			alive = false
+		case err := <-ended:
+			if left--; err != nil {
+				t.Logf("round %d: a writer ended before the kill: %v", round, err)
+			}
+		}
+	}
 	p.end(t, os.Kill)
 	cancel()
-	for range killWriters {
+	for range left {
 		<-ended
+	}
+	if written := len(acked.raw) + len(acked.txn) - start; written < after {
+		t.Fatalf("round %d: every writer has ended, after %d writes of %d", round, written, after)
 	}
 }
 

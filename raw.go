@@ -147,9 +147,9 @@ func (s *rawScan) all(yield func(Pair, error) bool) {
 
 // show yields a page, and reports whether more is wanted.
 func (s *rawScan) show(page []wire.Pair, yield func(Pair, error) bool) bool {
-	op := s.cfg.op
+	op, of := s.cfg.op, s.r.codec()
 	for i := range page {
-		key, err := s.r.codec().UserKey(page[i].Key)
+		key, err := of.UserKey(page[i].Key)
 		if err != nil {
 			yield(Pair{}, s.r.fail(op, err))
 			return false

@@ -14,6 +14,7 @@ import (
 type Pool struct {
 	free  sync.Pool // *op
 	reads sync.Pool // *read
+	pairs wire.PairPool
 }
 
 // op is one such operation: its call, its request and its answer. What is in it belongs
@@ -62,7 +63,7 @@ type read struct {
 func (kv *KV) takeRead(name string) *read {
 	r, _ := kv.Pool.reads.Get().(*read)
 	if r == nil {
-		r = &read{}
+		r = &read{got: wire.Pairs{Pool: &kv.Pool.pairs}}
 	}
 	r.call = kv.Call
 	r.call.Op, r.call.Resend = name, true

@@ -41,7 +41,7 @@ func (e *Engine) takeMany() *many {
 	if m, _ := e.manys.Get().(*many); m != nil {
 		return m
 	}
-	return &many{got: wire.Pairs{ErrorField: batchGetError}}
+	return &many{got: wire.Pairs{ErrorField: batchGetError, Pool: &e.pairs}}
 }
 
 // giveMany takes back what the router keeps nothing of.

@@ -19,6 +19,7 @@ import (
 	"github.com/tikv-go/tikv/internal/router"
 	"github.com/tikv-go/tikv/internal/task"
 	"github.com/tikv-go/tikv/internal/transport"
+	"github.com/tikv-go/tikv/internal/wire"
 )
 
 // PD is what the engine needs of a *pd.Client.
@@ -68,6 +69,7 @@ type Engine struct {
 	issued atomic.Uint64 // a timestamp that PD has issued
 	gets   sync.Pool     // *get
 	manys  sync.Pool     // *many
+	pairs  wire.PairPool // of answers
 
 	rooms     sync.Pool // *room
 	prewrites sync.Pool // *prewriting

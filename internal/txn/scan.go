@@ -57,7 +57,7 @@ const scanError = 3
 // Pages returns the pages of a range.
 func (s *Snapshot) Pages(op string, r keys.Range, o ScanOptions) *Pages {
 	p := &Pages{s: s, op: op, rest: r, opts: o, left: o.Limit, size: o.PageSize, done: r.Empty()}
-	p.got.ErrorField = scanError
+	p.got.ErrorField, p.got.Pool = scanError, &s.e.pairs
 	if p.size == 0 {
 		p.size = firstPage
 	}
@@ -153,6 +153,7 @@ func (p *Pages) read(ctx context.Context, call *router.Call, at *region.Region) 
 	full := len(p.got.Pairs) >= limit
 	p.advance(part, page, full || len(p.locks) > 0)
 	p.adapt(full, p.got.Bytes)
+	p.got.Reset()
 	return page, nil
 }
 

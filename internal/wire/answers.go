@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"sync"
 
 	"github.com/pingcap/kvproto/pkg/errorpb"
 	"github.com/pingcap/kvproto/pkg/kvrpcpb"
@@ -113,27 +114,46 @@ type Pair struct {
 	Error      *kvrpcpb.KeyError
 }
 
+// PairPool lends the memory of pairs to those answers that have come. One that is waited
+// for has none: it would be cold by then, and as much as there are callers.
+type PairPool struct{ free sync.Pool } // *[]Pair
+
+// keptPairs is the most pairs that memory is kept for.
+const keptPairs = 1024
+
 // Pairs is decoded from a response that has pairs: RawBatchGetResponse,
 // RawScanResponse, BatchGetResponse and ScanResponse.
 type Pairs struct {
 	ErrorField protowire.Number // of the response's own KeyError; 0: it has none
+	Pool       *PairPool        // nil: the slice is new for each answer
 
 	RegionError *errorpb.Error
 	Error       *kvrpcpb.KeyError
 	Pairs       []Pair // the slice is used again after Reset, what is in it is not
 	Bytes       int    // of keys and values
-}
 
-// keptPairs is the most pairs that a slice is kept for.
-const keptPairs = 1024
+	lent *[]Pair // by Pool
+}
 
 // Reset empties p.
 func (p *Pairs) Reset() {
-	kept := p.Pairs[:0]
-	if clear(p.Pairs); cap(kept) > keptPairs {
-		kept = nil
+	if p.lent != nil && cap(p.Pairs) <= keptPairs {
+		clear(p.Pairs)
+		*p.lent = p.Pairs[:0]
+		p.Pool.free.Put(p.lent)
 	}
-	*p = Pairs{ErrorField: p.ErrorField, Pairs: kept}
+	*p = Pairs{ErrorField: p.ErrorField, Pool: p.Pool}
+}
+
+// borrow makes p have memory for pairs.
+func (p *Pairs) borrow() {
+	if p.lent != nil || p.Pool == nil {
+		return
+	}
+	if p.lent, _ = p.Pool.free.Get().(*[]Pair); p.lent == nil {
+		p.lent = new([]Pair)
+	}
+	p.Pairs = *p.lent
 }
 
 // GetRegionError is as kvproto's.
@@ -147,6 +167,7 @@ const blockSize = 16 << 10
 // Unmarshal decodes one of those responses. Keys and values share memory in blocks of at
 // most blockSize, so that who keeps one of many keeps no more than that.
 func (p *Pairs) Unmarshal(data []byte) error {
+	p.borrow()
 	for len(data) > 0 {
 		n := blockOf(data)
 		err := p.block(data[:n])
@@ -194,11 +215,11 @@ func (p *Pairs) block(data []byte) (err error) {
 		data = data[n:]
 		switch num {
 		case fieldPairs:
-			var pair Pair
-			if pair, err = readPair(body); large {
+			p.Pairs = append(p.Pairs, Pair{})
+			pair := &p.Pairs[len(p.Pairs)-1]
+			if err = pair.read(body); large {
 				pair.Key, pair.Value = append([]byte{}, pair.Key...), append([]byte{}, pair.Value...)
 			}
-			p.Pairs = append(p.Pairs, pair)
 			p.Bytes += len(pair.Key) + len(pair.Value)
 		case 1:
 			p.RegionError, err = regionError(body)
@@ -220,13 +241,13 @@ const (
 	fieldPairCommitTS = 4
 )
 
-// readPair reads a pair, which refers to data.
-func readPair(data []byte) (p Pair, err error) {
+// read reads a pair, which refers to data.
+func (p *Pair) read(data []byte) (err error) {
 	key, val := data[:0:0], data[:0:0] // not nil
 	for len(data) > 0 && err == nil {
 		num, body, value, n := field(data)
 		if n < 0 {
-			return p, ErrMalformed
+			return ErrMalformed
 		}
 		data = data[n:]
 		switch num {
@@ -241,7 +262,7 @@ func readPair(data []byte) (p Pair, err error) {
 		}
 	}
 	p.Key, p.Value = key, val
-	return p, err
+	return err
 }
 
 // Prewritten is decoded from a kvrpcpb.PrewriteResponse, as Value is from its response.

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/pingcap/kvproto/pkg/errorpb"
@@ -56,7 +57,7 @@ func comparePairs(t *testing.T, data []byte) {
 	t.Helper()
 	var scan kvrpcpb.ScanResponse
 	var batch kvrpcpb.BatchGetResponse
-	scanned, fetched := Pairs{ErrorField: 3}, Pairs{ErrorField: 5}
+	scanned, fetched := Pairs{ErrorField: 3, Pool: &PairPool{}}, Pairs{ErrorField: 5}
 	_, _ = scanned.Unmarshal(data), fetched.Unmarshal(data)
 	scanned.Reset()
 	fetched.Reset()
@@ -185,29 +186,24 @@ func TestPairsAreOnesOwn(t *testing.T) {
 	}
 }
 
-// TestAnswerAllocations: one for a value, and one for the block of many.
-func TestAnswerAllocations(t *testing.T) {
-	get := encoded(t, &kvrpcpb.GetResponse{Value: make([]byte, 100), ExecDetailsV2: &kvrpcpb.ExecDetailsV2{TimeDetail: &kvrpcpb.TimeDetail{}}})
-	scan := &kvrpcpb.ScanResponse{}
-	for range 100 {
-		scan.Pairs = append(scan.Pairs, &kvrpcpb.KvPair{Key: make([]byte, 24), Value: make([]byte, 100)})
-	}
-	page := encoded(t, scan)
-	var v Value
-	var p Pairs
-	for name, c := range map[string]struct {
-		do   func() error
-		want float64
-	}{
-		"get":  {func() error { v.Reset(); return v.Unmarshal(get) }, 1},
-		"scan": {func() error { p.Reset(); return p.Unmarshal(page) }, 1},
-	} {
-		if n := testing.AllocsPerRun(100, func() {
-			if err := c.do(); err != nil {
-				t.Fatal(err)
-			}
-		}); n != c.want {
-			t.Errorf("%s: %v allocations, want %v", name, n, c.want)
+// TestPairsAreLent: an answer gives the memory of its pairs back, without what it held, but
+// for that of very many.
+func TestPairsAreLent(t *testing.T) {
+	pool := &PairPool{}
+	few := &kvrpcpb.ScanResponse{Pairs: []*kvrpcpb.KvPair{{Key: []byte("a"), Value: []byte("1")}}}
+	many := &kvrpcpb.ScanResponse{Pairs: slices.Repeat(few.Pairs, keptPairs+1)}
+	for i, answer := range []*kvrpcpb.ScanResponse{few, many, few, few} {
+		p := Pairs{Pool: pool}
+		if err := p.Unmarshal(encoded(t, answer)); err != nil {
+			t.Fatal(err)
+		}
+		page := p.Pairs
+		if len(page) != len(answer.Pairs) || answer == few && cap(page) > keptPairs {
+			t.Errorf("%d: %d pairs of %d", i, len(page), cap(page))
+		}
+		p.Reset()
+		if p.Pairs != nil || answer == few && page[0].Key != nil {
+			t.Errorf("%d: %v, %v", i, p.Pairs, page[0])
 		}
 	}
 }

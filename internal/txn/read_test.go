@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -341,6 +342,33 @@ func TestSafePoint(t *testing.T) {
 			if err != f.gcErr {
 				t.Fatal(i, err)
 			}
+		}
+	})
+}
+
+// TestSafePointArrivesLate: a fetch that ends when a check has seen that nothing is known,
+// and has not yet asked whether one runs, is no reason to refuse.
+func TestSafePointArrivesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newEngine(t, &fake{})
+		for range 100 {
+			fetch := make(chan struct{})
+			e.safe.running = fetch
+			checked := make(chan error, 1)
+			go func() { checked <- e.checkSafe(t.Context(), at(100), time.Now()) }()
+			synctest.Wait() // it waits for the fetch
+			e.safe.mu.Lock()
+			close(fetch) // as if it had failed; the check goes on, to the mutex
+			for range 100 {
+				runtime.Gosched()
+			}
+			e.safe.running = nil
+			e.safe.known.Store(&knownPoint{at(100), time.Now()}) // the next one has not
+			e.safe.mu.Unlock()
+			if err := <-checked; err != nil {
+				t.Fatal(err)
+			}
+			e.safe.known.Store(nil)
 		}
 	})
 }

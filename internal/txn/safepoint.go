@@ -80,30 +80,31 @@ func (e *Engine) fetchSafePoint(ctx context.Context, done chan struct{}) {
 // has been answered: it is the safe point of then that counts.
 func (e *Engine) checkSafe(ctx context.Context, ts uint64, answered time.Time) error {
 	s := &e.safe
-	for first := true; ; first = false {
-		switch known := s.known.Load(); {
+	for asked := false; ; asked = true {
+		known := s.known.Load()
+		switch {
 		case known != nil && ts < known.value:
 			return &TooOld{ReadTS: ts, SafePoint: known.value}
 		case known.younger(safePointMaxAge, answered):
 			return nil
 		}
 		s.mu.Lock()
-		running, err := s.running, s.err
+		running, err, newer := s.running, s.err, s.known.Load() != known
 		s.mu.Unlock()
 		switch {
-		case running == nil && !first:
-			if err == nil {
-				err = router.ErrClosed // nothing is started any more
+		case newer: // a fetch has ended since known was loaded
+		case running != nil:
+			select {
+			case <-running:
+			case <-ctx.Done():
+				return new(router.Call).Ended(ctx)
 			}
-			return err
-		case running == nil:
+		case !asked:
 			e.touch()
-			continue
-		}
-		select {
-		case <-running:
-		case <-ctx.Done():
-			return new(router.Call).Ended(ctx)
+		case err == nil:
+			return router.ErrClosed // nothing is started any more
+		default:
+			return err
 		}
 	}
 }

@@ -269,6 +269,7 @@ func TestCancelMPPTask(t *testing.T) {
 		dispatch(taskMeta(8, 1), "", 0)
 		c.must(c.Stop(Store(id)))
 		<-ended
+		c.parted(c.store(id).Server().Addr())
 		c.must(c.Cluster.Start(Store(id)))
 		if s := connect(taskMeta(5, 1)); !strings.Contains(s, "Can't find task") {
 			t.Error(s)
